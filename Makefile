@@ -1,0 +1,49 @@
+# Two commands: `make report` runs the whole report on the shipped cells, `make test` checks everything.
+# Both make .venv and install into it when needed; repeated, they start in seconds.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := settings.ini setup.py constraints.txt
+export MPLBACKEND := Agg
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help report test site export clean
+
+help:
+	@echo "make report   the whole report on the shipped pancreas cells, into runs/report"
+	@echo "make test     everything that is checked before a change is accepted"
+	@echo "make site     the site, into _docs"
+	@echo "make export   the library and README.md from the notebooks"
+	@echo "make clean    remove what was built (not .venv, not runs)"
+
+report: $(VENV)/.installed
+	.venv/bin/selectormlp report pancreas --out runs/report
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python tools/check.py
+
+site: $(VENV)/.installed-dev
+	$(BIN)/python tools/build_site.py
+
+export: $(VENV)/.installed-dev
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/python tools/make_readme.py
+
+clean:
+	rm -rf _docs _proc build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "selectormlp needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(SETUP) | $(BIN)/python
+	@echo "installing into $(VENV); the first time takes some minutes"
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(SETUP) | $(BIN)/python
+	@echo "installing into $(VENV); the first time takes some minutes"
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev]"
+	@touch $(VENV)/.installed $@

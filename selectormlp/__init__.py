@@ -1,0 +1,34 @@
+"""Small gene panels from labelled single-cell data. Everything here is imported from its module when first used."""
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    name: module
+    for module, names in {
+        "data": "InputError check_cells choose_variable_genes fetch_brain load_cells load_pancreas load_pbmc68k"
+        " normalise prepare_cells read_cells",
+        "simulation": "simulate_cells simulate_to_file",
+        "split": "CellSplit read_split split_cells",
+        "classifiers": "LinearSVMClassifier SelectorMLPClassifier align_genes load_model make_classifier save_model",
+        "masking": "masking_curve random_masking_curve rank_genes",
+        "panels": "GenePanel panel_overlap read_panel select_genes",
+        "evaluation": "compare_panels confusion_table score_panel score_predictions",
+        "study": "StudyConfig open_study run_study",
+        "book": "run_book",
+    }.items()
+    for name in names.split()
+}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module (PEP 562), so that `import selectormlp` stays quick."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'selectormlp' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"selectormlp.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

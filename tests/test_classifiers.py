@@ -1,0 +1,260 @@
+"""Training and the classifiers: presets and settings that all do something, resuming, saving, and what is refused."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler
+
+from selectormlp.classifiers import (
+    CONDITIONS,
+    MLP_CONDITIONS,
+    LinearSVMClassifier,
+    SelectorMLPClassifier,
+    balanced_weights,
+    load_model,
+    make_classifier,
+    save_model,
+)
+from selectormlp.data import InputError
+from selectormlp.models import NetworkShape, SelectorNet
+from selectormlp.training import (
+    REPORT,
+    ROBUST,
+    BatchLoader,
+    CodedCells,
+    TrainingProtocol,
+    train_network,
+    training_protocol,
+)
+
+SMALL = {"hidden_sizes": (16, 8), "max_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def cells() -> tuple[sparse.csr_matrix, np.ndarray]:
+    """300 cells of three unequal types, 40 genes, the first six of them markers."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(["a", "b", "c"], [180, 90, 30])
+    x = rng.poisson(0.5, size=(300, 40)).astype(np.float32)
+    for i, name in enumerate("abc"):
+        x[np.ix_(y == name, [2 * i, 2 * i + 1])] += rng.poisson(4, size=((y == name).sum(), 2))
+    order = rng.permutation(300)
+    return sparse.csr_matrix(np.log1p(x[order])), y[order]
+
+
+CHANGES = {
+    "max_epochs": 3, "steps_per_epoch": 2, "batch_size": 64, "learning_rate": 1e-2, "selector_learning_rate": 0.1,
+    "selector_start": "normal", "weight_decay": 5.0, "selector_weight_decay": 5.0, "noise": 1.0, "cosine": False,
+    "relative_penalty": False, "patience": None, "measured_cells": 50,
+}  # fmt: skip
+ELSEWHERE = {"scale_genes", "balance_types", "scale_free_ranking"}  # used by the classifiers, see below
+
+
+def test_every_field_of_the_protocol_is_tried() -> None:
+    assert set(CHANGES) | ELSEWHERE == {field.name for field in fields(TrainingProtocol)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_field_of_the_protocol_changes_the_training(name: str, cells) -> None:
+    x, y = cells
+    part = CodedCells(x, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
+    mixed = replace(part, codes=np.random.default_rng(0).permutation(part.codes))  # the best epoch is any, not the last
+    base = replace(ROBUST, max_epochs=6 if name == "patience" else 2, steps_per_epoch=4, patience=1)
+
+    def outcome(protocol: TrainingProtocol) -> str:
+        torch.manual_seed(0)
+        shape = NetworkShape(n_genes=40, n_types=3, hidden_sizes=(8,), start=protocol.selector_start)
+        network = SelectorNet(shape)
+        result = train_network(network, train=part, validation=mixed, protocol=protocol, penalty="l1")
+        weights = {key: value.double().sum().item() for key, value in network.state_dict().items()}
+        return f"{weights} {result.history.to_csv()} {result.best_epoch}"
+
+    assert outcome(base) == outcome(base)
+    assert outcome(base) != outcome(replace(base, **{name: CHANGES[name]}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol": "report"}, {"selector": "clamped"}, {"selector": "none"}, {"penalty": "l2"}, {"penalty": "l1_l2"},
+        {"penalty": "none"}, {"penalty_weight": 10.0}, {"hidden_sizes": (16, 9)}, {"dropout": 0.0},
+        {"batch_norm": False}, {"leak": 0.5}, {"noise": 1.0}, {"max_epochs": 3}, {"steps_per_epoch": 5}, {"batch_size": 64},
+        {"learning_rate": 1e-2}, {"selector_learning_rate": 0.1}, {"weight_decay": 5.0}, {"scale_genes": False},
+        {"balance_types": False}, {"validation_fraction": 0.4}, {"random_state": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_setting_of_the_classifier_has_an_effect(change: dict, cells) -> None:
+    def outcome(**settings) -> np.ndarray:
+        return SelectorMLPClassifier(**{**SMALL, **settings}).fit(*cells).class_scores(cells[0])
+
+    assert (outcome() == outcome()).all()
+    assert not np.array_equal(outcome(), outcome(**change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"protocol": "report"}, {"penalty": "l2"}, {"C": 0.01}, {"scale_genes": False}, {"balance_types": False}],
+    ids=str,
+)
+def test_every_setting_of_the_svm_has_an_effect(change: dict, cells) -> None:
+    scores = [LinearSVMClassifier(**settings).fit(*cells).class_scores(cells[0]) for settings in ({}, change)]
+    assert not np.allclose(*scores)
+
+
+@pytest.mark.parametrize("condition", [*CONDITIONS.index, *MLP_CONDITIONS, "selector_l1_l2"])
+@pytest.mark.parametrize("protocol", ["robust", "report"])
+@pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
+def test_every_condition_learns_predicts_and_ranks(condition: str, protocol: str, cells) -> None:
+    settings = {} if condition.startswith("svm") else SMALL
+    model = make_classifier(condition, protocol=protocol, **settings).fit(*cells)
+    assert set(model.predict(cells[0])) <= {"a", "b", "c"}
+    assert model.feature_importances_.shape == (40,) and (model.feature_importances_ >= 0).all()
+
+
+def test_rankings_of_the_report_are_its_formulas(cells) -> None:
+    selector = make_classifier("selector_l1", protocol="report", **SMALL).fit(*cells)
+    mlp = make_classifier("mlp", protocol="report", **SMALL).fit(*cells)
+    np.testing.assert_allclose(selector.feature_importances_, selector.network_.selector.weight.detach().abs())
+    np.testing.assert_allclose(mlp.feature_importances_, mlp.network_.first.weight.detach().abs().sum(0), rtol=1e-6)
+
+
+def test_robust_ranking_is_scale_free(cells) -> None:
+    model = SelectorMLPClassifier(**SMALL).fit(*cells)
+    before = model.feature_importances_
+    with torch.no_grad():
+        model.network_.selector.weight[3] *= 100
+        model.network_.first.weight[:, 3] /= 100
+    np.testing.assert_allclose(model.feature_importances_, before, rtol=1e-5)
+    units = np.ones(40, dtype=np.float32)
+    units[5] = 1000  # one gene in other units
+    again = SelectorMLPClassifier(**SMALL).fit(sparse.csr_matrix(cells[0].multiply(units)), cells[1])
+    np.testing.assert_allclose(again.feature_importances_[5] / before[5], 1, rtol=0.2)
+
+
+def test_report_protocol_is_the_reports() -> None:
+    assert (REPORT.max_epochs, REPORT.batch_size, REPORT.learning_rate, REPORT.weight_decay, REPORT.noise) == (
+        50,
+        256,
+        3e-4,
+        0.3,
+        0.2,
+    )
+    assert REPORT.steps_per_epoch is None and REPORT.patience is None and not REPORT.scale_genes
+    default = SelectorMLPClassifier()
+    assert (default.hidden_sizes, default.dropout, default.leak, default.penalty_weight) == (
+        (512, 128, 64),
+        0.3,
+        0.2,
+        0.1,
+    )
+
+
+def test_classifier_resumes_with_the_same_weights(tmp_path, cells) -> None:
+    whole = SelectorMLPClassifier(**{**SMALL, "max_epochs": 4}).fit(*cells)
+    cut = SelectorMLPClassifier(
+        **{**SMALL, "max_epochs": 4}, log_folder=tmp_path, trainer_arguments={"max_epochs": 2}
+    ).fit(*cells)
+    assert len(cut.history_) == 2
+    resumed = SelectorMLPClassifier(**{**SMALL, "max_epochs": 4}, log_folder=tmp_path, resume=True).fit(*cells)
+    assert (resumed.class_scores(cells[0]) == whole.class_scores(cells[0])).all()
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "csv", "tensorboard"}
+
+
+def test_users_callbacks_and_loggers_pass_through(tmp_path, cells) -> None:
+    from pytorch_lightning import Callback
+    from pytorch_lightning.loggers import CSVLogger
+
+    class Count(Callback):
+        seen = 0
+
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            Count.seen += 1
+
+    arguments = {"callbacks": [Count()], "logger": CSVLogger(tmp_path, name="mine")}
+    SelectorMLPClassifier(**SMALL, trainer_arguments=arguments).fit(*cells)
+    assert Count.seen == 2 and list(tmp_path.glob("mine/*/metrics.csv"))
+
+
+def test_sparse_dense_clone_and_pipeline_agree(cells) -> None:
+    x, y = cells
+    model = SelectorMLPClassifier(**SMALL).fit(x, y)
+    dense = clone(model).fit(x.toarray(), y)
+    np.testing.assert_allclose(dense.class_scores(x.toarray()), model.class_scores(x), atol=1e-2)
+    assert make_pipeline(MaxAbsScaler(), SelectorMLPClassifier(**SMALL)).fit(x, y).score(x, y) > 0.3
+    two = y != "c"
+    for kind in (model, LinearSVMClassifier()):
+        binary = clone(kind).fit(x[two], y[two])
+        assert binary.decision_function(x).shape == (300,) and binary.class_scores(x).shape == (300, 2)
+        assert ((binary.decision_function(x) > 0) == (binary.predict(x) == "b")).all()
+
+
+@pytest.mark.parametrize("condition", ["selector_clamped_l1", "mlp_no_batch_norm", "svm_l1"])
+def test_saved_models_come_back_and_hold_no_code(condition: str, tmp_path, cells) -> None:
+    model = make_classifier(condition, **({} if condition == "svm_l1" else SMALL)).fit(*cells)
+    save_model(model, tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    assert (again.class_scores(cells[0]) == model.class_scores(cells[0])).all()
+    assert (again.feature_importances_ == model.feature_importances_).all()
+    assert {path.suffix for path in (tmp_path / "model").iterdir()} <= {".json", ".safetensors", ".csv"}
+
+
+def test_damaged_models_are_refused(tmp_path, cells) -> None:
+    save_model(SelectorMLPClassifier(**SMALL).fit(*cells), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    weights = (tmp_path / "weights.safetensors").read_bytes()
+    (tmp_path / "weights.safetensors").write_bytes(weights[:100])
+    with pytest.raises(InputError, match="cannot be read"):
+        load_model(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(weights)
+    for change, words in (
+        ({"format_version": 99}, "format_version 99"),
+        ({"genes": config["genes"][:-1]}, "do not fit the network"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=words):
+            load_model(tmp_path)
+    with pytest.raises(InputError):
+        load_model(tmp_path / "absent")
+
+
+def test_refusals_of_fit(cells) -> None:
+    x, y = cells
+    model = SelectorMLPClassifier(**SMALL)
+    with pytest.raises(InputError, match="only one class, 'a'"):
+        model.fit(x, np.repeat("a", len(y)))
+    with pytest.raises(InputError, match="type 'd', which no training cell has"):
+        model.fit(x, y, validation=(x, np.where(y == "c", "d", y)))
+    with pytest.raises(InputError, match="gene_names has 2 names"):
+        model.fit(x, y, gene_names=["g", "h"])
+    with pytest.raises(InputError, match="protocol is 'fast'"):
+        SelectorMLPClassifier(protocol="fast").fit(x, y)
+    with pytest.raises(InputError, match="validation_fraction is 2"):
+        SelectorMLPClassifier(validation_fraction=2).fit(x, y)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(np.full((300, 40), np.nan), y)
+    with pytest.raises(InputError, match="'epochs' is not a setting"):
+        training_protocol("robust", epochs=3)
+
+
+def test_balanced_weights_give_every_type_the_same_say() -> None:
+    codes = np.array([0] * 90 + [2] * 10)
+    weights = balanced_weights(codes)
+    assert np.isclose(weights[codes == 0].sum(), weights[codes == 2].sum()) and np.isclose(weights.mean(), 1)
+
+
+def test_two_processes_share_each_batch(monkeypatch) -> None:
+    from selectormlp import training
+
+    part = CodedCells(np.eye(10, dtype=np.float32), np.arange(10), np.ones(10, dtype=np.float32))
+    seen = []
+    for rank in (0, 1):
+        monkeypatch.setattr(training, "_this_process", lambda rank=rank: (rank, 2))
+        seen.append([code for _, codes, _ in BatchLoader(part, batch_size=4, shuffle=True) for code in codes.tolist()])
+    assert sorted(seen[0] + seen[1]) == list(range(10)) and not set(seen[0]) & set(seen[1])

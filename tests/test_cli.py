@@ -1,0 +1,570 @@
+"""The command line: every command, every setting, every error."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from selectormlp import cli
+from selectormlp.data import data_folder
+from selectormlp.simulation import SimulationRecipe, simulate_cells
+from selectormlp.study import StudyConfig
+
+SPLIT = {
+    "adata_path": "cells.h5ad", "y_column": "cell_type", "train_cluster_size": 40, "val_cluster_size": 9,
+    "test_cluster_size": 9, "min_cluster_size": 5, "save_dir": "split_data", "shuffle": True, "shuffle_seed": 1,
+}  # fmt: skip
+TRAIN: dict[str, Any] = {
+    "restart": False, "log_dir": "logs", "trained_models_dir": "best", "seed": 1,
+    "data": {"input_dir": "split_data", "y_column": "cell_type", "torch_sparsity_type": "dense",
+             "train_cluster_size": 30, "val_cluster_size": 8, "test_cluster_size": 8},
+    "dataloader": {"batch_size": 32, "num_workers": 1, "shuffle_train": True, "shuffle_val": False},
+    "model": {"name": "Tiny", "selector_type": "std", "L1_size": 8, "L2_size": 6, "L3_size": 5, "leak_angle": 0.2,
+              "penalty": "L1", "batch_norm": True},
+    "training": {"lr": 0.01, "weight_decay": 0.3, "dropout": 0.1, "batch_norm": True, "noise_std": 0.2,
+                 "max_epochs": 3, "alpha": 0.1},
+    "svm": {"loss": "squared_hinge", "penalty": "L1", "dual": False, "C": 1.0, "max_iter": 200},
+    "checkpoint": {"dir": "checkpoints", "restart_run": "last", "save_top_k": 1, "save_last": True},
+}  # fmt: skip
+MASKING = {
+    "model_path": "best/Tiny_best_model", "adata_input": "split_data/adata_val.h5ad", "y_column": "cell_type",
+    "results_dir": "results", "group_size": 20, "random_reps": 2, "seed": 0,
+}  # fmt: skip
+Outputs = dict[str, dict[str, bytes]]
+COMMANDS = ["select", "report", "book", "predict", "simulate", "split_data", "train", "feature_selection"]
+
+
+def tiny_cells() -> anndata.AnnData:
+    """Simulate cells of three types, with a second label column."""
+    cells = simulate_cells(240, 60, 3, n_housekeeping=5, library_size=300.0, size_ratio=3.0, seed=0)
+    cells.obs["group"] = np.where(np.arange(cells.n_obs) % 2, "odd", "even")
+    return cells
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with cells, a split and two trained models: what the tests start from."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        tiny_cells().write_h5ad("cells.h5ad")
+        for name, settings in {"split": SPLIT, "train": TRAIN, "masking": MASKING}.items():
+            Path(f"{name}.json").write_text(json.dumps(settings))
+        assert cli.main(["split_data", "--config", "split.json"]) == 0
+        assert cli.main(["train", "--config", "train.json"]) == 0
+        assert cli.main(["train", "--config", "train.json", "--model_type", "svm"]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a fresh folder that holds the cells, the split and the models, but no logs."""
+    for name in ("cells.h5ad", "split.json", "train.json", "masking.json"):
+        (tmp_path / name).symlink_to(made / name)
+    for name in ("split_data", "best"):
+        shutil.copytree(made / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def contents(folder: Path, ignore: str = r"\.(json|png|ckpt|h5ad)$|metrics|hparams") -> dict[str, bytes]:
+    """Read the files below a folder, but not those that hold times or settings."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "tfevents" not in path.name]
+    files = [path for path in files if not any(part.is_symlink() for part in (path, *path.parents))]
+    names = {str(path.relative_to(folder)): path for path in files}
+    return {name: b"" if re.search(ignore, name) else path.read_bytes()
+            for name, path in names.items()}
+
+
+def changed(settings: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    """Copy settings with one key changed: "training.lr" is in a section."""
+    copy = json.loads(json.dumps(settings))
+    section, _, name = key.rpartition(".")
+    (copy[section] if section else copy)[name] = value
+    return copy
+
+
+def run_with(command: str, settings: dict[str, Any], *more: str) -> dict[str, bytes]:
+    """Run a command with settings from a file, and return the files that it leaves."""
+    Path("given.json").write_text(json.dumps(settings))
+    assert cli.main([command, "--config", "given.json", *more]) == 0
+    return contents(Path.cwd())
+
+
+# What is there
+
+
+def test_help_is_quick_and_names_every_command() -> None:
+    code = "import selectormlp.cli, sys; selectormlp.cli.main(['--help']); print('LOADED', *sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    text, _, loaded = said.partition("LOADED")
+    assert all(f"    {name}" in text for name in COMMANDS)
+    assert not {"torch", "pandas", "numpy", "scipy", "sklearn", "anndata", "matplotlib"} & set(loaded.split())
+
+
+def test_version_and_module(capsys: pytest.CaptureFixture[str]) -> None:
+    from selectormlp import __version__
+
+    assert cli.main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+    command = [sys.executable, "-m", "selectormlp", "--version"]
+    assert __version__ in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    parser = cli.make_parser([command])
+    assert parser.wanted and all(parser.wanted.values())
+    for name in parser.wanted:
+        assert re.search(rf"(--)?{re.escape(name)}( [A-Z0-9_{{\[].*?)? [a-z'].+\(", said), name
+
+
+def test_help_texts_are_those_of_the_fields() -> None:
+    assert set(cli.STUDY_HELP) == {field.name for field in fields(StudyConfig)}
+    assert set(cli.SIMULATION_HELP) == {field.name for field in fields(SimulationRecipe)}
+
+
+# The commands
+
+
+def select(out: str, *more: str) -> pd.DataFrame:
+    """Choose a panel with a quick method."""
+    line = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", out, "--n-genes", "8", "--method", "svm_l1"]
+    assert cli.main([*line, *more]) == 0
+    return pd.read_csv(out)
+
+
+def test_select_writes_and_prints_the_panel(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    panel = select("deep/panel.csv", "--must-include", "gene_01", "gene_02", "--exclude", "gene_1.")
+    said = capsys.readouterr().out.splitlines()
+    assert said[:-1] == panel["gene"].tolist() and "deep/panel.csv" in said[-1]
+    assert len(panel) == 8 and {"gene_01", "gene_02"} <= set(panel["gene"])
+    assert not panel["gene"].str.match("gene_1.").any()
+
+
+@pytest.mark.parametrize("more", [
+    ["--label_key", "group"], ["--n_genes", "9"], ["--must_include", "gene_00"], ["--exclude", "gene_[0-3]"],
+    ["--method", "svm_l2"], ["--protocol", "report"], ["--seed", "3"], ["--min_cells", "60"], ["--n_variable", "20"],
+    ["--labels", "labels.csv"],
+], ids=lambda more: more[0])  # fmt: skip
+def test_select_options_have_an_effect(here: Path, more: list[str]) -> None:
+    labels = anndata.read_h5ad("cells.h5ad").obs["cell_type"].astype(str)
+    labels.sample(frac=1, random_state=0).set_axis(labels.index).to_csv("labels.csv")
+    assert not select("base.csv").equals(select("other.csv", *more))
+
+
+def test_select_trains_for_so_many_epochs(here: Path) -> None:
+    panels = [select(f"{n}.csv", "--method", "mlp", "--max-epochs", str(n)) for n in (1, 2)]
+    assert not panels[0].equals(panels[1])
+
+
+def test_simulate_takes_every_setting_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("selectormlp.simulation.simulate_to_file", lambda path, **given: seen.update(given, path=path))
+    recipe = SimulationRecipe()
+    for field in fields(SimulationRecipe):
+        value = getattr(recipe, field.name)
+        values = ["1"] * 10 if value is None else [str(round(value * 1.5) + 1 if isinstance(value, int) else value / 2)]
+        assert cli.main(["simulate", "--out", "x.h5ad", f"--{field.name}", *values]) == 0
+        assert seen[field.name] != value, field.name
+    assert cli.main(["simulate", "--out", "x.h5ad", "--chunk-size", "7"]) == 0
+    assert seen["chunk_size"] == 7 and seen["path"] == "x.h5ad"
+
+
+def test_simulate_writes_cells(tmp_path: Path) -> None:
+    path = tmp_path / "cells.h5ad"
+    assert cli.main(["simulate", "--out", str(path), "--n-cells", "90", "--n-genes", "100", "--n-types", "3"]) == 0
+    assert anndata.read_h5ad(path).shape == (90, 100)
+
+
+def test_report_takes_every_setting_of_a_study(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[StudyConfig] = []
+
+    def run_study(config: StudyConfig, folder: str) -> Any:
+        seen.append(config)
+        return type("Study", (), {"folder": Path(folder)})
+
+    monkeypatch.setattr("selectormlp.study.run_study", run_study)
+    base = StudyConfig("cells.h5ad", "cell_type")
+    values: dict[str, Any] = {
+        "label_key": "group", "labels": "l.csv", "protocol": "report", "seed": 5, "max_train": 11, "max_validation": 7,
+        "max_test": 6, "min_cells": 9, "n_genes": 30, "conditions": ("selector_l1", "mlp", "svm_l1"),
+        "ablations": ("mlp", "mlp_no_noise"), "max_epochs": 2, "step": 7, "n_orders": 3,
+        "panel_conditions": ("mlp",), "panel_sizes": (20, 10), "panel_step": 2,
+    }  # fmt: skip
+    assert set(values) | {"cells"} == {field.name for field in fields(StudyConfig)}
+    for name, value in values.items():
+        words = [str(item) for item in (value if isinstance(value, tuple) else (value,))]
+        assert cli.main(["report", "cells.h5ad", "--label-key", "cell_type", f"--{name}", *words, "--out", "r"]) == 0
+        assert seen[-1] == replace(base, **{name: value})
+    Path("study.json").write_text(json.dumps({"cells": "cells.h5ad", "label_key": "cell_type", **values}))
+    assert cli.main(["report", "--config", "study.json", "--out", "r"]) == 0
+    assert seen[-1] == replace(base, **values)
+    assert cli.main(["report", "pbmc68k", "--out", "r"]) == 0
+    assert (seen[-1].cells, seen[-1].label_key) == ("pbmc68k", "bulk_labels")
+
+
+def test_report_runs_and_says_where_things_are(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["report", "cells.h5ad", "--label-key", "cell_type", "--out", "run", "--max-epochs", "1"]
+    line += ["--conditions", "mlp", "--ablations", "mlp", "--panel-conditions", "mlp", "--panel-sizes", "10"]
+    for _ in range(2):
+        assert cli.main(line) == 0
+        said = capsys.readouterr()
+        assert "run/figures" in said.out and "run/report.html" in said.out and "step" in said.err
+    assert Path("run/report.html").exists() and Path("run/figures/figure6.png").exists()
+    assert cli.main([*line, "--seed", "4"]) == 2
+    assert "another run" in capsys.readouterr().err
+
+
+def test_book_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("selectormlp.book.run_book", lambda *given, **more: seen.append((given, more)) or "index.html")
+    out = str(tmp_path / "book")
+    assert cli.main(["book", "pbmc68k", "--out", out, "--protocol", "report", "--seed", "3"]) == 0
+    assert seen == [(("pbmc68k", "bulk_labels", out), {"protocol": "report", "seed": 3})]
+
+
+def test_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = anndata.read_h5ad("cells.h5ad")
+    cells[:, 3:].copy().write_h5ad("fewer.h5ad")
+    for source, missing in (("cells.h5ad", 0), ("fewer.h5ad", 3)):
+        line = ["predict", source, "--model", "best/Tiny_best_model", "--out", f"{missing}.csv"]
+        assert cli.main(line) == 0
+        assert f"{missing} of the model's 60 genes are missing" in capsys.readouterr().out
+    table = pd.read_csv("0.csv")
+    assert list(table) == ["cell", "cell_type", "probability"] and table["cell"].tolist() == cells.obs_names.tolist()
+    assert cli.main([*line, "--probabilities"]) == 0
+    shares = pd.read_csv("3.csv").filter(like="probability_")
+    assert shares.shape[1] == 3 and np.allclose(shares.sum(axis=1), 1, atol=1e-4)
+    assert cli.main([*line, "--max-missing", "0.01"]) == 2
+    assert cli.main(["predict", "cells.h5ad", "--model", "best/SVM_best_model", "--out", "svm.csv"]) == 0
+    assert list(pd.read_csv("svm.csv")) == ["cell", "cell_type"]
+
+
+# The original's three steps
+
+
+def test_the_example_workflow_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(data_folder() / "example_workflow", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    size = ["--n-cells", "400", "--n-genes", "120", "--n-types", "4", "--library-size", "400"]
+    assert cli.main(["simulate", "--out", "cells.h5ad", *size]) == 0
+    assert cli.main(["split_data", "--config", "split.json"]) == 0
+    for model, folder in (("selector_mlp", "SelectorMLP"), ("svm", "SVM")):
+        quick = ["--training.max_epochs", "4"]
+        assert cli.main(["train", "--config", "train.json", "--model_type", model, *quick]) == 0
+        path = ["--model_path", f"trained_models/{folder}_best_model", "--model_type", model]
+        assert cli.main(["feature_selection", "--config", "feature_selection.json", *path]) == 0
+        for kind in ("ranked_genes", "feature_selection_results"):
+            for ending in ("csv", "png"):
+                assert Path(f"feature_selection_results/{model}_{kind}.{ending}").stat().st_size > 100
+        assert json.loads(Path(f"logs/{folder}/summary.json").read_text())["test"]["cells"] > 10
+    table = pd.read_csv("feature_selection_results/svm_feature_selection_results.csv")
+    assert table["n_genes"].tolist() == [0, 50, 100, 120]
+    assert Path("logs/SelectorMLP/accuracy_plot.png").exists() and Path("logs/SelectorMLP/loss_plot.png").exists()
+    assert len(list(Path("trained_models/checkpoints/SelectorMLP").glob("*.ckpt"))) == 4
+
+
+def test_the_example_files_hold_every_key_of_the_original() -> None:
+    kinds = {"split": cli.SplitStep, "train": cli.TrainStep, "feature_selection": cli.FeatureSelectionStep}
+    for name, kind in kinds.items():
+        keys = set(cli.flat_settings(json.loads((data_folder() / "example_workflow" / f"{name}.json").read_text())))
+        parser = cli.CommandParser()
+        cli.add_fields(parser, kind)
+        assert keys <= set(parser.wanted)
+        assert set(parser.wanted) - keys <= {"model_type", "seed", "svm.max_iter"}
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("adata_path", "half.h5ad"), ("y_column", "group"), ("train_cluster_size", 20), ("val_cluster_size", 5),
+    ("test_cluster_size", 5), ("min_cluster_size", 60), ("save_dir", "other"), ("shuffle", False), ("shuffle_seed", 2),
+])  # fmt: skip
+def test_split_keys_have_an_effect(here: Path, key: str, value: object) -> None:
+    cells = anndata.read_h5ad("cells.h5ad")
+    cells[::2].copy().write_h5ad("half.h5ad")
+    base = {name: data for name, data in contents(here).items() if name.endswith("split.csv")}
+    shutil.rmtree("split_data")
+    after = run_with("split_data", changed(SPLIT, key, value))
+    assert {name: data for name, data in after.items() if name.endswith("split.csv")} != base
+
+
+TRAIN_CHANGES: list[tuple[str, object]] = [
+    ("log_dir", "elsewhere"), ("trained_models_dir", "models"), ("seed", 2), ("data.input_dir", "second"),
+    ("data.y_column", "group"), ("data.train_cluster_size", 10), ("data.val_cluster_size", 4),
+    ("data.test_cluster_size", 0), ("dataloader.batch_size", 16), ("model.name", "Other"),
+    ("model.selector_type", "clamped"), ("model.selector_type", "none"), ("model.L1_size", 9), ("model.L2_size", 9),
+    ("model.L3_size", 9), ("model.leak_angle", 0.4), ("model.penalty", "L2"), ("model.batch_norm", False),
+    ("training.lr", 0.02), ("training.weight_decay", 0.0), ("training.dropout", 0.5), ("training.batch_norm", False),
+    ("training.noise_std", 0.0), ("training.max_epochs", 2), ("training.alpha", 5.0), ("checkpoint.dir", "kept"),
+    ("checkpoint.save_top_k", 2), ("checkpoint.save_last", False),
+]  # fmt: skip
+SVM_CHANGES: list[tuple[str, object]] = [("svm.penalty", "L2"), ("svm.C", 0.01), ("svm.max_iter", 2)]
+REFUSED: list[tuple[str, object]] = [
+    ("dataloader.shuffle_train", False), ("dataloader.shuffle_val", True), ("svm.loss", "hinge"), ("svm.dual", True),
+    ("checkpoint.save_top_k", -2), ("training.dropout", 1.0),
+]  # fmt: skip
+ELSEWHERE = {"restart", "data.torch_sparsity_type", "dataloader.num_workers", "checkpoint.restart_run"}
+
+
+def test_every_key_of_train_is_tested() -> None:
+    tested = {key for key, _ in TRAIN_CHANGES + SVM_CHANGES + REFUSED} | ELSEWHERE
+    assert tested == set(cli.flat_settings(TRAIN))
+
+
+@pytest.fixture(scope="module")
+def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
+    """Train both models with the unchanged settings: what changed ones are compared with."""
+    found = {}
+    for kind in ("selector_mlp", "svm"):
+        folder = tmp_path_factory.mktemp(kind)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            (folder / "split_data").symlink_to(made / "split_data")
+            found[kind] = run_with("train", TRAIN, "--model_type", kind)
+    return found
+
+
+@pytest.fixture
+def split_only(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a fresh folder that holds two splits."""
+    (tmp_path / "split_data").symlink_to(made / "split_data")
+    (tmp_path / "cells.h5ad").symlink_to(made / "cells.h5ad")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_training_repeats_itself(split_only: Path, trained: Outputs) -> None:
+    assert run_with("train", TRAIN) == trained["selector_mlp"]
+
+
+@pytest.mark.parametrize(("key", "value"), TRAIN_CHANGES)
+def test_train_keys_have_an_effect(
+    split_only: Path, tmp_path_factory: pytest.TempPathFactory, trained: Outputs, key: str, value: object
+) -> None:
+    if key == "data.input_dir":
+        second = tmp_path_factory.mktemp("second")
+        line = ["split_data", "--config", str((split_only / "split_data").resolve().parent / "split.json")]
+        assert cli.main([*line, "--shuffle_seed", "7", "--save_dir", str(second)]) == 0
+        (split_only / "second").symlink_to(second)
+    if key == "data.y_column":
+        copied = tmp_path_factory.mktemp("copied") / "split_data"
+        shutil.copytree(split_only / "split_data", copied)
+        (split_only / "split_data").unlink()
+        (split_only / "split_data").symlink_to(copied)
+    assert run_with("train", changed(TRAIN, key, value)) != trained["selector_mlp"]
+
+
+@pytest.mark.parametrize(("key", "value"), SVM_CHANGES)
+@pytest.mark.filterwarnings("ignore:Liblinear")
+def test_svm_keys_have_an_effect(split_only: Path, trained: Outputs, key: str, value: object) -> None:
+    assert run_with("train", changed(TRAIN, key, value), "--model_type", "svm") != trained["svm"]
+
+
+@pytest.mark.parametrize(("key", "value"), REFUSED)
+def test_settings_that_would_do_nothing_are_refused(
+    split_only: Path, capsys: pytest.CaptureFixture[str], key: str, value: object
+) -> None:
+    Path("given.json").write_text(json.dumps(changed(TRAIN, key, value)))
+    assert cli.main(["train", "--config", "given.json"]) == 2
+    assert key in capsys.readouterr().err
+    assert not Path("logs").exists()
+
+
+def test_cells_are_dense_or_sparse_and_threads_are_counted(split_only: Path) -> None:
+    import torch
+    from scipy.sparse import issparse
+
+    data = cli.DataSection("split_data", "cell_type")
+    assert isinstance(cli.read_part(cli.TrainStep(data), "train").X, np.ndarray)
+    assert issparse(cli.read_part(cli.TrainStep(replace(data, torch_sparsity_type="csr")), "train").X)
+    before = torch.get_num_threads()
+    with cli.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_restart_goes_on(split_only: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["train", "--config", "given.json"]
+    Path("given.json").write_text(json.dumps(TRAIN))
+    assert cli.main([*line, "--restart"]) == 2
+    assert "no last checkpoint" in capsys.readouterr().err
+    assert cli.main(line) == 0
+    first = pd.read_csv("logs/Tiny/history.csv")
+    assert cli.main([*line, "--restart", "--training.max_epochs", "5"]) == 0
+    longer = pd.read_csv("logs/Tiny/history.csv")
+    assert longer["epoch"].tolist() == [1, 2, 3, 4, 5]
+    pd.testing.assert_frame_equal(longer.head(3), first)
+    Path("checkpoints/Tiny/last.ckpt").unlink()
+    best = changed(changed(TRAIN, "restart", True), "checkpoint.restart_run", "best")
+    Path("given.json").write_text(json.dumps(best))
+    assert cli.main([*line, "--training.max_epochs", "6"]) == 0
+    assert pd.read_csv("logs/Tiny/history.csv")["epoch"].iloc[-1] == 6
+    assert cli.main([*line, "--training.lr", "0.5"]) == 2
+    assert "another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("model_path", "best/SVM_best_model"), ("adata_input", "split_data/adata_test.h5ad"), ("results_dir", "other"),
+    ("group_size", 30), ("random_reps", 3), ("seed", 1),
+])  # fmt: skip
+def test_feature_selection_keys_have_an_effect(here: Path, key: str, value: object) -> None:
+    base = run_with("feature_selection", MASKING)
+    shutil.rmtree("results")
+    assert run_with("feature_selection", changed(MASKING, key, value)) != base
+
+
+def test_feature_selection_checks_what_it_is_given(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["feature_selection", "--config", "masking.json"]
+    for more, said in ((["--model_type", "svm"], "of type 'selector_mlp'"), (["--y_column", "group"], "does not know"),
+                       (["--model_path", "best.pkl"], "could run code")):
+        assert cli.main([*line, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+# Errors
+
+SELECT = "select cells.h5ad --label-key cell_type --out out.csv "
+MODEL = "--model best/Tiny_best_model --out out.csv"
+ERRORS = {
+    "": "name a command",
+    "selct": "there is no 'selct' here; did you mean 'select'?",
+    "select --out out.csv": "name the cells",
+    "select cells.h5ad --out out.csv": "--label_key",
+    "select cels.h5ad --label-key cell_type --out out.csv": "'cels.h5ad' does not exist; did you mean 'cells.h5ad'?",
+    "select cut.h5ad --label-key cell_type --out out.csv": "cannot read 'cut.h5ad'",
+    "select cells.h5ad --label-key celltype --out out.csv": "did you mean 'cell_type'?",
+    "select one.h5ad --label-key cell_type --out out.csv": "one type only, 'only'",
+    "select scaled.h5ad --label-key cell_type --out out.csv": "scaled",
+    "select rare.h5ad --label-key cell_type --out out.csv --min-cells 2": "3",
+    SELECT + "--n-genes 61": "61 genes was asked for, and there are 60",
+    SELECT + "--n-genes 0": "n_genes is '0', but it must be a whole number above 0",
+    SELECT + "--n-geens 5": "there is no 'n_geens' here; did you mean 'n_genes'?",
+    SELECT + "--protocol reprot": "protocol is 'reprot', but it must be 'robust' or 'report'",
+    SELECT + "--n-genes 8 --method selektor": "selektor",
+    SELECT + "--must-include gene_0": "gene_0",
+    SELECT + "--exclude (": "not a regular expression",
+    SELECT + "--seed": "--seed needs a value",
+    "select cells.h5ad --label-key cell_type --out cells.h5ad": "is the file of cells",
+    "select cells.h5ad --label-key cell_type --out cells.h5ad/panel.csv": "cannot write 'cells.h5ad/panel.csv'",
+    "select cells.h5ad --label-key cell_type --out best": "is a folder",
+    "select --config misspelt.json": "there is no 'n_geens' here; did you mean 'n_genes'?",
+    "select --config single.json": "must_include is 'gene_01' in 'single.json'; write a list",
+    "report cells.h5ad --label-key celltype --out run": "did you mean 'cell_type'?",
+    "report cells.h5ad --label-key cell_type --out run --conditions selektor": "selektor",
+    "report cells.h5ad --label-key cell_type --out cells.h5ad": "is a file",
+    "book cells.h5ad --label-key celltype --out book": "did you mean 'cell_type'?",
+    "book one.h5ad --label-key cell_type --out book": "one type only",
+    "predict cells.h5ad --model nowhere --out out.csv": "nowhere",
+    "predict fewer.h5ad " + MODEL: "of the model's 60 genes are not in the data",
+    "predict scaled.h5ad " + MODEL: "scaled",
+    "predict cells.h5ad --model best/SVM_best_model --probabilities --out out.csv": "no probabilities",
+    "simulate --out cells.txt": "cells.txt",
+    "simulate --out new.h5ad --n-cells 2": "n_cells is 2",
+    "simulate --out cells.h5ad/new.h5ad": "cannot write",
+    "split_data --config split.json --train_cluster_size 7": "another run: its train_cluster_size is 40, not 7",
+    "split_data --config split.json --adata_path scaled.h5ad --save_dir new": "scaled",
+    "train --config section.json": "there is no 'data.input_dri' here; did you mean 'data.input_dir'?",
+    "train --config broken.json": "'broken.json' is not a readable JSON file",
+    "train --config list.json": "'list.json' does not hold settings",
+    "train --config nothing.json": "'nothing.json' does not exist",
+    "train --config text.json": "training.lr is 'fast', but it must be a number above 0",
+    "train --config train.json --seed 1.5": "seed is '1.5', but it must be a whole number of 0 or more",
+    "train --config train.json --data.input_dir nowhere": "nowhere",
+    "train --config train.json --log_dir cells.h5ad/logs": "cannot write",
+    "train --config train.json again": "'again' is too much",
+    "train": "this must be given, as an option or in --config: data.input_dir, data.y_column",
+    "feature_selection --config masking.json --group_size 0": "group_size is '0'",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def faulty(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder of things that cannot be worked with."""
+    folder = tmp_path_factory.mktemp("faulty")
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    cells = tiny_cells()
+    types = cells.obs["cell_type"].astype(str)
+    for name, labels in {"one": ["only"] * len(types), "rare": ["rare", "rare", *types[2:]]}.items():
+        adata = anndata.AnnData(cells.X, obs=cells.obs.assign(cell_type=labels), var=cells.var[[]])
+        adata.write_h5ad(folder / f"{name}.h5ad")
+    anndata.AnnData(cells.X.toarray() - 1.5, obs=cells.obs, var=cells.var[[]]).write_h5ad(folder / "scaled.h5ad")
+    cells[:, :20].copy().write_h5ad(folder / "fewer.h5ad")
+    (folder / "cut.h5ad").write_bytes((made / "cells.h5ad").read_bytes()[:9000])
+    texts = {"misspelt": '{"n_geens": 5}', "single": '{"must_include": "gene_01"}', "broken": '{"data":', "list": "[1]",
+             "section": '{"data": {"input_dri": "x"}}', "text": '{"training": {"lr": "fast"}}'}  # fmt: skip
+    for name, text in texts.items():
+        (folder / f"{name}.json").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("line", ERRORS)
+def test_errors_are_one_sentence(
+    faulty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    monkeypatch.chdir(faulty)
+    before = contents(faulty)
+    assert cli.main(line.split()) == 2
+    said = capsys.readouterr()
+    (sentence,) = [text for text in said.err.splitlines() if text.startswith("selectormlp: error: ")]
+    assert ERRORS[line] in sentence and len(sentence) < 500
+    assert said.err.splitlines()[-1] == sentence and "Traceback" not in said.err
+    assert said.out == "" and contents(faulty) == before
+
+
+def test_faults_of_the_program_can_be_traced(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*given: object, **more: object) -> None:
+        raise KeyError("deep\ninside")
+
+    monkeypatch.setattr("selectormlp.panels.select_genes", fail)
+    assert cli.main(SELECT.split()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(KeyError):
+        cli.main(["--traceback", *SELECT.split()])
+
+
+@pytest.mark.parametrize("lightning", [False, True])
+def test_stopped_from_the_keyboard(here: Path, monkeypatch: pytest.MonkeyPatch, lightning: bool) -> None:
+    def stop(*given: object, **more: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if lightning:  # Lightning exits with 1 when Ctrl-C is pressed
+                raise SystemExit(1)  # noqa: B904
+            raise
+
+    monkeypatch.setattr("selectormlp.panels.select_genes", stop)
+    assert cli.main(SELECT.split()) == 130
+    assert not Path("out.csv").exists()
+
+
+def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import warnings
+
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with cli.one_line_warnings():
+        warnings.warn("two\nlines", stacklevel=1)
+        warnings.warn("for programmers", FutureWarning, stacklevel=1)
+    assert stream.getvalue() == "selectormlp: warning: two lines\n"
+
+
+def test_options_after_the_config_win(here: Path) -> None:
+    settings = {"cells": ["cells.h5ad"], "label_key": "cell_type", "n_genes": 4, "method": "svm_l1"}
+    Path("select.json").write_text(json.dumps(settings))
+    assert cli.main(["select", "--config", "select.json", "--n-genes", "6", "--out", "panel.csv"]) == 0
+    assert len(pd.read_csv("panel.csv")) == 6

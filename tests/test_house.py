@@ -1,0 +1,217 @@
+"""The rules of the house: what every chapter and every module keeps to."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+MODULES = sorted(path for path in (ROOT / "selectormlp").glob("*.py") if not path.name.startswith("_"))
+PARAMETERS = {"cells", "label_key", "run_folder", "protocol", "seed"}
+CHAPTERS_WITH_PARAMETERS = ("02", "03", "04", "05", "06", "07", "08")
+HEAVY = {"torch", "scanpy", "pytorch_lightning", "anndata", "sklearn", "matplotlib", "pandas"}
+
+# Functions of more than 15 lines of statements, each with the reason a reader would accept.
+LONG_FUNCTIONS: dict[str, str] = {
+    "cli.make_network": "one line for each key of the original's configuration",
+    "classifiers.SelectorMLPClassifier.__init__": "one assignment per parameter, as scikit-learn wants",
+}
+
+
+def cells_of(notebook: Path) -> list[dict]:
+    """Read the cells of a notebook, each source as one text."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [cell | {"source": "".join(cell["source"])} for cell in cells]
+
+
+def number_of_modules() -> dict[str, str]:
+    """Map each module to the number of its chapter: {"data": "00"}."""
+    numbers = {}
+    for notebook in NOTEBOOKS:
+        for cell in cells_of(notebook):
+            found = re.search(r"^#\| *default_exp +(\w+)", cell["source"], re.MULTILINE)
+            if cell["cell_type"] == "code" and found:
+                numbers[found[1]] = notebook.name.partition("_")[0]
+    return numbers
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Name the modules of the library that a module imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names |= {node.module.partition(".")[0]} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("selectormlp."):
+            names.add((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("selectormlp.")}
+    return names
+
+
+def functions_of(path: Path) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """List the functions and methods of a module with their full names."""
+    found = []
+
+    def visit(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                name = f"{prefix}.{child.name}"
+                if not isinstance(child, ast.ClassDef):
+                    found.append((name, child))
+                visit(child, name)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), path.stem)
+    return found
+
+
+def body_length(function: ast.FunctionDef | ast.AsyncFunctionDef, text: str) -> int:
+    """Count the lines of a function's body, without its docstring, blank lines and comments."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    if not body:
+        return 0
+    lines = text.splitlines()[body[0].lineno - 1 : function.end_lineno]
+    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in lines)
+
+
+@pytest.mark.parametrize("number", CHAPTERS_WITH_PARAMETERS)
+def test_chapter_has_the_shared_parameters(number: str) -> None:
+    (notebook,) = [path for path in NOTEBOOKS if path.name.startswith(f"{number}_")]
+    tagged = [cell for cell in cells_of(notebook) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1, f"{notebook.name} needs exactly one cell tagged parameters"
+    assigned = [node.targets[0].id for node in ast.parse(tagged[0]["source"]).body if isinstance(node, ast.Assign)]
+    assert sorted(assigned) == sorted(PARAMETERS)
+
+
+def test_every_module_belongs_to_a_chapter() -> None:
+    assert {path.stem for path in MODULES} == set(number_of_modules())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_modules_import_only_lower_numbers(path: Path) -> None:
+    numbers = number_of_modules()
+    imported = {name: numbers.get(name, "no chapter") for name in imported_modules(path) - {"__version__"}}
+    higher = {name: number for name, number in imported.items() if number >= numbers[path.stem]}
+    assert not higher, f"{path.name} (chapter {numbers[path.stem]}) imports {higher}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_print_pickle_or_star(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"{path.name}:{node.lineno} prints; use logging"
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        modules = [*names, node.module or ""] if isinstance(node, ast.ImportFrom) else names
+        assert "*" not in names, f"{path.name}:{getattr(node, 'lineno', 0)} imports with a star"
+        assert not {"pickle", "joblib", "dill", "fastcore", "nbdev"} & {name.split(".")[0] for name in modules}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_public_functions_have_docstrings(path: Path) -> None:
+    module = importlib.import_module(f"selectormlp.{path.stem}")
+    own = [getattr(module, name) for name in module.__all__]
+    documented = [thing for thing in own if inspect.isroutine(thing) or inspect.isclass(thing)]
+    assert not [thing.__name__ for thing in documented if not thing.__doc__]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_functions_are_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    lengths = {name: body_length(function, text) for name, function in functions_of(path)}
+    long = {name: length for name, length in lengths.items() if length > 15 and name not in LONG_FUNCTIONS}
+    assert not long, f"longer than 15 lines, and no reason in LONG_FUNCTIONS: {long}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_lines_are_short(path: Path) -> None:
+    code = re.sub(r"^__all__ = \[.*?\]$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)  # nbdev wraps it
+    assert [line for line in code.splitlines() if len(line) > 120] == []
+
+
+def test_reasons_for_long_functions_are_needed() -> None:
+    known = {name for path in MODULES for name, _ in functions_of(path)}
+    assert set(LONG_FUNCTIONS) <= known
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_figures_have_labels_and_captions(notebook: Path) -> None:
+    for cell in cells_of(notebook):
+        pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+        if pictures and "#| hide" not in cell["source"]:
+            assert re.search(r"^#\| *label: *fig-[\w-]+", cell["source"], re.MULTILINE), cell["source"][:200]
+            assert re.search(r"^#\| *fig-cap: *\S", cell["source"], re.MULTILINE), cell["source"][:200]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_begins_with_title_and_one_line(notebook: Path) -> None:
+    first = cells_of(notebook)[0]["source"].strip()
+    assert re.fullmatch(r"# [^\n]+\n\n> [^\n]+", first), first
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_are_small_and_name_no_folder_of_a_machine(notebook: Path) -> None:
+    outputs = json.dumps([cell.get("outputs", []) for cell in cells_of(notebook)])
+    assert notebook.stat().st_size < 1_000_000
+    assert "widget-view" not in outputs
+    assert not re.search(r'[" (]/(?:root|home|Users|tmp|work)/', outputs)
+    assert '"stderr"' not in outputs
+
+
+def run_python(code: str) -> str:
+    """Run code in a fresh interpreter and return what it prints."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return result.stdout
+
+
+def test_importing_the_library_is_light() -> None:
+    loaded = run_python("import selectormlp, sys; print(*{name.split('.')[0] for name in sys.modules})").split()
+    assert not HEAVY & set(loaded)
+
+
+def test_help_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    start = time.monotonic()
+    command = [sys.executable, "-m", "selectormlp.cli", "--help"]
+    program = Path(sys.executable).parent / "selectormlp"
+    result = subprocess.run([str(program), "--help"] if program.exists() else command, capture_output=True, text=True)
+    with capsys.disabled():
+        print(f"\nselectormlp --help took {time.monotonic() - start:.2f} s")
+    assert result.returncode == 0, result.stderr
+    for name in ("select", "report", "book", "predict", "simulate", "split_data", "train", "feature_selection"):
+        assert name in result.stdout
+
+
+def test_readme_is_in_step_with_the_index() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "make_readme.py"), "--check"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_names_in_the_readme_exist() -> None:
+    import selectormlp
+
+    for names in re.findall(r"^from selectormlp import (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M):
+        for name in names.split(","):
+            assert hasattr(selectormlp, name.strip())
+
+
+def test_nothing_committed_names_a_machine() -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    forbidden = re.compile("/(?:work|root|tmp|opt)/" + r"\w")
+    for name in listed.stdout.split("\n"):
+        path = ROOT / name
+        if path.is_file() and path.suffix in {".py", ".ipynb", ".md", ".txt", ".ini", ".toml", ".yml", ""}:
+            found = forbidden.search(path.read_text(encoding="utf-8"))
+            assert not found or name.startswith("tests/"), f"{name} names {found and found[0]}"
+
+
+def test_one_frame_and_one_place_of_settings() -> None:
+    assert not (ROOT / "pyproject.toml").exists()
+    assert (ROOT / "nbs" / "_quarto.yml").read_bytes() == (ROOT / "_quarto.yml").read_bytes()

@@ -1,0 +1,55 @@
+"""The network: the formulas of the report, and no setting without an effect."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from selectormlp.data import InputError
+from selectormlp.models import NetworkShape, Selector, SelectorNet, selector_penalty
+
+SHAPE = NetworkShape(n_genes=40, n_types=5, hidden_sizes=(16, 8))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_genes": 41}, {"n_types": 6}, {"selector": "clamped"}, {"selector": "none"}, {"start": "one"},
+        {"hidden_sizes": (16, 9)}, {"dropout": 0.0}, {"batch_norm": False}, {"leak": 0.5},
+    ],
+)  # fmt: skip
+def test_every_field_of_the_shape_changes_the_network(change: dict) -> None:
+    def described(shape: NetworkShape) -> tuple:
+        torch.manual_seed(0)
+        network = SelectorNet(shape)
+        return str(network), {name: value.tolist() for name, value in network.state_dict().items()}
+
+    assert described(SHAPE) != described(replace(SHAPE, **change))
+
+
+def test_starts_of_the_selectors_are_the_reports() -> None:
+    torch.manual_seed(0)
+    free, clamped = Selector(20_000).weight, Selector(20_000, clamped=True).weight
+    assert abs(free.mean()) < 0.03 and abs(free.std() - 1) < 0.03
+    assert clamped.min() >= 0 and abs(clamped.pow(2).mean().sqrt() - 0.2) < 0.01
+
+
+def test_clamped_selector_stays_between_zero_and_one() -> None:
+    selector = Selector(3, clamped=True)
+    with torch.no_grad():
+        selector.weight.copy_(torch.tensor([-1.0, 0.5, 7.0]))
+    assert selector(torch.ones(1, 3)).tolist() == [[0.0, 0.5, 1.0]]
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "l1_l2"])
+def test_penalties_have_the_gradient_of_their_formula(kind: str) -> None:
+    weight = torch.tensor([3.0, -4.0, 0.5], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda w: selector_penalty(w, kind), (weight,))
+
+
+@pytest.mark.parametrize("change", [{"selector": "open"}, {"hidden_sizes": ()}, {"dropout": 1.0}])
+def test_refusals(change: dict) -> None:
+    with pytest.raises(InputError):
+        replace(SHAPE, **change)
+    with pytest.raises(InputError, match="must be one of 'none', 'l1', 'l2', 'l1_l2'"):
+        selector_penalty(torch.ones(2), "l3")
