@@ -418,7 +418,7 @@ def run_study(config: StudyConfig, folder: str | Path, *, progress: bool = True)
             step()
     return study
 
-# %% ../nbs/09_report.ipynb #cell-017
+# %% ../nbs/09_report.ipynb #cell-023
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Gene panels for {{ c.cells }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 :root { color-scheme: light dark } body { font: 16px/1.55 system-ui, sans-serif; max-width: 52rem; margin: 2rem
@@ -464,7 +464,7 @@ CAPTIONS = {
     "figure6": "Mean per-class accuracy on test cells: all genes, best genes masked, best genes retrained.",
 }
 
-# %% ../nbs/09_report.ipynb #cell-018
+# %% ../nbs/09_report.ipynb #cell-024
 def _best_panel(study: Study) -> dict[str, Any]:
     """The model whose panel of the middle size does best on validation cells, and its test figures in words."""
     size = sorted(study.panel_sizes())[len(study.panel_sizes()) // 2]

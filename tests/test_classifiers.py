@@ -84,8 +84,8 @@ def test_every_field_of_the_protocol_changes_the_training(name: str, cells) -> N
     [
         {"protocol": "report"}, {"selector": "clamped"}, {"selector": "none"}, {"penalty": "l2"}, {"penalty": "l1_l2"},
         {"penalty": "none"}, {"penalty_weight": 10.0}, {"hidden_sizes": (16, 9)}, {"dropout": 0.0},
-        {"batch_norm": False}, {"leak": 0.5}, {"noise": 1.0}, {"max_epochs": 3}, {"steps_per_epoch": 5}, {"batch_size": 64},
-        {"learning_rate": 1e-2}, {"selector_learning_rate": 0.1}, {"weight_decay": 5.0}, {"scale_genes": False},
+        {"batch_norm": False}, {"leak": 0.5}, {"noise": 1.0}, {"max_epochs": 3}, {"steps_per_epoch": 5},
+        {"batch_size": 64}, {"learning_rate": 1e-2}, {"selector_learning_rate": 0.1}, {"weight_decay": 5.0}, {"scale_genes": False},
         {"balance_types": False}, {"validation_fraction": 0.4}, {"random_state": 1},
     ],
     ids=str,
