@@ -1,4 +1,4 @@
-"""Masking, panels, scores and the study: exact against the plain way, honest about what was asked, safe in its folder."""
+"""Masking, panels, scores and the study: exact against the plain way, and safe in its folder."""
 
 import re
 import shutil
@@ -277,7 +277,8 @@ def test_genes_are_chosen_on_training_cells_only(config, counts, study, tmp_path
 
 
 EFFECTS = {
-    "protocol": "report", "seed": 1, "max_train": 20, "max_validation": 8, "max_test": 5, "min_cells": 130, "n_genes": 50,
+    "protocol": "report", "seed": 1, "max_train": 20, "max_validation": 8, "max_test": 5, "min_cells": 130,
+    "n_genes": 50,
     "conditions": ("svm_l1", "selector_l1"), "ablations": ("mlp_nothing",), "max_epochs": 2, "step": 30, "n_orders": 1,
     "panel_conditions": ("svm_l1",), "panel_sizes": (15,), "panel_step": 7,
 }  # fmt: skip
