@@ -157,8 +157,8 @@ class SelectorMLPClassifier(GeneClassifier):
     """A multilayer perceptron behind one learned weight per gene (report, Methods).
 
     Parameters: `protocol` "robust" or "report"; `selector` "free", "clamped" or "none"; `penalty` "none", "l1", "l2" or
-    "l1_l2" on the selector weights, times `penalty_weight`; `hidden_sizes` units per hidden layer; `dropout`,
-    `batch_norm`, `leak` as in `NetworkShape`; `noise` to `patience` as in `TrainingProtocol` (None: the protocol's);
+    "l1_l2" on the selector weights; `hidden_sizes` units per hidden layer; `dropout`, `batch_norm`, `leak` as in
+    `NetworkShape`; `penalty_weight` and `noise` to `patience` as in `TrainingProtocol` (None: the protocol's);
     `validation_fraction` of the cells is held out when `fit` gets no validation cells; `log_folder` gets logs and
     checkpoints, and `resume` goes on from a checkpoint there; `trainer_arguments` go to Lightning's Trainer.
     Fitted: `classes_`, `gene_names_`, `network_`, `history_` (one row per epoch), `best_epoch_` and
@@ -171,7 +171,7 @@ class SelectorMLPClassifier(GeneClassifier):
         protocol="robust",
         selector="free",
         penalty="l1",
-        penalty_weight=0.1,
+        penalty_weight=None,
         hidden_sizes=(512, 128, 64),
         dropout=0.3,
         batch_norm=True,
@@ -221,6 +221,7 @@ class SelectorMLPClassifier(GeneClassifier):
         from selectormlp.training import training_protocol
 
         own = (
+            "penalty_weight",
             "noise",
             "max_epochs",
             "steps_per_epoch",
@@ -254,7 +255,7 @@ class SelectorMLPClassifier(GeneClassifier):
             train, validation = hold_out(train, self.validation_fraction, seed=seed)
         torch.manual_seed(seed)
         network = SelectorNet(self._shape(x.shape[1]))
-        passed_on = ("penalty", "penalty_weight", "resume", "trainer_arguments")
+        passed_on = ("penalty", "resume", "trainer_arguments")
         settings = {name: getattr(self, name) for name in passed_on}
         cells: dict[str, Any] = {"train": train, "validation": validation}
         result = train_network(

@@ -145,16 +145,16 @@ def map_cells(adata: AnnData, *, n_cells: int = 10_000, seed: int = 0) -> pd.Dat
     """UMAP of at most `n_cells` cells of log-normalised expression; one row per cell: `cell`, `umap_1`, `umap_2`."""
     import scanpy
     import torch
+    from umap import UMAP
 
     chosen = np.sort(np.argsort(draw_lots(adata.obs_names.to_numpy(), seed=seed))[:n_cells])
     cells, threads = adata[chosen].copy(), torch.get_num_threads()
     scanpy.pp.pca(cells, n_comps=min(50, cells.n_vars - 1, cells.n_obs - 1), random_state=seed)
-    scanpy.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_jobs value", category=UserWarning)  # umap, when it is given a seed
-        scanpy.tl.umap(cells, random_state=seed)
+        neighbours = min(15, cells.n_obs - 1)
+        places = UMAP(n_neighbors=neighbours, min_dist=0.5, random_state=seed).fit_transform(cells.obsm["X_pca"])
     torch.set_num_threads(threads)  # numba changes it, and sums in another order would change later trainings
-    places = np.asarray(cells.obsm["X_umap"])
     return pd.DataFrame({"cell": cells.obs_names, "umap_1": places[:, 0], "umap_2": places[:, 1]})
 
 # %% ../nbs/02_data_split.ipynb #cell-027

@@ -106,9 +106,9 @@ class TrainingProtocol:
     """How a `SelectorNet` is taught. `steps_per_epoch=None`: an epoch is one pass over the training cells.
 
     `noise` is the standard deviation of what is added to each gene; `patience` counts epochs without a better
-    validation balanced accuracy (None: train to the end and keep the last weights). The curves of the training cells
+    validation balanced accuracy, in the second half (None: train to the end and keep the last weights). The curves of the training cells
     are measured on at most `measured_cells` of them (None: all). `relative_penalty` divides R(w) by what it is with
-    every weight at one, so that its weight means the same for 200 genes and for 20,000.
+    every weight at one, so that `penalty_weight` means the same for 200 genes and for 20,000.
     """
 
     max_epochs: int = 50
@@ -125,6 +125,7 @@ class TrainingProtocol:
     balance_types: bool = False
     patience: int | None = None
     measured_cells: int | None = None
+    penalty_weight: float = 0.1
     relative_penalty: bool = False
     scale_free_ranking: bool = False
 
@@ -141,6 +142,7 @@ ROBUST = TrainingProtocol(
     balance_types=True,
     patience=10,
     measured_cells=5000,
+    penalty_weight=1.0,
     relative_penalty=True,
     scale_free_ranking=True,
 )
@@ -162,15 +164,13 @@ def training_protocol(name: str, **changes: Any) -> TrainingProtocol:
 class SelectorModule(pl.LightningModule):
     """A `SelectorNet` as Lightning sees it: weighted cross-entropy + penalty_weight * R(w), AdamW."""
 
-    def __init__(
-        self, network: SelectorNet, protocol: TrainingProtocol, *, penalty: str, penalty_weight: float, seed: int
-    ):  # fmt: skip
+    def __init__(self, network: SelectorNet, protocol: TrainingProtocol, *, penalty: str, seed: int):
         super().__init__()
         check_choice("penalty", penalty, PENALTIES)
         self.network, self.protocol = network, protocol
         open_taps = torch.ones(network.first.in_features)
         unit = float(selector_penalty(open_taps, penalty)) if protocol.relative_penalty and penalty != "none" else 1.0
-        self.penalty, self.penalty_weight, self.seed = penalty, penalty_weight / unit, seed
+        self.penalty, self.penalty_weight, self.seed = penalty, protocol.penalty_weight / unit, seed
         n_types = network.rest[-1].out_features
         measures = MetricCollection(
             {
@@ -263,18 +263,21 @@ class History(pl.Callback):
 
 # %% ../nbs/04_training.ipynb #cell-023
 class KeepBest(pl.Callback):
-    """Keeps the best weights by validation balanced accuracy; stops after `patience` epochs without better ones."""
+    """Keeps the best weights by validation balanced accuracy; stops after `patience` epochs without better ones.
 
-    def __init__(self, patience: int):
-        self.patience, self.best, self.best_epoch = patience, -1.0, 0
+    It watches from the epoch `first` on: accuracy is often high long before the selector has made up its mind.
+    """
+
+    def __init__(self, patience: int, *, first: int = 1):
+        self.patience, self.first, self.best, self.best_epoch = patience, first, -1.0, 0
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        value = float(trainer.callback_metrics["validation_balanced_accuracy"])
-        if value >= self.best:
-            self.best, self.best_epoch = value, trainer.current_epoch + 1
+        epoch, value = trainer.current_epoch + 1, float(trainer.callback_metrics["validation_balanced_accuracy"])
+        if epoch >= self.first and value >= self.best:
+            self.best, self.best_epoch = value, epoch
             self.weights = copy.deepcopy(pl_module.network.state_dict())
-        elif trainer.current_epoch + 1 - self.best_epoch >= self.patience:
+        elif epoch >= self.first and epoch - self.best_epoch >= self.patience:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -335,8 +338,8 @@ class TrainingResult:
 
 def train_network(
     network: SelectorNet, *, train: CodedCells, validation: CodedCells, protocol: TrainingProtocol,
-    penalty: str = "none", penalty_weight: float = 0.1, seed: int = 0, folder: str | Path | None = None,
-    resume: bool = False, trainer_arguments: dict[str, Any] | None = None,
+    penalty: str = "none", seed: int = 0, folder: str | Path | None = None, resume: bool = False,
+    trainer_arguments: dict[str, Any] | None = None,
 ) -> TrainingResult:  # fmt: skip
     """Train `network` in place (report, Methods, "Training") and leave it in evaluation mode.
 
@@ -344,8 +347,8 @@ def train_network(
     there is taken up. `trainer_arguments` are passed to `pytorch_lightning.Trainer`.
     """
     place, history = None if folder is None else Path(folder), History()
-    keepers = [KeepBest(protocol.patience)] if protocol.patience else []
-    module = SelectorModule(network, protocol, penalty=penalty, penalty_weight=penalty_weight, seed=seed)
+    keepers = [KeepBest(protocol.patience, first=protocol.max_epochs // 2)] if protocol.patience else []
+    module = SelectorModule(network, protocol, penalty=penalty, seed=seed)
     measured = [BatchLoader(cells, batch_size=4096) for cells in (validation, _some(train, protocol.measured_cells))]
     size, steps = protocol.batch_size, protocol.steps_per_epoch
     batches = BatchLoader(train, batch_size=size, shuffle=True, n_batches=steps, seed=seed)
@@ -353,7 +356,8 @@ def train_network(
     with _less_talk():
         trainer = _trainer(protocol.max_epochs, [history, *keepers], place, trainer_arguments or {})
         trainer.fit(module, batches, measured, ckpt_path=last if last and last.exists() else None, weights_only=True)
-    for keeper in keepers:
+    kept = [keeper for keeper in keepers if keeper.weights]
+    for keeper in kept:
         network.load_state_dict(keeper.weights)
     network.eval()
-    return TrainingResult(history.table(), keepers[0].best_epoch if keepers else int(trainer.current_epoch))
+    return TrainingResult(history.table(), kept[0].best_epoch if kept else int(trainer.current_epoch))

@@ -51,7 +51,7 @@ def cells() -> tuple[sparse.csr_matrix, np.ndarray]:
 CHANGES = {
     "max_epochs": 3, "steps_per_epoch": 2, "batch_size": 64, "learning_rate": 1e-2, "selector_learning_rate": 0.1,
     "selector_start": "normal", "weight_decay": 5.0, "selector_weight_decay": 5.0, "noise": 1.0, "cosine": False,
-    "relative_penalty": False, "patience": None, "measured_cells": 50,
+    "penalty_weight": 10.0, "relative_penalty": False, "patience": None, "measured_cells": 50,
 }  # fmt: skip
 ELSEWHERE = {"scale_genes", "balance_types", "scale_free_ranking"}  # used by the classifiers, see below
 
@@ -147,14 +147,10 @@ def test_report_protocol_is_the_reports() -> None:
         0.3,
         0.2,
     )
+    assert REPORT.penalty_weight == 0.1 and not REPORT.relative_penalty
     assert REPORT.steps_per_epoch is None and REPORT.patience is None and not REPORT.scale_genes
     default = SelectorMLPClassifier()
-    assert (default.hidden_sizes, default.dropout, default.leak, default.penalty_weight) == (
-        (512, 128, 64),
-        0.3,
-        0.2,
-        0.1,
-    )
+    assert (default.hidden_sizes, default.dropout, default.leak) == ((512, 128, 64), 0.3, 0.2)
 
 
 def test_classifier_resumes_with_the_same_weights(tmp_path, cells) -> None:
