@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import shutil
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -51,7 +50,6 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
     name = f"{arguments.name}_full" if arguments.full else arguments.name
-    started = time.time()
     study = run_study(study_of(name), Path("runs") / f"study_{name}")
     folder = ROOT / "data" / "studies" / f"{name}_report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +59,6 @@ def main() -> None:
     study.test_accuracy().to_csv(folder / "test_accuracy.csv", index=False, float_format="%.4g")
     about = {"command": f"python benchmarks/report_study.py {arguments.name}" + " --full" * arguments.full,
              "cells": study.split().counts().sum().to_dict(), "types": len(study.types()), "genes": len(study.genes()),
-             "minutes_of_this_call": round((time.time() - started) / 60, 1),
              "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
     (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
     print(study.test_accuracy().round(3).to_string(index=False))

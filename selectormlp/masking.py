@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['rank_genes', 'curve_sizes', 'masking_curve', 'predict_masked', 'random_masking_curve', 'plot_masking_curves']
+__all__ = ['RANDOM_ORDERS', 'rank_genes', 'curve_sizes', 'masking_curve', 'predict_masked', 'random_masking_curve',
+           'plot_masking_curves']
 
 # %% ../nbs/06_masking.ipynb #cell-005
 def rank_genes(model: Any, gene_names: Iterable[str] | None = None) -> pd.DataFrame:
@@ -89,13 +90,17 @@ def predict_masked(model: GeneClassifier, X: Matrix, genes: Iterable[str]) -> np
     return model.classes_[model.scores_from_units(units).argmax(axis=1)]
 
 # %% ../nbs/06_masking.ipynb #cell-018
+RANDOM_ORDERS = 6  # a stream of its own: the seed alone may have drawn the cells, or planted their markers
+
+
 def random_masking_curve(
     model: GeneClassifier, X: Matrix, y: np.ndarray, *, step: int = 50, n_orders: int = 5, seed: int = 0
 ) -> pd.DataFrame:
     """`masking_curve` for `n_orders` random orders of the genes; the column `order` tells them apart."""
     curves = []
     for number in range(n_orders):
-        names = np.random.default_rng([seed, number]).permutation(np.sort(model.gene_names_.astype(str)))
+        stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RANDOM_ORDERS, number)))
+        names = stream.permutation(np.sort(model.gene_names_.astype(str)))
         curve = masking_curve(model, X, y, pd.DataFrame({"gene": names}), step=step)
         curves.append(curve.assign(order=number))
     return pd.concat(curves, ignore_index=True)

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 MEAN = "mean_per_class_accuracy"
 
 # %% auto #0
-__all__ = ['MEAN', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study', 'open_study', 'study_steps',
-           'run_study', 'write_page']
+__all__ = ['MEAN', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study', 'open_study', 'write_page',
+           'study_steps', 'run_study']
 
 # %% ../nbs/09_report.ipynb #cell-005
 @dataclass(frozen=True)
@@ -386,39 +386,6 @@ def open_study(cells: str, label_key: str, folder: str | Path, **settings: Any) 
     return Study(study_config(cells=str(cells), label_key=label_key, **settings), folder)
 
 # %% ../nbs/09_report.ipynb #cell-015
-def study_steps(study: Study) -> list[tuple[str, Callable[[], object]]]:
-    """The parts of a study in order, by name: what `run_study` does."""
-    config, sizes = study.config, study.panel_sizes()
-    steps: list[tuple[str, Callable[[], object]]] = []
-    for name in dict.fromkeys([*config.ablations, *config.conditions]):
-        steps.append((f"train {name}", partial(study.model, name)))
-    steps += [("rank", study.rankings), ("mask", study.masking), ("compare panels", study.overlap)]
-    for name, size in product(config.panel_conditions, sizes):
-        steps.append((f"retrain {name} on {size} genes", partial(study.retrained, name, size)))
-    steps += [("mask panels", study.panel_masking), ("score", study.scores)]
-    steps += [(name, partial(_save_figure, study, name)) for name in FIGURES]
-    return [*steps, ("page", partial(write_page, study))]
-
-
-def _save_figure(study: Study, name: str) -> None:
-    """Draw a figure only to have it in the folder."""
-    import matplotlib.pyplot as plt
-
-    plt.close(study.figure(name).figure)
-
-
-def run_study(config: StudyConfig, folder: str | Path, *, progress: bool = True) -> Study:
-    """Run the whole report in `folder`, or go on with it where it stopped (report, all sections)."""
-    from tqdm.auto import tqdm
-
-    study = Study(config, folder)
-    with tqdm(study_steps(study), disable=not progress, unit="step") as steps:
-        for name, step in steps:
-            steps.set_description(name)
-            step()
-    return study
-
-# %% ../nbs/09_report.ipynb #cell-023
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Gene panels for {{ c.cells }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 :root { color-scheme: light dark } body { font: 16px/1.55 system-ui, sans-serif; max-width: 52rem; margin: 2rem
@@ -464,7 +431,7 @@ CAPTIONS = {
     "figure6": "Mean per-class accuracy on test cells: all genes, best genes masked, best genes retrained.",
 }
 
-# %% ../nbs/09_report.ipynb #cell-024
+# %% ../nbs/09_report.ipynb #cell-016
 def _best_panel(study: Study) -> dict[str, Any]:
     """The model whose panel of the middle size does best on validation cells, and its test figures in words."""
     size = sorted(study.panel_sizes())[len(study.panel_sizes()) // 2]
@@ -517,3 +484,36 @@ def write_page(study: Study) -> Path:
     with write_whole(study.folder / "report.html") as path:
         path.write_text(page, encoding="utf-8")
     return study.folder / "report.html"
+
+# %% ../nbs/09_report.ipynb #cell-018
+def study_steps(study: Study) -> list[tuple[str, Callable[[], object]]]:
+    """The parts of a study in order, by name: what `run_study` does."""
+    config, sizes = study.config, study.panel_sizes()
+    steps: list[tuple[str, Callable[[], object]]] = []
+    for name in dict.fromkeys([*config.ablations, *config.conditions]):
+        steps.append((f"train {name}", partial(study.model, name)))
+    steps += [("rank", study.rankings), ("mask", study.masking), ("compare panels", study.overlap)]
+    for name, size in product(config.panel_conditions, sizes):
+        steps.append((f"retrain {name} on {size} genes", partial(study.retrained, name, size)))
+    steps += [("mask panels", study.panel_masking), ("score", study.scores)]
+    steps += [(name, partial(_save_figure, study, name)) for name in FIGURES]
+    return [*steps, ("page", partial(write_page, study))]
+
+
+def _save_figure(study: Study, name: str) -> None:
+    """Draw a figure only to have it in the folder."""
+    import matplotlib.pyplot as plt
+
+    plt.close(study.figure(name).figure)
+
+
+def run_study(config: StudyConfig, folder: str | Path, *, progress: bool = True) -> Study:
+    """Run the whole report in `folder`, or go on with it where it stopped (report, all sections)."""
+    from tqdm.auto import tqdm
+
+    study = Study(config, folder)
+    with tqdm(study_steps(study), disable=not progress, unit="step") as steps:
+        for name, step in steps:
+            steps.set_description(name)
+            step()
+    return study

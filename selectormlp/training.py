@@ -106,9 +106,9 @@ class TrainingProtocol:
     """How a `SelectorNet` is taught. `steps_per_epoch=None`: an epoch is one pass over the training cells.
 
     `noise` is the standard deviation of what is added to each gene; `patience` counts epochs without a better
-    validation balanced accuracy, in the second half (None: train to the end and keep the last weights). The curves of the training cells
-    are measured on at most `measured_cells` of them (None: all). `relative_penalty` divides R(w) by what it is with
-    every weight at one, so that `penalty_weight` means the same for 200 genes and for 20,000.
+    validation balanced accuracy, in the second half (None: train to the end and keep the last weights). The curves of
+    the training cells are measured on at most `measured_cells` of them (None: all). `relative_penalty` divides R(w) by
+    what it is with every weight at one, so that `penalty_weight` means the same for 200 genes and for 20,000.
     """
 
     max_epochs: int = 50

@@ -64,7 +64,9 @@ def test_every_field_of_the_protocol_is_tried() -> None:
 def test_every_field_of_the_protocol_changes_the_training(name: str, cells) -> None:
     x, y = cells
     part = CodedCells(x, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
-    mixed = replace(part, codes=np.random.default_rng(0).permutation(part.codes))  # the best epoch is any, not the last
+    mixed = replace(
+        part, codes=np.random.default_rng(0).permutation(part.codes)
+    )  # the best epoch is any, not the last
     base = replace(ROBUST, max_epochs=6 if name == "patience" else 2, steps_per_epoch=4, patience=1)
 
     def outcome(protocol: TrainingProtocol) -> str:
@@ -82,7 +84,7 @@ def test_every_field_of_the_protocol_changes_the_training(name: str, cells) -> N
 @pytest.mark.parametrize(
     "change",
     [
-        {"protocol": "report"}, {"selector": "clamped"}, {"selector": "none"}, {"penalty": "l2"}, {"penalty": "l1_l2"},
+        {"protocol": "report"}, {"selector": "none"}, {"penalty": "l2"}, {"penalty": "l1_l2"},
         {"penalty": "none"}, {"penalty_weight": 10.0}, {"hidden_sizes": (16, 9)}, {"dropout": 0.0},
         {"batch_norm": False}, {"leak": 0.5}, {"noise": 1.0}, {"max_epochs": 3}, {"steps_per_epoch": 5},
         {"batch_size": 64}, {"learning_rate": 1e-2}, {"selector_learning_rate": 0.1},
@@ -99,9 +101,24 @@ def test_every_setting_of_the_classifier_has_an_effect(change: dict, cells) -> N
     assert not np.array_equal(outcome(), outcome(**change))
 
 
+def test_clamping_has_an_effect_where_weights_would_leave_zero_to_one(cells) -> None:
+    models = [
+        SelectorMLPClassifier(**SMALL, protocol="report", selector=kind).fit(*cells)
+        for kind in ("free", "clamped")
+    ]
+    free, clamped = (model.network_.selector.gene_weights() for model in models)
+    assert free.min() < 0 and free.max() > 1 and clamped.min() >= 0 and clamped.max() <= 1
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"protocol": "report"}, {"penalty": "l2"}, {"C": 0.01}, {"scale_genes": False}, {"balance_types": False}],
+    [
+        {"protocol": "report"},
+        {"penalty": "l2"},
+        {"C": 0.01},
+        {"scale_genes": False},
+        {"balance_types": False},
+    ],
     ids=str,
 )
 def test_every_setting_of_the_svm_has_an_effect(change: dict, cells) -> None:
@@ -122,8 +139,12 @@ def test_every_condition_learns_predicts_and_ranks(condition: str, protocol: str
 def test_rankings_of_the_report_are_its_formulas(cells) -> None:
     selector = make_classifier("selector_l1", protocol="report", **SMALL).fit(*cells)
     mlp = make_classifier("mlp", protocol="report", **SMALL).fit(*cells)
-    np.testing.assert_allclose(selector.feature_importances_, selector.network_.selector.weight.detach().abs())
-    np.testing.assert_allclose(mlp.feature_importances_, mlp.network_.first.weight.detach().abs().sum(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        selector.feature_importances_, selector.network_.selector.weight.detach().abs()
+    )
+    np.testing.assert_allclose(
+        mlp.feature_importances_, mlp.network_.first.weight.detach().abs().sum(0), rtol=1e-6
+    )
 
 
 def test_robust_ranking_is_scale_free(cells) -> None:
@@ -140,7 +161,13 @@ def test_robust_ranking_is_scale_free(cells) -> None:
 
 
 def test_report_protocol_is_the_reports() -> None:
-    assert (REPORT.max_epochs, REPORT.batch_size, REPORT.learning_rate, REPORT.weight_decay, REPORT.noise) == (
+    assert (
+        REPORT.max_epochs,
+        REPORT.batch_size,
+        REPORT.learning_rate,
+        REPORT.weight_decay,
+        REPORT.noise,
+    ) == (
         50,
         256,
         3e-4,
@@ -159,7 +186,9 @@ def test_classifier_resumes_with_the_same_weights(tmp_path, cells) -> None:
         **{**SMALL, "max_epochs": 4}, log_folder=tmp_path, trainer_arguments={"max_epochs": 2}
     ).fit(*cells)
     assert len(cut.history_) == 2
-    resumed = SelectorMLPClassifier(**{**SMALL, "max_epochs": 4}, log_folder=tmp_path, resume=True).fit(*cells)
+    resumed = SelectorMLPClassifier(**{**SMALL, "max_epochs": 4}, log_folder=tmp_path, resume=True).fit(
+        *cells
+    )
     assert (resumed.class_scores(cells[0]) == whole.class_scores(cells[0])).all()
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "csv", "tensorboard"}
 
@@ -253,5 +282,7 @@ def test_two_processes_share_each_batch(monkeypatch) -> None:
     seen = []
     for rank in (0, 1):
         monkeypatch.setattr(training, "_this_process", lambda rank=rank: (rank, 2))
-        seen.append([code for _, codes, _ in BatchLoader(part, batch_size=4, shuffle=True) for code in codes.tolist()])
+        seen.append(
+            [code for _, codes, _ in BatchLoader(part, batch_size=4, shuffle=True) for code in codes.tolist()]
+        )
     assert sorted(seen[0] + seen[1]) == list(range(10)) and not set(seen[0]) & set(seen[1])
