@@ -49,7 +49,7 @@ def check_sync() -> bool:
         for name in ("nbs", "selectormlp"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_*"))
         before = tree(copy)
-        for module in set(before) - {"selectormlp/__init__.py"}:
+        for module in set(before) - {f"selectormlp/__{name}__.py" for name in ("init", "main")}:  # written by hand
             if module.endswith(".py"):
                 (copy / module).unlink()
         if not (run("nbdev_export", folder=copy) and run("nbdev_clean", folder=copy)):
