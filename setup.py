@@ -23,7 +23,11 @@ setup(
     keywords=settings["keywords"].split(),
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={"book": book, "dev": settings["dev_requirements"].split() + book},
+    extras_require={
+        "book": book,
+        "peers": settings["peers_requirements"].split(),
+        "dev": settings["dev_requirements"].split() + book,
+    },
     # The chapters and the example data live at the top of the repository and travel inside the package.
     packages=["selectormlp", "selectormlp.chapters", "selectormlp.example_data"],
     package_dir={"selectormlp.chapters": "nbs", "selectormlp.example_data": "data"},

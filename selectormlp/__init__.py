@@ -8,13 +8,15 @@ _MODULE_OF = {
         "data": "InputError check_cells choose_variable_genes fetch_brain load_cells load_pancreas load_pbmc68k"
         " normalise prepare_cells read_cells",
         "simulation": "simulate_cells simulate_to_file",
-        "split": "CellSplit read_split split_cells",
+        "split": "CellSplit read_split split_batches split_cells",
         "classifiers": "LinearSVMClassifier SelectorMLPClassifier align_genes load_model make_classifier save_model",
         "masking": "masking_curve random_masking_curve rank_genes",
-        "panels": "GenePanel panel_overlap read_panel select_genes",
+        "panels": "GenePanel panel_overlap read_panel",
         "evaluation": "compare_panels confusion_table score_panel score_predictions",
         "study": "StudyConfig open_study run_study",
         "book": "run_book",
+        "selection": "DesignedPanel PanelDesign describe_panel extend_panel select_genes",
+        "peers": "LabelledCells PEERS Peer available_peers choose_with",
     }.items()
     for name in names.split()
 }

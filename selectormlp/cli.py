@@ -41,13 +41,14 @@ __all__ = ['Protocol', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKNOWN', 'WRO
            'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection', 'CheckpointSection', 'TrainStep',
            'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option', 'plain',
            'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings', 'check_place',
-           'flat_settings', 'refuse_other_run', 'load_given', 'run_select', 'run_report', 'run_reader_book',
-           'run_simulate', 'prediction_table', 'run_predict', 'split_step', 'run_split', 'refuse_idle_settings', 'Part',
-           'capped', 'read_part', 'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint',
-           'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
-           'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
-           'cells_for_model', 'mask_genes', 'run_feature_selection', 'Command', 'study_options', 'simulation_options',
-           'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main', 'exit_status']
+           'flat_settings', 'refuse_other_run', 'load_given', 'panel_rules', 'run_select', 'run_report',
+           'run_reader_book', 'run_simulate', 'prediction_table', 'run_predict', 'split_step', 'run_split',
+           'refuse_idle_settings', 'Part', 'capped', 'read_part', 'make_network', 'make_svm', 'checkpoint_accuracy',
+           'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model',
+           'run_train', 'read_parts', 'save_figure', 'write_training', 'read_trained_model', 'masking_table',
+           'plot_ranked_genes', 'cells_for_model', 'mask_genes', 'run_feature_selection', 'Command', 'study_options',
+           'simulation_options', 'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main',
+           'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #cell-007
 def say(text: str) -> None:
@@ -71,15 +72,26 @@ class SelectOptions:
     label_key: str = setting("column of obs that holds the cell types; an example knows its own")
     out: str = setting("csv file for the panel")
     labels: tuple[str, ...] = setting("csv file or files of labels, where the cells come without", ())
-    n_genes: PositiveInt = setting("genes in the panel", 100)
-    must_include: tuple[str, ...] = setting("genes that are in the panel whatever their rank", ())
-    exclude: str | None = setting("regular expression of gene names to leave out, such as '^MT-|^RP[SL]'", None)
-    method: str = setting("model whose ranking is used: selector_l1, mlp, svm_l1, ...", "selector_l1")
-    protocol: Protocol = setting("'robust', or 'report': the report to the letter", "robust")
+    n_genes: PositiveInt = setting("genes in the panel; with --extend, genes to add", 100)
+    must_include: tuple[str, ...] = setting("genes that are in; they come first", ())
+    extend: str | None = setting("file of a panel (csv, or a gene per line) to build on", None)
+    exclude: tuple[str, ...] = setting("genes, ready lists (ribosomal, ...) or patterns ('^MT-') to leave out", ())
+    candidates: str | None = setting("file of the genes to choose from (csv, or a gene per line)", None)
+    min_detected: float = setting("a gene is seen in at least this share of the cells of one type", 0.0)
+    max_expression: float | None = setting("highest mean log-normalised expression of a gene in any type", None)
+    min_markers: NonNegativeInt = setting("genes that are highest in a type, for each type", 0)
+    type_weights: dict[str, float] | None = setting("cost of getting a type's cells wrong: '{\"gamma\": 3}'", None)
+    groups: tuple[str, ...] = setting("columns of obs, coarse to fine, that group related types", ())
+    sibling_cost: float = setting("what confusing types of one group costs, per level they share", 0.25)
+    batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
+    test_batches: tuple[str, ...] = setting("donors or batches that only judge the panel", ())
+    method: str = setting("'discriminant', or a model whose ranking is used: selector_l1, svm_l1, ...", "discriminant")
+    protocol: Protocol = setting("of such a model: 'robust', or 'report': the report to the letter", "robust")
     seed: NonNegativeInt = setting("seed of every random choice", 0)
     min_cells: int = setting("types with fewer cells are left out", 7)
     n_variable: PositiveInt = setting("variable genes to choose from", 2000)
-    max_epochs: PositiveInt | None = setting("epochs of training at most; null: as the protocol has it", None)
+    max_epochs: PositiveInt | None = setting("of such a model: epochs at most; null: as the protocol has it", None)
+    page: bool = setting("write figures, tables and a page to read beside the panel", True)
 
 # %% ../nbs/16_command_line.ipynb #cell-009
 @dataclass(frozen=True)
@@ -487,19 +499,48 @@ def load_given(cells: tuple[str, ...], label_key: str | None = None, labels: tup
     return load_cells(cells[0] if len(cells) == 1 else list(cells), label_key, list(labels) or None)
 
 
-def run_select(options: SelectOptions) -> None:
-    """Choose a panel and write it (select)."""
-    from selectormlp.panels import select_genes
+def panel_rules(options: SelectOptions) -> dict[str, Any]:
+    """The options of `select` as settings of `select_genes`, with the lists of genes read from their files."""
+    from selectormlp.panels import read_panel
+    from selectormlp.selection import PanelDesign
 
+    rules = {entry.name: getattr(options, entry.name) for entry in fields(PanelDesign)}
+    rules = {name: value for name, value in rules.items() if value is not None}
+    if options.candidates is not None:
+        rules["candidates"] = read_panel(options.candidates).genes
+    if options.extend is not None:
+        given = list(dict.fromkeys([*read_panel(options.extend).genes, *options.must_include]))
+        rules |= {"must_include": given, "n_genes": len(given) + options.n_genes}
+    return rules | ({} if options.max_epochs is None else {"max_epochs": options.max_epochs})
+
+
+def run_select(options: SelectOptions) -> None:
+    """Choose a panel, write it and a page about it (select)."""
+    from selectormlp.inspection import write_panel_report
+    from selectormlp.selection import select_genes
+
+    folder = Path(options.out).with_suffix("").with_name(f"{Path(options.out).stem}_report")
     check_place(options.out, folder=False, inputs=options.cells)
-    adata = load_given(options.cells, options.label_key, options.labels)
-    names = ("must_include", "exclude", "method", "protocol", "seed", "min_cells", "n_variable")
-    more: dict[str, Any] = {} if options.max_epochs is None else {"max_epochs": options.max_epochs}
-    more |= {name: getattr(options, name) for name in names}
-    panel = select_genes(adata, options.label_key, options.n_genes, **more)
+    adata, rules = load_given(options.cells, options.label_key, options.labels), panel_rules(options)
+    panel = select_genes(adata, options.label_key, split=_donor_split(adata, options), **rules)
     panel.to_csv(options.out)
     say("\n".join(panel.genes))
     say(f"The panel of {len(panel)} genes is in '{options.out}'.")
+    if options.page:
+        say(f"The page to read is '{write_panel_report(panel, adata, folder)}'.")
+
+
+def _donor_split(adata: AnnData, options: SelectOptions) -> CellSplit | None:
+    """The split that leaves whole donors for the test, where some are named."""
+    from selectormlp.data import InputError
+    from selectormlp.split import split_batches
+
+    if not options.test_batches:
+        return None
+    if options.batch_key is None:
+        raise InputError("--test-batches needs --batch-key: the column of obs that holds them")
+    more = {"min_cells": options.min_cells, "seed": options.seed}
+    return split_batches(adata, options.label_key, batch_key=options.batch_key, test=options.test_batches, **more)
 
 # %% ../nbs/16_command_line.ipynb #cell-043
 def run_report(output: ReportOutput, config: StudyConfig) -> None:

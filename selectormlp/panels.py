@@ -5,8 +5,6 @@
 # %% ../nbs/07_retraining.ipynb #cell-003
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .classifiers import make_classifier
-from .data import InputError, choose_variable_genes, nearest_name, prepare_cells, write_table
-from .masking import rank_genes
-from .split import split_cells
+from .data import InputError, write_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['GenePanel', 'panel_from_ranking', 'read_panel', 'candidate_genes', 'select_genes', 'panel_overlap', 'plot_panel',
-           'mean_expression']
+__all__ = ['GenePanel', 'panel_from_ranking', 'read_panel', 'panel_overlap', 'plot_panel', 'mean_expression']
 
 # %% ../nbs/07_retraining.ipynb #cell-005
 @dataclass(frozen=True)
@@ -74,105 +68,13 @@ def read_panel(path: str | Path) -> GenePanel:
     return GenePanel(table.assign(**{key: value for key, value in defaults.items() if key not in table.columns}))
 
 # %% ../nbs/07_retraining.ipynb #cell-009
-def _names_excluded(names: Iterable[str], exclude: str | Iterable[str] | None) -> set[str]:
-    """Names that match a regular expression, or stand in a list of names."""
-    names = [str(name) for name in names]
-    if exclude is None:
-        return set()
-    if not isinstance(exclude, str):
-        return set(names) & set(exclude)
-    try:
-        pattern = re.compile(exclude)
-    except re.error as error:
-        raise InputError(f"exclude={exclude!r} is not a regular expression: {error}") from None
-    return {name for name in names if pattern.search(name)}
-
-
-def _refuse_unknown(asked: Iterable[str], names: Iterable[str]) -> None:
-    """Raise an `InputError` for the first asked gene that is not among the names."""
-    known = {str(name) for name in names}
-    for gene in asked:
-        if gene not in known:
-            near = nearest_name(gene, known)
-            raise InputError(
-                f"must_include names {gene!r}, which is not in the data" + (f"; did you mean {near!r}?" if near else "")
-            )
-
-# %% ../nbs/07_retraining.ipynb #cell-010
-def candidate_genes(
-    adata: AnnData, *, n_variable: int, must_include: Iterable[str] = (), exclude: str | Iterable[str] | None = None
-) -> list[str]:
-    """The most variable genes of training cells without the excluded ones, and the genes that must be included."""
-    must = list(dict.fromkeys(must_include))
-    _refuse_unknown(must, adata.var_names)
-    out = _names_excluded(adata.var_names, exclude)
-    clash = sorted(out & set(must))
-    if clash:
-        raise InputError(f"{clash[0]!r} is in must_include and in exclude; take it out of one of them")
-    allowed = adata[:, ~adata.var_names.isin(out)]
-    return list(dict.fromkeys([*must, *choose_variable_genes(allowed, n_variable)]))
-
-
-def _with_must_include(ranking: pd.DataFrame, must_include: Iterable[str], n_genes: int) -> pd.DataFrame:
-    """The best genes of a ranking with the required ones among them, each with its reason."""
-    must = set(must_include)
-    if len(must) > n_genes:
-        raise InputError(
-            f"must_include has {len(must)} genes, more than the {n_genes} of the panel; ask for a larger panel"
-        )
-    required = ranking["gene"].isin(must)
-    chosen = pd.concat(
-        [
-            ranking[required].assign(reason="must include"),
-            ranking[~required].head(n_genes - len(must)).assign(reason="ranked"),
-        ]
-    )
-    return chosen.sort_values("rank").reset_index(drop=True)
-
-# %% ../nbs/07_retraining.ipynb #cell-011
-def select_genes(
-    adata: AnnData,
-    label_key: str,
-    n_genes: int = 100,
-    *,
-    must_include: Iterable[str] = (),
-    exclude: str | Iterable[str] | None = None,
-    method: str = "selector_l1",
-    protocol: str = "robust",
-    n_variable: int = 2000,
-    min_cells: int = 7,
-    seed: int = 0,
-    **settings: Any,
-) -> GenePanel:
-    """Choose a panel of exactly `n_genes` genes that tell the types in `obs[label_key]` apart.
-
-    `adata` holds raw counts or log-normalised expression, cells x genes. `must_include` names genes that are in
-    whatever their rank; `exclude` is a regular expression or names. `method` is a condition of the report and
-    `settings` go to its classifier. Genes, scales and weights are learned on the training cells of
-    `split_cells(..., seed=seed)`. Raises `InputError`.
-    """
-    must = [must_include] if isinstance(must_include, str) else list(must_include)
-    cells = prepare_cells(adata, label_key, min_cells=min_cells)
-    split = split_cells(cells, label_key, min_cells=min_cells, seed=seed)
-    train, validation = split.subset(cells, "train"), split.subset(cells, "validation")
-    genes = candidate_genes(train, n_variable=max(n_variable, n_genes), must_include=must, exclude=exclude)
-    if n_genes < 1 or n_genes > len(genes):
-        raise InputError(f"a panel of {n_genes} genes was asked for, and there are {len(genes)} to choose from")
-    parts = [(part[:, genes].X, part.obs[label_key].to_numpy().astype(str)) for part in (train, validation)]
-    model = make_classifier(method, protocol=protocol, seed=seed, **settings).fit(
-        *parts[0], validation=parts[1], gene_names=genes
-    )
-    about = {"n_genes": n_genes, "protocol": protocol, "seed": seed, "must_include": must, "exclude": exclude}
-    return GenePanel(_with_must_include(rank_genes(model), must, n_genes), label_key, method, about)
-
-# %% ../nbs/07_retraining.ipynb #cell-016
 def panel_overlap(panels: dict[str, GenePanel]) -> pd.DataFrame:
     """Genes that each pair of panels shares; the diagonal holds the sizes."""
     names = list(panels)
     sets = {name: set(panel.genes) for name, panel in panels.items()}
     return pd.DataFrame([[len(sets[a] & sets[b]) for b in names] for a in names], index=names, columns=names)
 
-# %% ../nbs/07_retraining.ipynb #cell-018
+# %% ../nbs/07_retraining.ipynb #cell-011
 def plot_panel(panel: GenePanel, expression: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Heat map of a panel: genes (rows, best first) by type (columns), mean as a share of the gene's highest."""
     import matplotlib.pyplot as plt

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 PARTS = ("train", "validation", "test")
 
 # %% auto #0
-__all__ = ['PARTS', 'part_sizes', 'CellSplit', 'read_split', 'draw_lots', 'split_cells', 'map_cells', 'plot_cell_map']
+__all__ = ['PARTS', 'part_sizes', 'CellSplit', 'read_split', 'draw_lots', 'split_cells', 'split_batches', 'map_cells',
+           'plot_cell_map']
 
 # %% ../nbs/02_data_split.ipynb #cell-008
 def part_sizes(
@@ -141,6 +143,40 @@ def split_cells(
     return CellSplit(pd.concat(rows, ignore_index=True), dropped)
 
 # %% ../nbs/02_data_split.ipynb #cell-026
+def split_batches(
+    adata: AnnData, label_key: str, *, batch_key: str, test: str | Iterable[str], max_test: int = 1000, **settings: Any
+) -> CellSplit:
+    """Split by donor: up to `max_test` cells per type of the `test` batches are test cells, the other batches train.
+
+    `test` names one or more values of `obs[batch_key]`; `settings` are those of `split_cells`. Test cells of a type
+    that the other batches lack are left out with a warning. Raises `InputError`.
+    """
+    held = _cells_of_batches(adata.obs, batch_key, [test] if isinstance(test, str) else [str(name) for name in test])
+    table = split_cells(adata[~held], label_key, **settings).table
+    table["part"] = table["part"].replace("test", "train")  # their test cells are not needed
+    labels = cell_labels(adata.obs, label_key)[held].dropna()
+    new = sorted(set(labels) - set(table["cell_type"]))
+    if new:
+        warnings.warn(f"test cells of types that the other batches lack are left out: {', '.join(new)}", stacklevel=2)
+    lots = pd.Series(draw_lots(labels.index.to_numpy(), seed=settings.get("seed", 0)), index=labels.index)
+    kept = labels[~labels.isin(new) & (lots.groupby(labels).rank() <= max_test)]
+    last = pd.DataFrame({"cell": kept.index, "cell_type": kept.to_numpy(), "part": "test"})
+    return CellSplit(pd.concat([table, last], ignore_index=True))
+
+
+def _cells_of_batches(obs: pd.DataFrame, batch_key: str, names: list[str]) -> np.ndarray:
+    """Which cells belong to the named batches; some must, and some must not."""
+    batches = cell_labels(obs, batch_key)
+    known = sorted(set(batches.dropna()))
+    for name in names:
+        if name not in known:
+            raise InputError(f"there is no batch {name!r} in obs[{batch_key!r}]; it holds {', '.join(known[:10])}")
+    held = batches.isin(names).to_numpy()
+    if not held.any() or held.all():
+        raise InputError(f"test={names} leaves no cells to test on, or none to train on; name some of {known[:10]}")
+    return held
+
+# %% ../nbs/02_data_split.ipynb #cell-029
 def map_cells(adata: AnnData, *, n_cells: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """UMAP of at most `n_cells` cells of log-normalised expression; one row per cell: `cell`, `umap_1`, `umap_2`."""
     import scanpy
@@ -157,7 +193,7 @@ def map_cells(adata: AnnData, *, n_cells: int = 10_000, seed: int = 0) -> pd.Dat
     torch.set_num_threads(threads)  # numba changes it, and sums in another order would change later trainings
     return pd.DataFrame({"cell": cells.obs_names, "umap_1": places[:, 0], "umap_2": places[:, 1]})
 
-# %% ../nbs/02_data_split.ipynb #cell-027
+# %% ../nbs/02_data_split.ipynb #cell-030
 def plot_cell_map(places: pd.DataFrame, cell_types: pd.Series, ax: Axes | None = None) -> Axes:
     """Figure 1: the cells of `map_cells`, coloured by type (`cell_types` is indexed by cell name)."""
     import matplotlib.pyplot as plt

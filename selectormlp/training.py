@@ -106,9 +106,10 @@ class TrainingProtocol:
     """How a `SelectorNet` is taught. `steps_per_epoch=None`: an epoch is one pass over the training cells.
 
     `noise` is the standard deviation of what is added to each gene; `patience` counts epochs without a better
-    validation balanced accuracy, in the second half (None: train to the end and keep the last weights). The curves of
-    the training cells are measured on at most `measured_cells` of them (None: all). `relative_penalty` divides R(w) by
-    what it is with every weight at one, so that `penalty_weight` means the same for 200 genes and for 20,000.
+    validation balanced accuracy (None: train to the end and keep the last weights), after a first `unwatched_share` of
+    `max_epochs` in which none is kept. The curves of the training cells are measured on at most `measured_cells` of
+    them (None: all). `relative_penalty` divides R(w) by what it is with every weight at one, so that `penalty_weight`
+    means the same for 200 genes and for 20,000.
     """
 
     max_epochs: int = 50
@@ -124,10 +125,16 @@ class TrainingProtocol:
     scale_genes: bool = False
     balance_types: bool = False
     patience: int | None = None
+    unwatched_share: float = 0.0
     measured_cells: int | None = None
     penalty_weight: float = 0.1
     relative_penalty: bool = False
     scale_free_ranking: bool = False
+
+    @property
+    def first_watched(self) -> int:
+        """The first epoch whose weights may be kept as the best."""
+        return int(self.unwatched_share * self.max_epochs)
 
 # %% ../nbs/04_training.ipynb #cell-016
 REPORT = TrainingProtocol()
@@ -141,6 +148,7 @@ ROBUST = TrainingProtocol(
     scale_genes=True,
     balance_types=True,
     patience=10,
+    unwatched_share=0.5,
     measured_cells=5000,
     penalty_weight=1.0,
     relative_penalty=True,
@@ -265,7 +273,7 @@ class History(pl.Callback):
 class KeepBest(pl.Callback):
     """Keeps the best weights by validation balanced accuracy; stops after `patience` epochs without better ones.
 
-    It watches from the epoch `first` on: accuracy is often high long before the selector has made up its mind.
+    It watches from the epoch `first` on.
     """
 
     def __init__(self, patience: int, *, first: int = 1):
@@ -347,7 +355,7 @@ def train_network(
     there is taken up. `trainer_arguments` are passed to `pytorch_lightning.Trainer`.
     """
     place, history = None if folder is None else Path(folder), History()
-    keepers = [KeepBest(protocol.patience, first=protocol.max_epochs // 2)] if protocol.patience else []
+    keepers = [KeepBest(protocol.patience, first=protocol.first_watched)] if protocol.patience else []
     module = SelectorModule(network, protocol, penalty=penalty, seed=seed)
     measured = [BatchLoader(cells, batch_size=4096) for cells in (validation, _some(train, protocol.measured_cells))]
     size, steps = protocol.batch_size, protocol.steps_per_epoch

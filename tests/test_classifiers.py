@@ -52,6 +52,7 @@ CHANGES = {
     "max_epochs": 3, "steps_per_epoch": 2, "batch_size": 64, "learning_rate": 1e-2, "selector_learning_rate": 0.1,
     "selector_start": "normal", "weight_decay": 5.0, "selector_weight_decay": 5.0, "noise": 1.0, "cosine": False,
     "penalty_weight": 10.0, "relative_penalty": False, "patience": None, "measured_cells": 50,
+    "unwatched_share": 1.0,
 }  # fmt: skip
 ELSEWHERE = {"scale_genes", "balance_types", "scale_free_ranking"}  # used by the classifiers, see below
 
@@ -67,7 +68,8 @@ def test_every_field_of_the_protocol_changes_the_training(name: str, cells) -> N
     mixed = replace(
         part, codes=np.random.default_rng(0).permutation(part.codes)
     )  # the best epoch is any, not the last
-    base = replace(ROBUST, max_epochs=6 if name == "patience" else 2, steps_per_epoch=4, patience=1)
+    epochs = 6 if name in ("patience", "unwatched_share") else 2
+    base = replace(ROBUST, max_epochs=epochs, steps_per_epoch=4, patience=1)
 
     def outcome(protocol: TrainingProtocol) -> str:
         torch.manual_seed(0)

@@ -48,6 +48,7 @@ def tiny_cells() -> anndata.AnnData:
     """Simulate cells of three types, with a second label column."""
     cells = simulate_cells(240, 60, 3, n_housekeeping=5, library_size=300.0, size_ratio=3.0, seed=0)
     cells.obs["group"] = np.where(np.arange(cells.n_obs) % 2, "odd", "even")
+    cells.obs["lineage"] = np.where(cells.obs["cell_type"] == cells.obs["cell_type"].iloc[0], "one", "two")
     return cells
 
 
@@ -140,29 +141,57 @@ def test_help_texts_are_those_of_the_fields() -> None:
 
 
 def select(out: str, *more: str) -> pd.DataFrame:
-    """Choose a panel with a quick method."""
-    line = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", out, "--n-genes", "8", "--method", "svm_l1"]
+    """Choose a panel, without a page."""
+    line = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", out, "--n-genes", "8", "--page", "false"]
     assert cli.main([*line, *more]) == 0
     return pd.read_csv(out)
 
 
 def test_select_writes_and_prints_the_panel(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    panel = select("deep/panel.csv", "--must-include", "gene_01", "gene_02", "--exclude", "gene_1.")
+    panel = select("deep/panel.csv", "--must-include", "gene_01", "gene_02", "--exclude", "^gene_1.", "gene_20")
     said = capsys.readouterr().out.splitlines()
     assert said[:-1] == panel["gene"].tolist() and "deep/panel.csv" in said[-1]
     assert len(panel) == 8 and {"gene_01", "gene_02"} <= set(panel["gene"])
-    assert not panel["gene"].str.match("gene_1.").any()
+    assert not panel["gene"].str.match("gene_1.|gene_20").any()
 
 
 @pytest.mark.parametrize("more", [
     ["--label_key", "group"], ["--n_genes", "9"], ["--must_include", "gene_00"], ["--exclude", "gene_[0-3]"],
-    ["--method", "svm_l2"], ["--protocol", "report"], ["--seed", "3"], ["--min_cells", "60"], ["--n_variable", "20"],
-    ["--labels", "labels.csv"],
+    ["--method", "svm_l2"], ["--seed", "3"], ["--min_cells", "60"], ["--n_variable", "20"], ["--labels", "labels.csv"],
+    ["--extend", "given.txt"], ["--candidates", "given.txt"], ["--min_detected", "0.6"], ["--max_expression", "4"],
+    ["--min_markers", "3"], ["--type_weights", '{"type_00": 40}'], ["--groups", "lineage"], ["--batch_key", "group"],
+    ["--groups", "lineage", "--sibling_cost", "0"], ["--batch_key", "group", "--test_batches", "odd"],
 ], ids=lambda more: more[0])  # fmt: skip
 def test_select_options_have_an_effect(here: Path, more: list[str]) -> None:
     labels = anndata.read_h5ad("cells.h5ad").obs["cell_type"].astype(str)
     labels.sample(frac=1, random_state=0).set_axis(labels.index).to_csv("labels.csv")
+    Path("given.txt").write_text("".join(f"gene_{i:02}\n" for i in range(12)))
     assert not select("base.csv").equals(select("other.csv", *more))
+
+
+def test_select_passes_the_protocol_to_a_model(here: Path) -> None:
+    panels = [select(f"{p}.csv", "--method", "svm_l1", "--protocol", p) for p in ("robust", "report")]
+    assert not panels[0].equals(panels[1])
+
+
+def test_select_extends_a_panel_by_n_genes(here: Path) -> None:
+    select("one.csv")
+    assert select("two.csv", "--extend", "one.csv")["gene"].tolist()[:8] == pd.read_csv("one.csv")["gene"].tolist()
+    assert len(pd.read_csv("two.csv")) == 16
+
+
+def test_select_writes_a_page_with_its_figures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    select("my.panel.csv", "--page", "true")
+    folder = Path("my.panel_report")
+    assert f"{folder / 'panel.html'}" in capsys.readouterr().out
+    page = (folder / "panel.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(list(folder.glob("*.png"))) >= 5 and "http" not in page
+    assert pd.read_csv(folder / "panel.csv").equals(pd.read_csv("my.panel.csv"))
+
+
+def test_select_wants_the_column_of_the_donors(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*SELECT.split(), "--test_batches", "x"]) == 2
+    assert "--test-batches needs --batch-key" in capsys.readouterr().err
 
 
 def test_select_trains_for_so_many_epochs(here: Path) -> None:
@@ -530,7 +559,7 @@ def test_faults_of_the_program_can_be_traced(
     def fail(*given: object, **more: object) -> None:
         raise KeyError("deep\ninside")
 
-    monkeypatch.setattr("selectormlp.panels.select_genes", fail)
+    monkeypatch.setattr("selectormlp.selection.select_genes", fail)
     assert cli.main(SELECT.split()) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(KeyError):
@@ -547,7 +576,7 @@ def test_stopped_from_the_keyboard(here: Path, monkeypatch: pytest.MonkeyPatch, 
                 raise SystemExit(1)  # noqa: B904
             raise
 
-    monkeypatch.setattr("selectormlp.panels.select_genes", stop)
+    monkeypatch.setattr("selectormlp.selection.select_genes", stop)
     assert cli.main(SELECT.split()) == 130
     assert not Path("out.csv").exists()
 

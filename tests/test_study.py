@@ -16,7 +16,7 @@ from selectormlp.classifiers import make_classifier
 from selectormlp.data import InputError, normalise, prepare_cells
 from selectormlp.evaluation import compare_panels, confusion_table, score_panel, score_predictions
 from selectormlp.masking import masking_curve, predict_masked, random_masking_curve, rank_genes
-from selectormlp.panels import GenePanel, panel_overlap, read_panel, select_genes
+from selectormlp.panels import GenePanel, panel_overlap, read_panel
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import split_cells
 from selectormlp.study import Study, StudyConfig, run_study, study_config, study_steps
@@ -99,56 +99,6 @@ def test_ranking_does_not_depend_on_the_order_of_genes() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ panels
-
-
-def test_panel_controls_are_honoured_exactly(counts) -> None:
-    names = counts.var_names
-    must = [names[-1], names[3]]
-    panel = select_genes(counts, "cell_type", 15, must_include=must, exclude=f"^{names[0]}$", **SMALL)
-    assert (
-        len(panel) == 15 == len(set(panel.genes))
-        and set(must) <= set(panel.genes)
-        and names[0] not in panel.genes
-    )
-    assert set(panel.table.loc[panel.table["reason"] == "must include", "gene"]) == set(must)
-    assert (
-        select_genes(counts, "cell_type", 15, must_include=must, exclude=f"^{names[0]}$", **SMALL).genes
-        == panel.genes
-    )
-    listed = select_genes(counts, "cell_type", 5, exclude=panel.genes, **SMALL)
-    assert not set(listed.genes) & set(panel.genes)
-
-
-def test_panel_does_not_depend_on_the_order_of_the_file(counts) -> None:
-    mixed = counts[np.random.default_rng(0).permutation(counts.n_obs)].copy()
-    one, two = (select_genes(cells, "cell_type", 10, method="svm_l1") for cells in (counts, mixed))
-    assert one.genes == two.genes
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"n_genes": 500}, "a panel of 500 genes was asked for, and there are 120"),
-        ({"n_genes": 0}, "a panel of 0 genes"),
-        ({"must_include": ["nope"]}, "'nope', which is not in the data"),
-        ({"exclude": "("}, "not a regular expression"),
-        ({"method": "selector_l9"}, "there is no condition 'selector_l9'"),
-        ({"label_key": "celltype"}, "'celltype' is not in adata.obs"),
-        ({"min_cells": 100_000}, "type"),
-    ],
-)
-def test_panel_refusals(counts, arguments: dict, words: str) -> None:
-    with pytest.raises(InputError, match=re.escape(words)) as caught:
-        select_genes(counts, **{"label_key": "cell_type", "n_genes": 10, **arguments})
-    assert "\n" not in str(caught.value)
-
-
-def test_must_include_larger_than_the_panel_and_excluded_are_refused(counts) -> None:
-    names = counts.var_names.tolist()
-    with pytest.raises(InputError, match="must_include has 6 genes, more than the 5"):
-        select_genes(counts, "cell_type", 5, must_include=names[:6], **SMALL)
-    with pytest.raises(InputError, match="is in must_include and in exclude"):
-        select_genes(counts, "cell_type", 5, must_include=names[:1], exclude=names[:1])
 
 
 def test_panels_are_read_from_csv_and_from_plain_lists(tmp_path) -> None:

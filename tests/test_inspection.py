@@ -1,0 +1,151 @@
+"""What is said about a panel: curves, stability, thinning, and the page."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.metrics import balanced_accuracy_score
+
+from selectormlp.data import InputError, normalise, prepare_cells
+from selectormlp.evaluation import make_judge
+from selectormlp.inspection import (
+    enough_genes,
+    panel_confusions,
+    panel_curve,
+    panel_robustness,
+    panel_stability,
+    panel_tables,
+    plot_dots,
+    plot_substitutes,
+    thin_counts,
+    write_panel_report,
+)
+from selectormlp.panels import GenePanel
+from selectormlp.selection import select_genes
+from selectormlp.simulation import simulate_cells
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """Raw counts of 500 cells, 100 genes and 4 types."""
+    return simulate_cells(n_cells=500, n_genes=100, n_types=4, n_markers_per_type=3, seed=2)
+
+
+@pytest.fixture(scope="module")
+def panel(counts):
+    """A panel of 12 genes."""
+    return select_genes(counts, "cell_type", 12)
+
+
+def test_the_curve_is_what_a_judge_says(counts, panel) -> None:
+    curve = panel_curve(panel, counts, sizes=(3, 12, 50), judges=("logistic_regression",))
+    assert curve["n_genes"].tolist() == [3, 12]
+    cells = prepare_cells(counts, "cell_type")
+    train, test = (panel.split.subset(cells, part)[:, panel.genes[:3]] for part in ("train", "test"))
+    judge = make_judge("logistic_regression").fit(train.X.toarray(), train.obs["cell_type"].astype(str))
+    expected = balanced_accuracy_score(test.obs["cell_type"].astype(str), judge.predict(test.X.toarray()))
+    assert curve["accuracy"].iloc[0] == pytest.approx(expected)
+
+
+def test_enough_is_the_smallest_size_near_the_best() -> None:
+    curve = pd.DataFrame({"n_genes": [5, 10, 20, 40], "judge": "one", "accuracy": [0.6, 0.895, 0.9, 0.89]})
+    assert enough_genes(curve) == 10 and enough_genes(curve, tolerance=0.001) == 20
+    assert enough_genes(curve, tolerance=0.5) == 5
+
+
+def test_confusions_count_the_test_cells(counts, panel) -> None:
+    tables = panel_confusions(panel, counts, first=2)
+    assert list(tables) == ["2 genes", "12 genes"]
+    assert all(table.to_numpy().sum() == len(panel.split.cells("test")) for table in tables.values())
+    assert list(panel_confusions(panel, counts, first=99)) == ["12 genes"]
+
+
+def test_stability_counts_resamples(counts, panel) -> None:
+    table = panel_stability(panel, counts, n_resamples=4, seed=1)
+    assert table.equals(panel_stability(panel, counts, n_resamples=4, seed=1))
+    assert not table.equals(panel_stability(panel, counts, n_resamples=4, seed=9))
+    assert table["frequency"].isin([0.25, 0.5, 0.75, 1.0]).all()
+    assert table["frequency"].sum() == pytest.approx(len(panel))
+    assert set(table.loc[table["in_panel"], "gene"]) <= set(panel.genes)
+
+
+def test_stability_keeps_the_rules(counts) -> None:
+    ruled = select_genes(counts, "cell_type", 6, must_include=["gene_0001"] if "gene_0001" in counts.var_names else [])
+    must = ruled.settings["must_include"]
+    table = panel_stability(ruled, counts, n_resamples=2).set_index("gene")["frequency"]
+    assert all(table[gene] == 1 for gene in must)
+    for wrong in ({"n_resamples": 0}, {"share": 1.0}):
+        with pytest.raises(InputError, match="n_resamples >= 1"):
+            panel_stability(ruled, counts, **wrong)
+
+
+@pytest.mark.parametrize("capture", [0.05, 0.5, 1.0, 3.0])
+def test_thinning_keeps_the_expected_share(capture: float) -> None:
+    rng = np.random.default_rng(0)
+    X, y = csr_matrix(rng.poisson(5.0, (200, 50)).astype(np.float32)), np.repeat(["a", "b"], 100)
+    before = X.copy()
+    thinned = thin_counts(X, capture, y=y, seed=3)
+    assert (before != X).nnz == 0  # the input is left as it was
+    assert thinned.sum() / X.sum() == pytest.approx(capture, rel=0.02)
+    assert (thinned.data == np.round(thinned.data)).all() and (thinned.data > 0).all()
+    assert (thin_counts(X, capture, y=y, seed=3) != thinned).nnz == 0
+    if capture < 1:
+        assert (thinned > X).nnz == 0
+
+
+def test_thinning_by_nothing_changes_nothing_and_nonsense_is_refused() -> None:
+    X, y = csr_matrix(np.array([[1.0, 2], [0, 3]])), np.array(["a", "b"])
+    assert (thin_counts(X, 1.0, y=y) != X).nnz == 0
+    for wrong in (0, -1, np.inf, np.nan):
+        with pytest.raises(InputError, match="it must be above 0"):
+            thin_counts(X, wrong, y=y)
+
+
+def test_fewer_molecules_tell_less(counts, panel) -> None:
+    table = panel_robustness(panel, counts, captures=(0.02, 1.0), failures=(0.0, 0.8))
+    accuracy = table.set_index(["capture", "failed", "training"])["accuracy"]
+    assert accuracy[1.0, 0.0, "transferred"] == accuracy[1.0, 0.0, "trained alike"]
+    assert accuracy[0.02, 0.0, "trained alike"] < accuracy[1.0, 0.0, "trained alike"]
+    assert accuracy[1.0, 0.8, "trained alike"] < accuracy[1.0, 0.0, "trained alike"]
+    curve = panel_curve(panel, counts, sizes=(12,), judges=("logistic_regression",))
+    assert accuracy[1.0, 0.0, "transferred"] == pytest.approx(curve["accuracy"].iloc[0], abs=0.03)
+
+
+def test_thinning_needs_counts(counts, panel) -> None:
+    with pytest.raises(InputError, match="raw counts: these are log-normalised"):
+        panel_robustness(panel, normalise(counts))
+    assert "robustness" not in panel_tables(panel, normalise(counts), n_resamples=1)
+
+
+def test_figures_show_the_genes(counts, panel) -> None:
+    import matplotlib.pyplot as plt
+
+    assert [text.get_text() for text in plot_dots(panel, counts, most=5).get_yticklabels()] == panel.genes[:5]
+    assert [text.get_text() for text in plot_substitutes(panel, most=4).get_yticklabels()] == panel.genes[:4]
+    plt.close("all")
+
+
+def test_the_page_holds_everything_and_escapes_names(counts, tmp_path) -> None:
+    odd = counts.copy()
+    odd.var_names = [f"<b>{name}</b>" for name in odd.var_names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        chosen = select_genes(odd, "cell_type", 6)
+        page = write_panel_report(chosen, odd, tmp_path / "page", n_resamples=1).read_text(encoding="utf-8")
+    assert "<b>gene" not in page and "&lt;b&gt;gene" in page
+    assert page.count("<figure>") == 6 == len(list((tmp_path / "page").glob("*.png")))
+    names = {path.name for path in (tmp_path / "page").glob("*.csv")}
+    assert names == {"panel.csv", "coverage.csv", "curve.csv", "stability.csv", "robustness.csv"}
+    assert pd.read_csv(tmp_path / "page" / "panel.csv")["gene"].tolist() == chosen.genes
+
+
+def test_a_panel_without_a_split_says_so(counts) -> None:
+    from selectormlp.selection import DesignedPanel
+
+    bare = DesignedPanel(GenePanel(pd.DataFrame({"gene": ["a"]})).table, "cell_type", settings={"min_cells": 7})
+    for ask in (panel_curve, panel_confusions):
+        with pytest.raises(InputError, match="has no split"):
+            ask(bare, counts)

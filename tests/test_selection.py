@@ -1,0 +1,408 @@
+"""Panels: rules honoured exactly, reasons that are true, and a search that finds what was planted."""
+
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+
+from selectormlp.data import InputError, normalise, prepare_cells
+from selectormlp.selection import (
+    UNWANTED_GENES,
+    DiscriminantSearch,
+    PanelDesign,
+    describe_panel,
+    extend_panel,
+    held_out_confusion,
+    marked_types,
+    pair_costs,
+    rank_by_discriminant,
+    select_genes,
+    type_folds,
+    type_profiles,
+    unwanted_genes,
+)
+from selectormlp.simulation import simulate_cells
+from selectormlp.split import split_batches, split_cells
+
+MODEL = {"method": "selector_l1", "hidden_sizes": (16,), "max_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """Raw counts of 600 cells, 120 genes and 5 types, from three donors."""
+    adata = simulate_cells(n_cells=600, n_genes=120, n_types=5, seed=1)
+    adata.obs["donor"] = np.array(["a", "b", "c"])[np.arange(adata.n_obs) % 3]
+    return adata
+
+
+@pytest.fixture(scope="module")
+def panel(counts):
+    """A panel of 20 genes."""
+    return select_genes(counts, "cell_type", 20)
+
+
+@pytest.fixture(scope="module")
+def arrays(counts):
+    """Log-normalised expression and the types of all cells."""
+    cells = normalise(counts)
+    return cells.X, cells.obs["cell_type"].to_numpy().astype(str)
+
+
+# ------------------------------------------------------------------------------------------------------- the search
+
+
+def test_distances_grow_as_the_mahalanobis_distance_says(arrays) -> None:
+    """The gains of a pair along a path add up to the distance computed at once."""
+    X, y = arrays
+    search = DiscriminantSearch(X, y)
+    total = np.zeros(len(search.first))
+    for gene in (5, 17, 40, 2):
+        total += -8 * np.log1p(-search.pair_gains([gene])[:, 0])
+        search.add(gene)
+    chosen = X[:, search.chosen].toarray().astype(float)
+    within = np.mean([np.cov(chosen[y == name], rowvar=False) for name in search.profiles.types], axis=0)
+    inverse = np.linalg.inv(within + search.ridge * np.eye(4))
+    means = search.profiles.means[:, search.chosen]
+    differences = means[search.first] - means[search.second]
+    np.testing.assert_allclose(total, np.einsum("pi,ij,pj->p", differences, inverse, differences), rtol=1e-6)
+
+
+def test_held_out_confusion_is_that_of_scikit_learn(arrays) -> None:
+    class Ridge:
+        def fit(self, rest):
+            self.covariance_ = np.cov(rest, rowvar=False) + 0.5 * np.eye(rest.shape[1])
+
+    X, y = arrays
+    C, codes = X[:, :12].toarray().astype(float), np.unique(y, return_inverse=True)[1]
+    folds = type_folds(codes)
+    judge = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(5, 0.2), covariance_estimator=Ridge())
+    theirs = cross_val_predict(judge, C, codes, cv=PredefinedSplit(folds), method="predict_proba")
+    ours = held_out_confusion(C, codes, folds, ridge=0.5)
+    np.testing.assert_allclose(ours.confusion, [theirs[codes == c].mean(axis=0) for c in range(5)], atol=1e-8)
+    np.testing.assert_allclose(ours.recall, [(theirs[codes == c].argmax(axis=1) == c).mean() for c in range(5)])
+
+
+def test_folds_hold_their_share_of_every_type() -> None:
+    codes = np.repeat([0, 1, 2], [50, 7, 23])
+    table = pd.crosstab(codes, type_folds(codes))
+    assert (table.max(axis=1) - table.min(axis=1)).max() <= 1
+
+
+def test_a_type_of_one_cell_is_no_trouble(arrays) -> None:
+    X, y = arrays
+    few = np.concatenate([np.flatnonzero(y == name)[:20] for name in np.unique(y)])
+    labels = y[few].copy()
+    labels[0] = "lonely"
+    ranking = rank_by_discriminant(X[few], labels, [str(i) for i in range(X.shape[1])], 10)
+    assert len(set(ranking["gene"])) == 10 and np.isfinite(ranking["importance"]).all()
+
+
+def test_constant_genes_and_all_genes_at_once() -> None:
+    X = np.zeros((12, 4))
+    X[:6, 1] = [3, 3.1, 2.9, 3, 3.2, 3]
+    ranking = rank_by_discriminant(X, np.repeat(["a", "b"], 6), list("wxyz"), 4)
+    assert ranking["gene"].iloc[0] == "x" and sorted(ranking["gene"]) == list("wxyz")
+
+
+def test_scale_of_types_does_not_matter(arrays) -> None:
+    """Ten times the cells of one type give nearly the same panel: types count alike."""
+    X, y = arrays
+    more = np.concatenate([np.arange(len(y)), *[np.flatnonzero(y == y[0])] * 9])
+    rankings = (rank_by_discriminant(X[rows], y[rows], range(X.shape[1]), 15) for rows in (np.arange(len(y)), more))
+    one, two = (set(ranking["gene"]) for ranking in rankings)
+    assert len(one & two) >= 13
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_planted_markers_are_found_and_copies_take_one_place(seed: int) -> None:
+    cells = normalise(simulate_cells(n_cells=3000, seed=seed))
+    X, y, planted = cells.X, cells.obs["cell_type"].to_numpy().astype(str), cells.var["is_marker"].to_numpy()
+    found = rank_by_discriminant(X, y, np.arange(cells.n_vars), int(planted.sum()) + 30)
+    importance = np.zeros(cells.n_vars)
+    importance[found["gene"]] = 1 / found["rank"]
+    assert average_precision_score(planted, importance) >= 0.95
+    best = found["gene"].to_numpy()[:40]
+    thinned = np.random.default_rng(seed).binomial(np.expm1(X[:, best].toarray()).round().astype(int), 0.8)
+    doubled = csr_matrix(np.hstack([X.toarray(), np.log1p(thinned), X[:, best].toarray()]))
+    names = np.concatenate([np.arange(cells.n_vars), best, best])
+    first = rank_by_discriminant(doubled, y, names, 50)["gene"]
+    copies = first[first.isin(best)]
+    assert (copies.value_counts() <= 2).all() and copies.duplicated().sum() <= 1
+
+
+# ------------------------------------------------------------------------------------------------- rules of a panel
+
+
+@pytest.mark.parametrize("method", [{}, MODEL])
+def test_names_are_honoured_exactly(counts, method: dict) -> None:
+    names = counts.var_names
+    must = [names[-1], names[3]]
+    panel = select_genes(counts, "cell_type", 15, must_include=must, exclude=f"^{names[0]}$", **method)
+    assert len(panel) == 15 == len(set(panel.genes)) and set(must) <= set(panel.genes) and names[0] not in panel.genes
+    assert set(panel.table.loc[panel.table["reason"] == "must include", "gene"]) == set(must)
+    assert (
+        select_genes(counts, "cell_type", 15, must_include=must, exclude=f"^{names[0]}$", **method).genes == panel.genes
+    )
+    listed = select_genes(counts, "cell_type", 5, exclude=panel.genes, **method)
+    assert not set(listed.genes) & set(panel.genes)
+
+
+def test_panel_does_not_depend_on_the_order_of_the_file(counts) -> None:
+    mixed = counts[np.random.default_rng(0).permutation(counts.n_obs)].copy()
+    for method in ("discriminant", "svm_l1"):
+        one, two = (select_genes(cells, "cell_type", 10, method=method) for cells in (counts, mixed))
+        assert one.genes == two.genes
+    genes = counts[:, np.random.default_rng(1).permutation(counts.n_vars)].copy()
+    assert select_genes(genes, "cell_type", 10).genes == select_genes(counts, "cell_type", 10).genes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"n_genes": 500}, "a panel of 500 genes was asked for, and there are 120"),
+        ({"n_genes": 0}, "n_genes=0 is too small"),
+        ({"must_include": ["nope"]}, "'nope', which is not in the data"),
+        ({"exclude": "("}, "not a regular expression"),
+        ({"method": "selector_l9"}, "there is no condition 'selector_l9'"),
+        ({"label_key": "celltype"}, "'celltype' is not in adata.obs"),
+        ({"min_cells": 100_000}, "type"),
+        ({"batch": "donor"}, "no setting 'batch'; did you mean 'batch_key'?"),
+        ({"batch_key": "donr"}, "'donr' is not in adata.obs"),
+        ({"min_detected": 1.5}, "between 0 and 1"),
+        ({"min_markers": -1}, "min_markers=-1 is too small"),
+        ({"max_expression": 0.0}, "there are 0 to choose from"),
+        ({"candidates": ["x", "y"]}, "none of the 2 candidates is in the data"),
+        ({"type_weights": {"type_9": 2.0}}, "type_weights names 'type_9'"),
+        ({"type_weights": {"type_1": -1.0}}, "must be 0 or more"),
+        ({"groups": {"nope": "g"}}, "groups names 'nope'"),
+        ({"groups": "donor"}, "are in several groups of 'donor'"),
+        ({"method": "svm_l1", "min_markers": 2}, "need method='discriminant', not 'svm_l1'"),
+    ],
+)
+def test_panel_refusals(counts, arguments: dict, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        select_genes(counts, **{"label_key": "cell_type", "n_genes": 10, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_must_include_larger_than_the_panel_and_excluded_are_refused(counts) -> None:
+    names = counts.var_names.tolist()
+    with pytest.raises(InputError, match="must_include has 6 genes, more than the 5"):
+        select_genes(counts, "cell_type", 5, must_include=names[:6], **MODEL)
+    with pytest.raises(InputError, match="is in must_include and in exclude"):
+        select_genes(counts, "cell_type", 5, must_include=names[:1], exclude=names[:1])
+
+
+def test_must_include_comes_first_and_the_rest_is_chosen_for_what_it_leaves_open(counts, panel) -> None:
+    worst = [name for name in counts.var_names if name not in panel.genes][:2]
+    ruled = select_genes(counts, "cell_type", 10, must_include=worst)
+    assert ruled.genes[:2] == worst and ruled.table["reason"].tolist() == ["must include"] * 2 + ["chosen"] * 8
+    copied = select_genes(counts, "cell_type", 10, must_include=panel.genes[:5])
+    assert copied.genes == panel.genes[:10]
+
+
+def test_panels_are_nested(counts, panel) -> None:
+    assert select_genes(counts, "cell_type", 7).genes == panel.genes[:7]
+
+
+def test_extending_keeps_the_given_panel(counts, panel) -> None:
+    more = extend_panel(panel, counts, 5)
+    assert more.genes[:20] == panel.genes and len(more) == 25
+    with pytest.raises(InputError, match="n_more=-1"):
+        extend_panel(panel, counts, -1)
+    with pytest.raises(InputError, match="takes no method"):
+        extend_panel(panel, counts, 1, method="svm_l1")
+
+
+def test_a_list_from_a_paper_is_described_and_scored(counts, panel) -> None:
+    backwards = panel.genes[:6][::-1]
+    described = describe_panel(backwards, counts, label_key="cell_type")
+    assert described.genes == backwards and list(described.table.columns) == list(panel.table.columns)
+    assert 0 <= described.score(counts).mean_per_class_accuracy <= panel.score(counts).mean_per_class_accuracy + 0.05
+
+
+def test_ready_lists_know_names_of_men_and_mice() -> None:
+    names = [
+        "RPL3",
+        "Rps6",
+        "RPS27A",
+        "RPL36AL",
+        "Mrpl12",
+        "RPLP0",
+        "RPS6KA1",
+        "MT-CO1",
+        "mt-Nd1",
+        "MTOR",
+        "HBA1",
+        "Hbb-bs",
+        "HBEGF",
+        "IGHG1",
+        "IGHMBP2",
+        "IGKV1-5",
+        "IGF1",
+        "TRAC",
+        "TRAF3",
+        "FOS",
+        "FOSL1",
+        "JUND",
+        "XIST",
+        "MALAT1",
+        "ERCC-00002",
+        "ERCC1",
+        "Gm1234",
+        "LINC0001",
+        "AC012345.1",
+        "ACTB",
+    ]
+    left_out = {name: unwanted_genes(names, [name]) for name in UNWANTED_GENES}
+    assert left_out["ribosomal"] == {"RPL3", "Rps6", "RPS27A", "RPL36AL", "Mrpl12", "RPLP0"}
+    assert left_out["mitochondrial"] == {"MT-CO1", "mt-Nd1"} and left_out["haemoglobin"] == {"HBA1", "Hbb-bs"}
+    assert left_out["immunoglobulin"] == {"IGHG1", "IGKV1-5"} and left_out["T cell receptor"] == {"TRAC"}
+    assert left_out["immediate early"] == {"FOS", "FOSL1", "JUND"} and left_out["sex"] == {"XIST"}
+    assert left_out["spike-in"] == {"ERCC-00002"} and left_out["unnamed"] == {"Gm1234", "LINC0001", "AC012345.1"}
+    assert unwanted_genes(names, ["MTOR", "ACT"]) == {"MTOR"}  # a name is a name, not the beginning of one
+
+
+def test_the_expression_window_is_kept(counts) -> None:
+    limits = {"min_detected": 0.3, "max_expression": 4.0}
+    cells = prepare_cells(counts, "cell_type")
+    train = split_cells(cells, "cell_type").subset(cells, "train")
+    inside = select_genes(counts, "cell_type", 10, **limits)
+    profiles = type_profiles(train[:, inside.genes].X.tocsc().astype(float), train.obs["cell_type"])
+    assert profiles.detected.max(axis=0).min() >= 0.3 and profiles.means.max() <= 4.0
+    assert inside.genes != select_genes(counts, "cell_type", 10).genes
+
+
+def test_candidates_are_the_only_choice_besides_must_include(counts) -> None:
+    names = counts.var_names.tolist()
+    with pytest.warns(UserWarning, match="1 of 16 candidates are not in the data: 'absent'"):
+        chosen = select_genes(counts, "cell_type", 12, candidates=[*names[:15], "absent"], must_include=[names[50]])
+    assert set(chosen.genes) <= {*names[:15], names[50]} and names[50] in chosen.genes
+
+
+def test_each_type_gets_its_markers_or_a_word_about_it(counts) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ruled = select_genes(counts, "cell_type", 15, min_markers=2)
+    assert len(ruled) == 15 and (ruled.coverage["markers"] >= 2).all() and (ruled.coverage["wanted"] == 2).all()
+    with pytest.warns(UserWarning, match="fewer markers than wanted for type_"):
+        short = select_genes(counts, "cell_type", 8, min_markers=4)
+    assert len(short) == 8 and short.coverage["markers"].max() - short.coverage["markers"].min() <= 2
+
+
+def test_a_marker_is_highest_in_its_type(arrays) -> None:
+    search = DiscriminantSearch(*arrays)
+    marks = marked_types(search.profiles, search.ridge)
+    gene = int(np.flatnonzero(marks >= 0)[0])
+    assert search.profiles.means[:, gene].argmax() == marks[gene]
+    assert (marked_types(search.profiles, search.ridge, effect=1e9) == -1).all()
+
+
+def test_costs_follow_weights_and_groups(counts) -> None:
+    types = ["type_0", "type_1", "type_2"]
+    rules = PanelDesign(type_weights={"type_0": 3.0}, groups={"type_1": "x", "type_2": "x"}, sibling_cost=0.1)
+    costs = pair_costs(types, counts.obs, "cell_type", rules)
+    assert costs[0, 1] == 2 and costs[1, 2] == pytest.approx(0.1)
+    tree = PanelDesign(groups={"type_0": ("a", "b"), "type_1": ("a", "b"), "type_2": ("a", "c")}, sibling_cost=0.5)
+    costs = pair_costs(types, counts.obs, "cell_type", tree)
+    assert costs[0, 1] == 0.25 and costs[0, 2] == 0.5
+    with pytest.raises(InputError, match="no confusion costs anything"):
+        pair_costs(types, counts.obs, "cell_type", PanelDesign(groups=dict.fromkeys(types, "all"), sibling_cost=0))
+
+
+def test_confusing_siblings_costs_less(counts) -> None:
+    groups = {"type_00": "pair", "type_01": "pair"}
+    plain, eased = (select_genes(counts, "cell_type", 8, groups=rule, sibling_cost=0) for rule in (None, groups))
+    separated = [" ".join(panel.table["separates"]).count("type_00 | type_01") for panel in (plain, eased)]
+    assert separated[1] == 0 < separated[0]
+
+
+def test_weighty_types_come_first(counts) -> None:
+    recalls = []
+    for weights in ({}, {"type_03": 50.0}):
+        coverage = select_genes(counts, "cell_type", 3, type_weights=weights).coverage.set_index("type")
+        recalls.append(coverage.loc["type_03", "recall"])
+    assert recalls[1] > recalls[0] or recalls[0] == 1
+
+
+def test_groups_may_stand_in_obs(counts) -> None:
+    cells = counts.copy()
+    cells.obs["lineage"] = np.where(cells.obs["cell_type"].isin(["type_00", "type_01"]), "one", "two")
+    by_column = select_genes(cells, "cell_type", 8, groups="lineage")
+    names = {name: "one" if name in ("type_00", "type_01") else "two" for name in counts.obs["cell_type"].unique()}
+    assert by_column.genes == select_genes(counts, "cell_type", 8, groups=names).genes
+
+
+def test_a_difference_that_donors_disagree_on_counts_for_nothing(counts, arrays) -> None:
+    (X, y), donor = arrays, counts.obs["donor"].to_numpy()
+    fickle = np.random.default_rng(0).normal(1, 0.1, (len(y), 1))
+    fickle[(donor == "a") & (y == "type_00")] += 6
+    fickle[(donor == "b") & (y == "type_00")] -= 2
+    steady = np.random.default_rng(1).normal(1, 0.1, (len(y), 1))
+    steady[y == "type_00"] += 1.4
+    both = np.hstack([X.toarray(), fickle, steady])
+    gains = [
+        DiscriminantSearch(both, y, batches=batches).pair_gains([both.shape[1] - 2, both.shape[1] - 1])[0]
+        for batches in (None, donor)
+    ]
+    assert gains[0][0] > 0.02 and gains[1][0] < gains[0][0] / 5  # the fickle gene
+    assert gains[1][1] == pytest.approx(gains[0][1], rel=0.1)  # the steady one
+
+
+def test_one_donor_is_as_none(counts) -> None:
+    cells = counts.copy()
+    cells.obs["donor"] = "only"
+    assert select_genes(cells, "cell_type", 6, batch_key="donor").genes == select_genes(counts, "cell_type", 6).genes
+
+
+def test_a_held_out_donor_judges(counts) -> None:
+    split = split_batches(counts, "cell_type", batch_key="donor", test="c")
+    panel = select_genes(counts, "cell_type", 10, split=split, batch_key="donor")
+    assert set(counts.obs.loc[split.cells("test"), "donor"]) == {"c"}
+    assert not set(split.cells("train")) & set(split.cells("test"))
+    assert panel.score(counts).mean_per_class_accuracy > 0.5
+
+
+def test_test_cells_have_no_say(counts, panel) -> None:
+    spoiled = counts.copy()
+    values = spoiled.X.toarray()
+    values[spoiled.obs_names.isin(panel.split.cells("test")), 0] = 500
+    spoiled.X = csr_matrix(values)
+    assert select_genes(spoiled, "cell_type", 20).genes == panel.genes
+
+
+# ---------------------------------------------------------------------------------------------- what the table says
+
+
+def test_the_table_tells_the_truth(counts, panel) -> None:
+    table = panel.table
+    assert table["rank"].tolist() == list(range(1, 21)) and not table["gene"].duplicated().any()
+    np.testing.assert_allclose(table["gain"].cumsum() + 1 / 5, table["accuracy"])
+    cells = prepare_cells(counts, "cell_type")
+    train = panel.split.subset(cells, "train")
+    here = (train.obs["cell_type"] == "type_02").to_numpy()
+    seen = np.ravel((train[here][:, panel.genes].X > 0).mean(axis=0))
+    np.testing.assert_allclose(table["detected in type_02"], seen)
+    stand_ins = {text.split(" (")[0] for row in table["substitutes"] for text in row.split(", ") if text}
+    assert stand_ins and not stand_ins & set(panel.genes)
+    first = table.loc[0, "substitutes"].split(", ")[0]
+    name, value = re.fullmatch(r"(.+) \(([\d.]+)\)", first).groups()
+    pair = train[:, [table.loc[0, "gene"], name]].X.toarray()
+    types = train.obs["cell_type"].to_numpy().astype(str)
+    weights = 1 / pd.Series(types).map(pd.Series(types).value_counts()).to_numpy()
+    centred = pair - np.average(pair, axis=0, weights=weights)
+    first, second, both = (
+        np.average(centred[:, i] * centred[:, j], weights=weights) for i, j in ((0, 0), (1, 1), (0, 1))
+    )
+    assert float(value) == pytest.approx(both / np.sqrt(first * second), abs=0.02)
+
+
+def test_a_model_can_rank_too(counts) -> None:
+    ranked = select_genes(counts, "cell_type", 8, **MODEL)
+    assert ranked.method == "selector_l1" and set(ranked.table["reason"]) == {"ranked"} and len(ranked.coverage) == 5
