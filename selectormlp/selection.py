@@ -27,16 +27,17 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import ArrayLike
 
-RIDGE = 4.0  # added to the variance of each gene, in medians of the genes' variances
+RIDGE = 1.0  # added to the variance of each gene, in variances of a typical gene that separates types
+CAUTION = 25  # number of chosen genes by which the ridge has doubled for those still to come
 FLOOR = 0.03  # confusion that a pair of types keeps however well it is told apart, in parts of chance
 FOLDS = 5  # parts of the training cells, each predicted from the others
 COPY = 0.6  # correlation within types above which a gene counts as a copy of one that is already in
 
 # %% auto #0
-__all__ = ['RIDGE', 'FLOOR', 'FOLDS', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'average_by', 'type_profiles', 'HeldOut',
-           'type_folds', 'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'panel_design', 'unwanted_genes',
-           'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant', 'DesignedPanel',
-           'select_genes', 'extend_panel', 'describe_panel']
+__all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'average_by', 'type_profiles',
+           'HeldOut', 'type_folds', 'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'panel_design',
+           'unwanted_genes', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant',
+           'DesignedPanel', 'select_genes', 'extend_panel', 'describe_panel']
 
 # %% ../nbs/10_better_panels.ipynb #cell-008
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class DiscriminantSearch:
         self.X = csc_matrix(X, dtype=np.float64)
         self.profiles = type_profiles(self.X, y)
         n_types, variance = len(self.profiles.types), self.profiles.variance
-        self.ridge = RIDGE * float(np.median(variance[variance > 0])) if (variance > 0).any() else 1.0
+        self.ridge = RIDGE * _typical_variance(self.profiles)
         self.first, self.second = np.triu_indices(n_types, 1)
         self.costs = np.ones(len(self.first)) if pair_costs is None else pair_costs[self.first, self.second]
         self.means, self.folds = _means_and_folds(self.X, self.profiles, batches)
@@ -165,7 +166,8 @@ class DiscriminantSearch:
         """Share of each pair's confusion that each gene would end, by the bound (pairs x genes, 0 to 1)."""
         means = self.means[:, :, genes]
         squares = _squared_differences(means[:, self.first] - means[:, self.second])
-        return -np.expm1(squares / (-8 * self.variance[genes]))
+        more = self.ridge * min(len(self.chosen) / CAUTION, 1)
+        return -np.expm1(squares / (-8 * (self.variance[genes] + more)))
 
     def worth(self) -> np.ndarray:
         """What each gene would add now; chosen genes and copies of them have less than 0."""
@@ -201,6 +203,15 @@ class DiscriminantSearch:
         return products - (share * profiles.n_cells * profiles.means[:, gene]) @ profiles.means
 
 # %% ../nbs/10_better_panels.ipynb #cell-017
+def _typical_variance(profiles: TypeProfiles, *, most: int = 100) -> float:
+    """Median variance within types of the genes whose means differ most for their spread; 1 where nothing varies."""
+    variance, between = profiles.variance, profiles.means.var(axis=0)
+    if not (variance > 0).any():
+        return 1.0
+    worth = between / (variance + np.median(variance[variance > 0]))
+    return float(np.median(variance[np.argsort(-worth, kind="stable")[:most]])) or float(variance.max())
+
+
 def _squared_differences(differences: np.ndarray) -> np.ndarray:
     """Squared differences of means (pairs x genes) from those of all cells (row 0) and of each batch (other rows).
 

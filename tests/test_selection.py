@@ -57,9 +57,10 @@ def arrays(counts):
 # ------------------------------------------------------------------------------------------------------- the search
 
 
-def test_distances_grow_as_the_mahalanobis_distance_says(arrays) -> None:
-    """The gains of a pair along a path add up to the distance computed at once."""
+def test_distances_grow_as_the_mahalanobis_distance_says(arrays, monkeypatch) -> None:
+    """The gains of a pair along a path add up to the distance computed at once, where the ridge stays as it is."""
     X, y = arrays
+    monkeypatch.setattr("selectormlp.selection.CAUTION", 1e12)
     search = DiscriminantSearch(X, y)
     total = np.zeros(len(search.first))
     for gene in (5, 17, 40, 2):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selectormlp.data import InputError
-from selectormlp.split import PARTS, CellSplit, part_sizes, read_split, split_cells
+from selectormlp.split import PARTS, CellSplit, part_sizes, read_split, split_batches, split_cells
 
 
 def cells_of_sizes(sizes: dict[str, int]) -> AnnData:
@@ -102,3 +102,41 @@ def test_split_of_other_cells_is_refused() -> None:
     split = CellSplit(pd.DataFrame({"cell": ["x"], "cell_type": ["a"], "part": ["train"]}))
     with pytest.raises(InputError, match="the first is 'x'"):
         split.subset(cells_of_sizes({"a": 3, "b": 3}), "train")
+
+
+def cells_of_donors() -> AnnData:
+    """Three types and three donors; donor d alone has the third type, and one cell has no donor."""
+    cells = cells_of_sizes({"a": 60, "b": 60, "c": 30})
+    donors = np.where(cells.obs["cell_type"] == "c", "d", np.array(["d", "e", "f"])[np.arange(150) % 3]).astype(object)
+    cells.obs["donor"] = donors
+    cells.obs.loc["cell1", "donor"] = None
+    return cells
+
+
+def test_donors_are_in_the_test_or_in_the_training() -> None:
+    cells = cells_of_donors()
+    split = split_batches(cells, "cell_type", batch_key="donor", test=["e", "f"])
+    donors = {part: set(cells.obs.loc[split.cells(part), "donor"].dropna()) for part in PARTS}
+    assert donors == {"train": {"d"}, "validation": {"d"}, "test": {"e", "f"}}
+    assert split.table["cell"].is_unique and len(split.cells("test")) == 79  # of 80, one has no donor
+    other = split_batches(cells, "cell_type", batch_key="donor", test="e", seed=1, max_test=5)
+    assert sorted(other.counts()["test"]) == [0, 5, 5]
+
+
+def test_a_type_that_only_the_test_donors_have_is_left_out_aloud() -> None:
+    with pytest.warns(UserWarning, match="left out: c"):
+        split = split_batches(cells_of_donors(), "cell_type", batch_key="donor", test="d")
+    assert set(split.table["cell_type"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        ("g", "there is no batch 'g' in obs\\['donor'\\]; it holds d, e, f"),
+        ([], "leaves no cells to test on"),
+        (["d", "e", "f"], "cell types|leaves no cells"),
+    ],
+)
+def test_donors_that_cannot_test_are_refused(test: str | list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        split_batches(cells_of_donors(), "cell_type", batch_key="donor", test=test)
