@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 RIDGE = 1.0  # added to the variance of each gene, in variances of a typical gene that separates types
-CAUTION = 25  # number of chosen genes by which the ridge has doubled for those still to come
+CAUTION = 15  # the ridge grows by its own size with every so many chosen genes
 FLOOR = 0.03  # confusion that a pair of types keeps however well it is told apart, in parts of chance
 FOLDS = 5  # parts of the training cells, each predicted from the others
 COPY = 0.6  # correlation within types above which a gene counts as a copy of one that is already in
@@ -166,7 +166,7 @@ class DiscriminantSearch:
         """Share of each pair's confusion that each gene would end, by the bound (pairs x genes, 0 to 1)."""
         means = self.means[:, :, genes]
         squares = _squared_differences(means[:, self.first] - means[:, self.second])
-        more = self.ridge * min(len(self.chosen) / CAUTION, 1)
+        more = self.ridge * len(self.chosen) / CAUTION
         return -np.expm1(squares / (-8 * (self.variance[genes] + more)))
 
     def worth(self) -> np.ndarray:

@@ -137,6 +137,15 @@ def test_planted_markers_are_found_and_copies_take_one_place(seed: int) -> None:
     assert (copies.value_counts() <= 2).all() and copies.duplicated().sum() <= 1
 
 
+def test_one_of_two_copies_is_enough_where_copies_can_be_seen() -> None:
+    """Copies that share all but counting noise, at a depth where that noise is small."""
+    cells = normalise(simulate_cells(n_cells=1500, redundancy=1.0, library_size=50_000, dispersion=0.6, seed=0))
+    y, truth = cells.obs["cell_type"].to_numpy().astype(str), cells.var
+    first = rank_by_discriminant(cells.X, y, cells.var_names, 50)["gene"]
+    leader = truth["copy_of"].where(truth["copy_of"] != "", truth.index)[first]
+    assert truth["is_marker"][first].sum() >= 40 and leader[truth["is_marker"][first]].duplicated().sum() <= 1
+
+
 # ------------------------------------------------------------------------------------------------- rules of a panel
 
 
