@@ -135,6 +135,7 @@ def write_tables(results: BenchmarkResults, data_sets: list[DataSet], arguments:
         "splits": arguments.splits,
         "time_limit_seconds": arguments.time_limit,
         "processes": arguments.jobs,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU used",
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in packages},
     }
