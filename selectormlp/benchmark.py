@@ -12,7 +12,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -37,7 +37,7 @@ from selectormlp.data import (
     write_json,
     write_table,
 )
-from .evaluation import JUDGES, judge_cells, score_predictions
+from .evaluation import JUDGES, dense, judge_cells, score_predictions
 from .peers import PEERS, LabelledCells, Peer, peer_missing
 from .split import PARTS, split_cells
 
@@ -112,12 +112,7 @@ def full_neighbours(train: Matrix, test: Matrix) -> np.ndarray:
     from sklearn.decomposition import PCA
 
     model = PCA(min(N_COMPONENTS, *(size - 1 for size in train.shape)), svd_solver="covariance_eigh")
-    return _nearest(model.fit_transform(_dense(train)), model.transform(_dense(test)))
-
-
-def _dense(X: Matrix) -> np.ndarray:
-    """Values as a dense float32 array."""
-    return np.asarray(X.toarray() if sparse.issparse(X) else X, dtype=np.float32)
+    return _nearest(model.fit_transform(dense(train)), model.transform(dense(test)))
 
 # %% ../nbs/11_panel_benchmark.ipynb #cell-012
 def prepare_split(data_set: DataSet, split: int, *, n_variable: int = 2000) -> PreparedSplit:
@@ -129,8 +124,8 @@ def prepare_split(data_set: DataSet, split: int, *, n_variable: int = 2000) -> P
     genes = choose_variable_genes(parts.subset(cells, "train"), n_variable)
     X: dict[str, tuple[Matrix, np.ndarray]] = {}
     for part in PARTS:
-        subset = parts.subset(cells, part)[:, genes]
-        X[part] = (sparse.csr_matrix(subset.X), subset.obs[key].to_numpy().astype(str))
+        values, types = parts.labelled(cells, part, key, genes)
+        X[part] = (sparse.csr_matrix(values), types)
     counted = value_kind(raw.X) == "raw counts"
     counts = sparse.csr_matrix(raw[parts.cells("train"), genes].X) if counted else None
     train = LabelledCells(*X["train"], genes, counts, X["validation"])
@@ -141,7 +136,7 @@ def prepare_split(data_set: DataSet, split: int, *, n_variable: int = 2000) -> P
 # %% ../nbs/11_panel_benchmark.ipynb #cell-015
 def redundancy(X: Matrix, *, threshold: float = 0.8) -> float:
     """Share of pairs of genes (columns of X) whose Pearson correlation is above `threshold` in absolute value."""
-    values = _dense(X).astype(float)
+    values = dense(X).astype(float)
     if values.shape[1] < 2:
         return 0.0
     centred = values - values.mean(axis=0)
@@ -152,7 +147,7 @@ def redundancy(X: Matrix, *, threshold: float = 0.8) -> float:
 
 def neighbour_overlap(train: Matrix, test: Matrix, neighbours: np.ndarray) -> float:
     """Share of `neighbours` (test cells x n) that are also nearest neighbours in the genes (columns) of X."""
-    found = _nearest(_dense(train), _dense(test))
+    found = _nearest(dense(train), dense(test))
     return float((neighbours[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 # %% ../nbs/11_panel_benchmark.ipynb #cell-016

@@ -519,7 +519,7 @@ def run_select(options: SelectOptions) -> None:
     from selectormlp.inspection import write_panel_report
     from selectormlp.selection import select_genes
 
-    folder = Path(options.out).with_suffix("").with_name(f"{Path(options.out).stem}_report")
+    folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
     check_place(options.out, folder=False, inputs=options.cells)
     adata, rules = load_given(options.cells, options.label_key, options.labels), panel_rules(options)
     panel = select_genes(adata, options.label_key, split=_donor_split(adata, options), **rules)

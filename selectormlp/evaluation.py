@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['JUDGES', 'confusion_table', 'Scores', 'score_predictions', 'plot_confusion', 'make_judge', 'judge_cells',
+__all__ = ['JUDGES', 'confusion_table', 'Scores', 'score_predictions', 'plot_confusion', 'make_judge', 'dense', 'judge_cells',
            'score_panel', 'compare_panels', 'plot_test_accuracy']
 
 # %% ../nbs/08_test_accuracy.ipynb #cell-007
@@ -134,6 +134,11 @@ def make_judge(name: str, *, seed: int = 0) -> Pipeline:
     return JUDGES[name](seed)
 
 
+def dense(X: Matrix) -> np.ndarray:
+    """Values as a dense float32 array."""
+    return np.asarray(X.toarray() if sparse.issparse(X) else X, dtype=np.float32)
+
+
 def judge_cells(
     judge: str,
     train: tuple[Matrix, np.ndarray],
@@ -152,9 +157,7 @@ def judge_cells(
     if settings:
         raise InputError(f"the judge {judge!r} takes no {next(iter(settings))!r}; leave it out")
     types, codes = np.unique(np.asarray(train[1]), return_inverse=True)  # types as numbers: a forest refuses "7"
-    known, new = (part.toarray() if sparse.issparse(part) else np.asarray(part) for part in (train[0], X))
-    fitted = make_judge(judge, seed=seed).fit(known.astype(np.float32), codes)
-    return types[fitted.predict(new.astype(np.float32))]
+    return types[make_judge(judge, seed=seed).fit(dense(train[0]), codes).predict(dense(X))]
 
 # %% ../nbs/08_test_accuracy.ipynb #cell-020
 def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
@@ -187,8 +190,7 @@ def score_panel(
     `condition` is one of `make_classifier`, or a judge of `JUDGES`; `settings` (`protocol`, ...) go to the former.
     """
     genes = _genes_in(panel, adata)
-    cells = {name: split.subset(adata, name)[:, genes] for name in ("train", "validation", part)}
-    X = {name: (subset.X, subset.obs[label_key].to_numpy().astype(str)) for name, subset in cells.items()}
+    X = {name: split.labelled(adata, name, label_key, genes) for name in ("train", "validation", part)}
     called = judge_cells(condition, X["train"], X[part][0], validation=X["validation"], seed=seed, **settings)
     return score_predictions(X[part][1], called)
 

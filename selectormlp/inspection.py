@@ -10,13 +10,13 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from .data import InputError, normalise, prepare_cells, value_kind, write_table, write_whole
+from .data import InputError, prepare_cells, value_kind, write_table, write_whole
 from .evaluation import JUDGES, confusion_table, judge_cells, plot_confusion, score_predictions
 from .selection import DesignedPanel, select_genes
 from .split import CellSplit, draw_lots
@@ -37,8 +37,8 @@ def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> tuple[csr
     """Expression of the panel's genes (cells x genes) and the types of one part of the panel's split."""
     if panel.split is None:
         raise InputError("this panel has no split to be judged on; make it with select_genes or describe_panel")
-    subset = panel.split.subset(cells, part)[:, panel.genes]
-    return csr_matrix(subset.X), subset.obs[panel.label_key].to_numpy().astype(str)
+    X, y = panel.split.labelled(cells, part, panel.label_key, panel.genes)
+    return csr_matrix(X), y
 
 
 def _prepared(panel: DesignedPanel, adata: AnnData) -> AnnData:
@@ -262,9 +262,9 @@ def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, tuple[cs
         raise InputError(f"thinning needs a panel with a split, and raw counts: these are {found}")
     parts = {}
     for name in ("train", "test"):
-        subset = panel.split.subset(adata, name)
-        depth = np.asarray(subset.X.sum(axis=1), dtype=float).ravel()
-        parts[name] = (csr_matrix(subset[:, panel.genes].X), subset.obs[panel.label_key].to_numpy().astype(str), depth)
+        X, y = panel.split.labelled(adata, name, panel.label_key)
+        depth = np.asarray(X.sum(axis=1), dtype=float).ravel()
+        parts[name] = (csr_matrix(X[:, adata.var_names.get_indexer(panel.genes)]), y, depth)
     return parts
 
 
@@ -350,8 +350,9 @@ def _save_figure(axes: Axes, path: Path) -> str:
 
 def panel_tables(panel: DesignedPanel, adata: AnnData, *, n_resamples: int = 5) -> dict[str, pd.DataFrame]:
     """All tables about a panel: panel, coverage, curve, stability and, from raw counts, robustness."""
-    tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(panel, adata)}
-    tables["stability"] = panel_stability(panel, adata, n_resamples=n_resamples)
+    cells = _prepared(panel, adata)
+    tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(panel, cells)}
+    tables["stability"] = panel_stability(panel, cells, n_resamples=n_resamples)
     if value_kind(adata.X) == "raw counts":
         tables["robustness"] = panel_robustness(panel, adata)
     return tables

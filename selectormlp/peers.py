@@ -21,6 +21,7 @@ from scipy import sparse
 
 from .classifiers import Matrix, make_classifier
 from .data import InputError, choose_variable_genes, nearest_name
+from .evaluation import dense
 from .masking import rank_genes
 
 if TYPE_CHECKING:
@@ -52,16 +53,11 @@ class LabelledCells:
             )
 
 # %% ../nbs/10b_other_methods.ipynb #cell-007
-def _dense(X: Matrix) -> np.ndarray:
-    """Values as a dense float32 array (cells x genes)."""
-    return np.asarray(X.toarray() if sparse.issparse(X) else X, dtype=np.float32)
-
-
 def _standardised(X: Matrix, like: Matrix | None = None) -> np.ndarray:
     """Genes with mean 0 and standard deviation 1 in `like` (by default X itself); a constant gene becomes 0."""
-    reference = _dense(X if like is None else like)
+    reference = dense(X if like is None else like)
     spread = reference.std(axis=0)
-    return (_dense(X) - reference.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    return (dense(X) - reference.mean(axis=0)) / np.where(spread > 0, spread, 1)
 
 
 def _adata(cells: LabelledCells) -> AnnData:
@@ -186,9 +182,9 @@ def _choose_anova(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
     """F of a one-way analysis of variance over types (scikit-learn's f_classif)."""
     from sklearn.feature_selection import f_classif
 
-    varies = _dense(cells.X).std(axis=0) > 0
+    varies = dense(cells.X).std(axis=0) > 0
     scores = np.full(len(cells.genes), np.nan)
-    scores[varies] = f_classif(_dense(cells.X)[:, varies], cells.y)[0]
+    scores[varies] = f_classif(dense(cells.X)[:, varies], cells.y)[0]
     return genes_by_score(cells.genes, scores)[:n_genes]
 
 
@@ -202,7 +198,7 @@ def _choose_mutual_information(cells: LabelledCells, n_genes: int, seed: int) ->
     from sklearn.feature_selection import mutual_info_classif
 
     few = at_most(cells, 150, seed)
-    scores = mutual_info_classif(_dense(few.X), few.y, discrete_features=False, random_state=seed)
+    scores = mutual_info_classif(dense(few.X), few.y, discrete_features=False, random_state=seed)
     return genes_by_score(cells.genes, scores)[:n_genes]
 
 
@@ -326,7 +322,7 @@ def _choose_forest(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
     from sklearn.ensemble import RandomForestClassifier
 
     codes = np.unique(cells.y, return_inverse=True)[1]  # scikit-learn 1.9 balances no labels that look like numbers
-    forest = RandomForestClassifier(300, class_weight="balanced", random_state=seed).fit(_dense(cells.X), codes)
+    forest = RandomForestClassifier(300, class_weight="balanced", random_state=seed).fit(dense(cells.X), codes)
     return genes_by_score(cells.genes, forest.feature_importances_)[:n_genes]
 
 
@@ -509,7 +505,7 @@ def _on_or_off(cells: LabelledCells, persist: Any) -> Iterator[Any]:
     for X, y in parts:
         known = np.isin(y, types)
         yield persist.ExpressionDataset(
-            (_dense(X)[known] > 0).astype(np.float32), np.searchsorted(types, np.asarray(y)[known])
+            (dense(X)[known] > 0).astype(np.float32), np.searchsorted(types, np.asarray(y)[known])
         )
 
 
@@ -576,7 +572,7 @@ def _means_and_spread(cells: LabelledCells) -> tuple[np.ndarray, np.ndarray]:
 
     To its diagonal 0.3 times the median variance is added, for genes that hardly vary.
     """
-    X = _dense(cells.X)
+    X = dense(cells.X)
     types, codes = np.unique(cells.y, return_inverse=True)
     means = np.stack([X[codes == code].mean(axis=0) for code in range(len(types))])
     left_over = X - means[codes]
@@ -656,7 +652,7 @@ def _choose_scgenefit(cells: LabelledCells, n_genes: int, seed: int) -> list[str
 
     order = np.argsort(np.asarray(cells.genes, dtype=str))
     codes = np.unique(cells.y, return_inverse=True)[1].tolist()
-    found = get_markers(_dense(cells.X)[:, order].astype(float), codes, n_genes, verbose=False)
+    found = get_markers(dense(cells.X)[:, order].astype(float), codes, n_genes, verbose=False)
     return [cells.genes[order[i]] for i in found]
 
 

@@ -463,11 +463,10 @@ def grow_panel(
     """
     marks, rows = marked_types(search.profiles, search.ridge), []
     for step in range(n_genes):
-        worth, reason = search.worth(), "must include"
         if step < len(required):
-            gene = required[step]
+            gene, reason = required[step], "must include"
         else:
-            forced = _needy(search, marks, n_genes - step, min_markers)
+            worth, forced = search.worth(), _needy(search, marks, n_genes - step, min_markers)
             gene = int(np.argmax(worth if forced is None else np.where(forced, worth, -np.inf)))
             reason = "chosen" if forced is None else f"marker of {search.profiles.types[marks[gene]]}"
         gains = search.pair_weights * search.pair_gains([gene])[:, 0]
@@ -551,9 +550,9 @@ class DesignedPanel(GenePanel):
         self, adata: AnnData, *, condition: str = "logistic_regression", part: str = "test", **settings: Any
     ) -> Scores:
         """Scores on cells that had no part in choosing (`score_panel`); `adata` is what the panel was made from."""
-        cells = prepare_cells(adata, self.label_key, min_cells=self.settings["min_cells"])
         if self.split is None:
             raise InputError("this panel has no split; use score_panel(panel, cells, split, label_key)")
+        cells = prepare_cells(adata, self.label_key, min_cells=self.settings["min_cells"])
         return score_panel(self, cells, self.split, self.label_key, condition=condition, part=part, **settings)
 
 # %% ../nbs/10_better_panels.ipynb #cell-039
@@ -563,19 +562,19 @@ def _designed(
     """Choose and describe a panel by its design."""
     cells = prepare_cells(adata, label_key, min_cells=design.min_cells)
     split = split or split_cells(cells, label_key, min_cells=design.min_cells, seed=design.seed)
-    names = candidate_genes(split.subset(cells, "train"), label_key, design)
+    train = split.subset(cells, "train")
+    names = candidate_genes(train, label_key, design)
     if design.n_genes > len(names):
         raise InputError(f"a panel of {design.n_genes} genes was asked for, and there are {len(names)} to choose from")
     ranked = [] if design.method == "discriminant" else _by_model(cells, split, label_key, names, design, models)
     required = [names.index(gene) for gene in ranked or design.must_include]
-    search = _search(split.subset(cells, "train")[:, names], label_key, design)
+    search = _search(train[:, names], label_key, design)
     grown = grow_panel(search, design.n_genes, required=required, min_markers=design.min_markers)
     table, coverage = _panel_table(search, grown, np.array(names)), _coverage(search, design.min_markers)
     if ranked:
         table["reason"] = np.where(table["gene"].isin(design.must_include), "must include", "ranked")
     _say_what_is_missing(coverage)
-    about = {entry.name: getattr(design, entry.name) for entry in fields(design)}
-    return DesignedPanel(table, label_key, design.method, about, coverage, split)
+    return DesignedPanel(table, label_key, design.method, dict(vars(design)), coverage, split)
 
 
 def _search(train: AnnData, label_key: str, design: PanelDesign) -> DiscriminantSearch:
@@ -594,8 +593,7 @@ def _by_model(
         raise InputError(
             f"min_markers, type_weights, groups and batch_key need method='discriminant', not {design.method!r}"
         )
-    parts = [split.subset(cells, part)[:, names] for part in ("train", "validation")]
-    train, validation = [(part.X, part.obs[label_key].to_numpy().astype(str)) for part in parts]
+    train, validation = (split.labelled(cells, part, label_key, names) for part in ("train", "validation"))
     model = make_classifier(design.method, protocol=design.protocol, seed=design.seed, **models)
     ranking = rank_genes(model.fit(*train, validation=validation, gene_names=names))
     required = ranking["gene"].isin(design.must_include)

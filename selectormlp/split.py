@@ -67,6 +67,13 @@ class CellSplit:
             )
         return adata[names]
 
+    def labelled(
+        self, adata: AnnData, part: str, label_key: str, genes: list[str] | None = None
+    ) -> tuple[Any, np.ndarray]:
+        """Values (cells x genes, as `adata` holds them; all genes unless named) and types of the cells of one part."""
+        cells = self.subset(adata, part) if genes is None else self.subset(adata, part)[:, genes]
+        return cells.X, cells.obs[label_key].to_numpy().astype(str)
+
     def counts(self) -> pd.DataFrame:
         """Cells per type (rows, largest first) and part (columns)."""
         table = pd.crosstab(self.table["cell_type"], self.table["part"])[list(PARTS)]

@@ -192,8 +192,7 @@ class Study:
 
     def part(self, name: str, genes: list[str] | None = None) -> tuple[Any, np.ndarray]:
         """Expression (CSR, cells x genes) and type names of "train", "validation" or "test" cells."""
-        cells = self.split().subset(self.cells, name)[:, self.genes() if genes is None else genes]
-        return cells.X, cells.obs[self.config.label_key].to_numpy().astype(str)
+        return self.split().labelled(self.cells, name, self.config.label_key, self.genes() if genes is None else genes)
 
     def _table(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """The table in the folder's file `name`, computed and written first where it is not there."""
