@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .data import InputError
@@ -28,8 +29,8 @@ def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
         raise InputError(f"{name} is {value!r}; it must be one of {', '.join(repr(choice) for choice in known)}")
 
 # %% auto #0
-__all__ = ['SELECTORS', 'PENALTIES', 'STARTS', 'check_choice', 'Selector', 'selector_penalty', 'hidden_stack', 'NetworkShape',
-           'SelectorNet', 'plot_network']
+__all__ = ['SELECTORS', 'PENALTIES', 'STARTS', 'check_choice', 'Selector', 'selector_penalty', 'random_words', 'Dropout',
+           'hidden_stack', 'NetworkShape', 'SelectorNet', 'plot_network']
 
 # %% ../nbs/03_models.ipynb #cell-010
 class Selector(nn.Module):
@@ -66,6 +67,44 @@ def selector_penalty(weight: torch.Tensor, kind: str) -> torch.Tensor:
     return size / torch.linalg.vector_norm(weight).clamp_min(1e-12) if kind == "l1_l2" else size
 
 # %% ../nbs/03_models.ipynb #cell-017
+def random_words(n: int) -> torch.Tensor:
+    """`n` random whole numbers from -32,768 to 32,767 (int16, on the CPU), from torch's seed, four at a draw."""
+    return torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:n]
+
+
+class Dropout(nn.Module):
+    """Sets each value to zero with probability `p` while training and divides the others by 1 - p (Srivastava 2014)."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Values of any shape, each kept or dropped by itself."""
+        if not self.training or x.device.type != "cpu":
+            return functional.dropout(x, self.p, self.training)
+        kept = random_words(x.numel()).view(x.shape) >= round(65536 * self.p) - 32768
+        return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
+
+# %% ../nbs/03_models.ipynb #cell-019
+class _SelectedLinear(torch.autograd.Function):
+    """`linear(x * w, weight, bias)` whose backward pass needs one product with the cells instead of two."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, w, weight)
+        return functional.linear(x * w, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, w, weight = ctx.saved_tensors
+        of_x = (gradient @ weight) * w if ctx.needs_input_grad[0] else None
+        folded = gradient.T @ x
+        of_w = (folded * weight).sum(dim=0)
+        return of_x, of_w, folded.mul_(w), gradient.sum(dim=0)
+
+# %% ../nbs/03_models.ipynb #cell-020
 def hidden_stack(
     sizes: tuple[int, ...], n_types: int, *, dropout: float, batch_norm: bool, leak: float
 ) -> nn.Sequential:
@@ -74,11 +113,11 @@ def hidden_stack(
     for size, following in zip(sizes, (*sizes[1:], n_types), strict=True):
         layers += [nn.BatchNorm1d(size)] if batch_norm else []
         layers += [nn.LeakyReLU(leak)]
-        layers += [nn.Dropout(dropout)] if dropout else []
+        layers += [Dropout(dropout)] if dropout else []
         layers += [nn.Linear(size, following)]
     return nn.Sequential(*layers)
 
-# %% ../nbs/03_models.ipynb #cell-018
+# %% ../nbs/03_models.ipynb #cell-021
 @dataclass(frozen=True)
 class NetworkShape:
     """What a `SelectorNet` is made of; `hidden_sizes` are the units of each hidden layer, `leak` LeakyReLU's slope."""
@@ -99,7 +138,7 @@ class NetworkShape:
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}; it must be 0 or more and less than 1")
 
-# %% ../nbs/03_models.ipynb #cell-019
+# %% ../nbs/03_models.ipynb #cell-022
 class SelectorNet(nn.Module):
     """genes -> [selector] -> hidden layers -> one score per type (report, Methods, "SelectorMLP")."""
 
@@ -120,13 +159,16 @@ class SelectorNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores, cells x types, from expression, cells x genes."""
-        return self.rest(functional.linear(x, self.gene_columns(), self.first.bias))
+        if self.selector is None:
+            return self.rest(self.first(x))
+        weights = self.selector.gene_weights()
+        return self.rest(_SelectedLinear.apply(x, weights, self.first.weight, self.first.bias))
 
     def penalty(self, kind: str) -> torch.Tensor:
         """`selector_penalty` of this network's selector; zero without one."""
         return self.first.bias.new_zeros(()) if self.selector is None else selector_penalty(self.selector.weight, kind)
 
-# %% ../nbs/03_models.ipynb #cell-028
+# %% ../nbs/03_models.ipynb #cell-031
 def _draw_layer(ax: Axes, place: int, name: str, size: int, before: float, height: float) -> None:
     """One layer as a bar, and the lines to it from the layer before, whose height is given (0: none)."""
     taps = name.startswith("selector")

@@ -24,7 +24,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from .data import InputError
-from .models import PENALTIES, SelectorNet, check_choice, selector_penalty
+from .models import PENALTIES, SelectorNet, check_choice, random_words, selector_penalty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,17 +32,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # expression, codes and weights of some cells
 MEASURED = ("validation", "train")  # what is measured after each epoch, in this order
+WINDOW = 8192  # cells on disk that are mixed, and about as many are in memory at a time
 
 # %% auto #0
-__all__ = ['logger', 'Batch', 'MEASURED', 'REPORT', 'ROBUST', 'PROTOCOLS', 'CodedCells', 'BatchLoader', 'TrainingProtocol',
-           'training_protocol', 'SelectorModule', 'History', 'KeepBest', 'TrainingResult', 'train_network']
+__all__ = ['logger', 'Batch', 'MEASURED', 'WINDOW', 'REPORT', 'ROBUST', 'PROTOCOLS', 'NORMAL_QUANTILES', 'CodedCells',
+           'BatchLoader', 'TrainingProtocol', 'training_protocol', 'SelectorModule', 'gaussian_noise', 'History',
+           'KeepBest', 'TrainingResult', 'train_network']
 
 # %% ../nbs/04_training.ipynb #cell-008
 @dataclass(frozen=True)
 class CodedCells:
-    """Cells as the network sees them: `x` cells x genes (CSR or dense), `codes` of types, `weights` in the loss."""
+    """Cells as the network sees them: `x` cells x genes, `codes` of types, `weights` in the loss.
 
-    x: sparse.csr_matrix | np.ndarray
+    `x` is CSR, dense, or a matrix on disk: anything with a `shape` whose `x[rows]` is CSR. A matrix on disk says in
+    `block_size` how many neighbouring cells are best read together.
+    """
+
+    x: Any
     codes: np.ndarray
     weights: np.ndarray
 
@@ -85,22 +91,49 @@ class BatchLoader:
         if not self.shuffle:
             return np.arange(n_cells)
         passes = range(start // n_cells, (start + self.per_epoch - 1) // n_cells + 1)
-        drawn = np.concatenate([np.random.default_rng([self.seed, number]).permutation(n_cells) for number in passes])
+        drawn = np.concatenate(
+            [_one_pass(n_cells, block_size=self.block_size, stream=[self.seed, number]) for number in passes]
+        )
         return drawn[start - passes[0] * n_cells :][: self.per_epoch]
+
+    @property
+    def block_size(self) -> int:
+        """Neighbouring cells that a pass keeps near each other: 1 in memory."""
+        return getattr(self.cells.x, "block_size", 1)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         rank, n_processes = _this_process()
-        for batch in np.split(self.order(), self.starts()[1:]):
-            chosen = batch[rank::n_processes]
-            x = self.cells.x[chosen]
-            dense = x.toarray() if sparse.issparse(x) else x
+        batches = [batch[rank::n_processes] for batch in np.split(self.order(), self.starts()[1:])]
+        together = 1 if self.block_size == 1 else max(1, WINDOW // self.batch_size)
+        for first in range(0, len(batches), together):
+            yield from self._read(batches[first : first + together])
+
+    def _read(self, batches: list[np.ndarray]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """The cells of some batches, read together and made dense one batch at a time."""
+        x, ends = self.cells.x[np.concatenate(batches)], np.cumsum([len(batch) for batch in batches])
+        for batch, end in zip(batches, ends, strict=True):
+            part = x[end - len(batch) : end]
+            dense = part.toarray() if sparse.issparse(part) else part
             yield (
                 torch.from_numpy(np.ascontiguousarray(dense, dtype=np.float32)),
-                torch.from_numpy(self.cells.codes[chosen]),
-                torch.from_numpy(self.cells.weights[chosen]),
+                torch.from_numpy(self.cells.codes[batch]),
+                torch.from_numpy(self.cells.weights[batch]),
             )
 
-# %% ../nbs/04_training.ipynb #cell-015
+# %% ../nbs/04_training.ipynb #cell-011
+def _one_pass(n_cells: int, *, block_size: int, stream: list[int]) -> np.ndarray:
+    """Every cell once, in random order; with blocks, whole blocks in random order, their cells mixed in a window."""
+    rng = np.random.default_rng(stream)
+    if block_size == 1:
+        return rng.permutation(n_cells)
+    starts = rng.permutation(np.arange(0, n_cells, block_size))
+    order = (starts[:, None] + np.arange(block_size)).ravel()
+    order = order[order < n_cells]
+    for first in range(0, n_cells, WINDOW):
+        rng.shuffle(order[first : first + WINDOW])
+    return order
+
+# %% ../nbs/04_training.ipynb #cell-018
 @dataclass(frozen=True)
 class TrainingProtocol:
     """How a `SelectorNet` is taught. `steps_per_epoch=None`: an epoch is one pass over the training cells.
@@ -136,7 +169,7 @@ class TrainingProtocol:
         """The first epoch whose weights may be kept as the best."""
         return int(self.unwatched_share * self.max_epochs)
 
-# %% ../nbs/04_training.ipynb #cell-016
+# %% ../nbs/04_training.ipynb #cell-019
 REPORT = TrainingProtocol()
 ROBUST = TrainingProtocol(
     max_epochs=30,
@@ -168,7 +201,7 @@ def training_protocol(name: str, **changes: Any) -> TrainingProtocol:
         )
     return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
 
-# %% ../nbs/04_training.ipynb #cell-019
+# %% ../nbs/04_training.ipynb #cell-022
 class SelectorModule(pl.LightningModule):
     """A `SelectorNet` as Lightning sees it: weighted cross-entropy + penalty_weight * R(w), AdamW."""
 
@@ -196,7 +229,7 @@ class SelectorModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         x, codes, weights = batch
         if self.protocol.noise:
-            x = x + self.protocol.noise * torch.randn_like(x)
+            x = x.add(gaussian_noise(x), alpha=self.protocol.noise)
         return _weighted_loss(self.network(x), codes, weights) + self.penalty_weight * self.network.penalty(
             self.penalty
         )
@@ -216,7 +249,18 @@ class SelectorModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         return _optimizer_and_schedule(self.network, self.protocol)
 
-# %% ../nbs/04_training.ipynb #cell-020
+# %% ../nbs/04_training.ipynb #cell-024
+NORMAL_QUANTILES = torch.special.ndtri((torch.arange(65536, dtype=torch.float64) + 0.5) / 65536).float()
+
+
+def gaussian_noise(like: torch.Tensor) -> torch.Tensor:
+    """Noise of the shape of `like` with mean 0 and standard deviation 1, from torch's seed."""
+    if like.device.type != "cpu":
+        return torch.randn_like(like)
+    places = random_words(like.numel()).view(torch.uint16).to(torch.int32)
+    return NORMAL_QUANTILES.to(like.dtype).index_select(0, places).view(like.shape)
+
+# %% ../nbs/04_training.ipynb #cell-026
 def _weighted_loss(scores: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Cross-entropy, averaged with one weight per cell."""
     return (functional.cross_entropy(scores, codes, reduction="none") * weights).sum() / weights.sum()
@@ -247,7 +291,7 @@ def _optimizer_and_schedule(network: SelectorNet, protocol: TrainingProtocol) ->
         "lr_scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.max_epochs),
     }
 
-# %% ../nbs/04_training.ipynb #cell-022
+# %% ../nbs/04_training.ipynb #cell-028
 class History(pl.Callback):
     """Collects one row of measures per epoch."""
 
@@ -269,7 +313,7 @@ class History(pl.Callback):
         """One row per epoch: epoch, step, {train,validation}_{loss,accuracy,balanced_accuracy}."""
         return pd.DataFrame(self.rows)
 
-# %% ../nbs/04_training.ipynb #cell-023
+# %% ../nbs/04_training.ipynb #cell-029
 class KeepBest(pl.Callback):
     """Keeps the best weights by validation balanced accuracy; stops after `patience` epochs without better ones.
 
@@ -294,7 +338,7 @@ class KeepBest(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_epoch, self.weights = (state_dict[key] for key in ("best", "best_epoch", "weights"))
 
-# %% ../nbs/04_training.ipynb #cell-025
+# %% ../nbs/04_training.ipynb #cell-031
 def _reporting(folder: Path | None) -> tuple[list[Any], list[pl.Callback]]:
     """Lightning's CSV and TensorBoard loggers and its checkpoint of the last epoch, all in `folder`."""
     from pytorch_lightning.callbacks import ModelCheckpoint
@@ -317,7 +361,7 @@ def _trainer(
     callbacks = [*callbacks, *saving, *arguments.get("callbacks", [])]
     return pl.Trainer(**{**ours, **quiet, **plain, **arguments, "callbacks": callbacks})
 
-# %% ../nbs/04_training.ipynb #cell-026
+# %% ../nbs/04_training.ipynb #cell-032
 @contextmanager
 def _less_talk() -> Iterator[None]:
     """Keep Lightning's hints about hardware to itself, unless this module's logger is set to INFO."""
