@@ -37,9 +37,9 @@ Paths = str | Path | Sequence[str | Path]
 # %% auto #0
 __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
            'InputError', 'nearest_name', 'data_folder', 'load_pancreas', 'value_kind', 'cell_labels', 'CellCheck',
-           'check_cells', 'normalise', 'prepare_cells', 'choose_variable_genes', 'read_cells', 'load_pbmc68k',
-           'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table', 'write_json', 'read_json',
-           'reference_table']
+           'check_cells', 'normalise', 'kept_labels', 'prepare_cells', 'choose_variable_genes', 'read_cells',
+           'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table', 'write_json',
+           'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #cell-008
 class InputError(ValueError):
@@ -319,6 +319,14 @@ def _kept_cells(labels: pd.Series, min_cells: int | None) -> np.ndarray:
     return kept
 
 # %% ../nbs/00_data.ipynb #cell-055
+def kept_labels(obs: pd.DataFrame, label_key: str, *, min_cells: int | None = None) -> pd.Series:
+    """Return the labels, as text, of the cells that are worked with: `prepare_cells` says which."""
+    labels = cell_labels(obs, label_key)
+    kept = labels[_kept_cells(labels, min_cells)]
+    _count_types(kept, 3 if min_cells is None else min_cells)
+    return kept
+
+
 def prepare_cells(adata: AnnData, label_key: str, *, min_cells: int | None = None) -> AnnData:
     """Return new cells: checked, log-normalised (CSR float32), labelled with text categories in obs[label_key].
 
@@ -326,13 +334,12 @@ def prepare_cells(adata: AnnData, label_key: str, *, min_cells: int | None = Non
     a type with fewer than 3 cells is an InputError, as is all that `check_cells` refuses.
     """
     adata = adata.to_memory() if adata.isbacked else adata
-    labels = cell_labels(adata.obs, label_key)
+    _refuse_label_key(adata.obs, label_key)
     for note in check_cells(adata).warnings:
         _logger.info(note)
-    kept = _kept_cells(labels, min_cells)
-    _count_types(labels[kept], 3 if min_cells is None else min_cells)
-    prepared = normalise(adata if kept.all() else adata[kept])
-    prepared.obs[label_key] = pd.Categorical(labels[kept])
+    labels = kept_labels(adata.obs, label_key, min_cells=min_cells)
+    prepared = normalise(adata if len(labels) == adata.n_obs else adata[adata.obs_names.isin(labels.index)])
+    prepared.obs[label_key] = pd.Categorical(labels)
     return prepared
 
 # %% ../nbs/00_data.ipynb #cell-060

@@ -17,7 +17,7 @@ from scipy.linalg import solve_triangular
 from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
-from .data import InputError, cell_labels, choose_variable_genes, nearest_name, prepare_cells
+from .data import InputError, cell_labels, choose_variable_genes, kept_labels, nearest_name, prepare_cells
 from .evaluation import Scores, score_panel
 from .masking import rank_genes
 from .panels import GenePanel
@@ -35,9 +35,9 @@ COPY = 0.6  # correlation within types above which a gene counts as a copy of on
 
 # %% auto #0
 __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'average_by', 'type_profiles',
-           'HeldOut', 'type_folds', 'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'panel_design',
-           'unwanted_genes', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant',
-           'DesignedPanel', 'select_genes', 'extend_panel', 'describe_panel']
+           'HeldOut', 'type_folds', 'HeldOutDiscriminant', 'held_out_confusion', 'DiscriminantSearch', 'PanelDesign',
+           'panel_design', 'unwanted_genes', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
+           'rank_by_discriminant', 'DesignedPanel', 'select_genes', 'extend_panel', 'describe_panel']
 
 # %% ../nbs/10_better_panels.ipynb #cell-008
 @dataclass(frozen=True)
@@ -68,11 +68,18 @@ def type_profiles(X: csc_matrix, y: ArrayLike) -> TypeProfiles:
     """Profiles of the types in `y` (one label per row of `X`, cells x genes, log-normalised)."""
     types, codes = np.unique(np.asarray(y).astype(str), return_inverse=True)
     n_cells = np.bincount(codes)
-    means = average_by(codes, len(types), X)
-    spread = average_by(codes, len(types), X.multiply(X).tocsc()) - means**2
-    unbiased = np.maximum(spread, 0) * (n_cells / np.maximum(n_cells - 1, 1))[:, None]
-    return TypeProfiles(
-        types, codes, n_cells, means, average_by(codes, len(types), (X > 0).astype(float)), unbiased.mean(axis=0)
+    moments = [_moments(codes, len(types), X[:, i : i + 256]) for i in range(0, X.shape[1], 256)]
+    means, squares, detected = (np.hstack(parts) for parts in zip(*moments, strict=True))
+    spread = np.maximum(squares - means**2, 0) * (n_cells / np.maximum(n_cells - 1, 1))[:, None]
+    return TypeProfiles(types, codes, n_cells, means, detected, spread.mean(axis=0))
+
+
+def _moments(codes: np.ndarray, n_types: int, X: csc_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, mean square and share above 0 of some genes in each type (types x genes)."""
+    return (
+        average_by(codes, n_types, X),
+        average_by(codes, n_types, X.multiply(X).tocsc()),
+        average_by(codes, n_types, (X > 0).astype(float)),
     )
 
 # %% ../nbs/10_better_panels.ipynb #cell-011
@@ -99,38 +106,96 @@ def type_folds(codes: np.ndarray, n_folds: int = FOLDS) -> np.ndarray:
     folds[order] = np.arange(len(codes)) % n_folds
     return folds
 
+# %% ../nbs/10_better_panels.ipynb #cell-013
+class HeldOutDiscriminant:
+    """Predicts each fold of the cells from the others by linear discriminant analysis, all types equally likely.
 
-def _discriminant(C: np.ndarray, codes: np.ndarray, n_types: int, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """Triangular root of the within-type covariance of `C` (cells x genes; plus `ridge`), and the types' means."""
-    means = average_by(codes, n_types, C)
-    sizes = np.bincount(codes, minlength=n_types)
-    rest = (C - means[codes]) / np.sqrt(np.maximum(sizes - 1, 1) * np.count_nonzero(sizes))[codes, None]
-    return np.linalg.cholesky(rest.T @ rest + ridge * np.eye(C.shape[1])), means
+    `codes` is the type of each cell, `folds` its fold; `ridge` is added to the variance of each gene within types.
+    `add` takes genes one by one. A type that the other folds lack is never predicted.
+    """
+
+    def __init__(self, codes: np.ndarray, folds: np.ndarray, *, ridge: float):
+        self.codes, self.ridge, self.n_types = codes, ridge, int(codes.max()) + 1
+        names, numbers = np.unique(folds, return_inverse=True)
+        self.rows = [np.flatnonzero(numbers == fold) for fold in range(len(names))]
+        self.groups = numbers * self.n_types + codes
+        self.sizes = self._others(np.bincount(self.groups, minlength=len(names) * self.n_types))[..., 0]
+        self.n_genes, self.genes = 0, np.empty((len(codes), 0), dtype=np.float32)
+        self.sums = np.empty((*self.sizes.shape, 0))
+        self.roots = [np.empty((0, 0))] * len(names)
+        self.cells = [np.empty((len(rows), 0)) for rows in self.rows]  # whitened
+        self.centres = [np.empty((self.n_types, 0))] * len(names)
+        self.scores = [np.zeros((len(rows), self.n_types)) for rows in self.rows]
+
+    def _others(self, by_group: np.ndarray) -> np.ndarray:
+        """From sums over (fold, type) groups those over the other folds: folds x types x what was summed."""
+        each = by_group.reshape(len(self.rows), self.n_types, -1)
+        return each.sum(axis=0) - each
+
+    def _covariances(self, column: np.ndarray) -> np.ndarray:
+        """Covariance within types of a gene with each gene so far and with itself, over the other folds of each."""
+        rows, sizes = np.flatnonzero(column), np.maximum(self.sizes, 1)[..., None]
+        members = (column[rows], (self.groups[rows], np.arange(len(rows))))
+        by_group = csr_matrix(members, shape=(self.sizes.size, len(rows)))
+        factors = np.column_stack([self.genes[rows, : self.n_genes], column[rows], np.ones(len(rows))])
+        sums = self._others(by_group @ factors)
+        self.sums = np.concatenate([self.sums, sums[..., -1:]], axis=2)
+        products = sums[..., :-1] - self.sums * sums[..., -1:] / sizes
+        share = 1 / (np.maximum(self.sizes - 1, 1) * np.count_nonzero(self.sizes, axis=1)[:, None])
+        return np.einsum("ft,ftk->fk", share, products)
+
+    def add(self, column: np.ndarray) -> HeldOut:
+        """Take one more gene, its values of shape (cells,), and predict all cells again."""
+        covariances = self._covariances(column)
+        means = np.where(self.sizes > 0, self.sums[..., -1] / np.maximum(self.sizes, 1), np.nan)
+        for fold, covariance in enumerate(covariances):
+            self._whiten(fold, covariance, means[fold], column[self.rows[fold]])
+        self.genes = _appended(self.genes, self.n_genes, column)
+        self.n_genes += 1
+        return self._held_out()
+
+    def _whiten(self, fold: int, covariance: np.ndarray, means: np.ndarray, column: np.ndarray) -> None:
+        """One more row of the fold's Cholesky factor, one more number for its cells, one more term of their scores."""
+        n, root = self.n_genes, self.roots[fold]
+        row = solve_triangular(root, covariance[:n], lower=True, check_finite=False) if n else covariance[:0]
+        last = np.sqrt(max(covariance[n] + self.ridge - row @ row, 1e-12))
+        centre = (means - self.centres[fold] @ row) / last
+        cell = (column - self.cells[fold][:, :n] @ row) / last
+        self.roots[fold] = np.vstack([np.pad(root, ((0, 0), (0, 1))), np.append(row, last)])
+        self.centres[fold] = np.column_stack([self.centres[fold], centre])
+        self.cells[fold] = _appended(self.cells[fold], n, cell)
+        self.scores[fold] += cell[:, None] * centre - 0.5 * np.square(centre)
+
+    def _held_out(self) -> HeldOut:
+        """What the scores say of each type."""
+        confusion, hits = np.zeros((self.n_types, self.n_types)), np.zeros(self.n_types)
+        for rows, scores in zip(self.rows, self.scores, strict=True):
+            known, codes = np.where(np.isnan(scores), -np.inf, scores), self.codes[rows]
+            chance = np.exp(known - known.max(axis=1, keepdims=True))
+            chance /= chance.sum(axis=1, keepdims=True)
+            confusion += (
+                np.nan_to_num(average_by(codes, self.n_types, chance))
+                * np.bincount(codes, minlength=self.n_types)[:, None]
+            )
+            hits += np.bincount(codes[known.argmax(axis=1) == codes], minlength=self.n_types)
+        sizes = np.bincount(self.codes)
+        return HeldOut(confusion / sizes[:, None], hits / sizes)
+
+# %% ../nbs/10_better_panels.ipynb #cell-014
+def _appended(table: np.ndarray, n: int, column: np.ndarray) -> np.ndarray:
+    """The table with `column` at place `n`; a full table becomes twice as wide first."""
+    if n == table.shape[1]:
+        table = np.concatenate([table, np.empty((len(table), max(16, n)), dtype=table.dtype)], axis=1)
+    table[:, n] = column
+    return table
 
 
 def held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, ridge: float) -> HeldOut:
-    """Predict each fold of the cells from the others by linear discriminant analysis, all types equally likely.
+    """What a `HeldOutDiscriminant` says with all genes of `C` (cells x genes)."""
+    judge = HeldOutDiscriminant(codes, folds, ridge=ridge)
+    return [judge.add(column) for column in C.T][-1]
 
-    `C` holds the chosen genes (cells x genes), `codes` the type of each cell. A type that the other folds lack is
-    never predicted.
-    """
-    n_types, confusion = codes.max() + 1, np.zeros((codes.max() + 1,) * 2)
-    hits = np.zeros(n_types)
-    for fold in np.unique(folds):
-        here = folds == fold
-        root, means = _discriminant(C[~here], codes[~here], n_types, ridge)
-        cells, centres = (
-            solve_triangular(root, part.T, lower=True, check_finite=False).T for part in (C[here], means)
-        )
-        score = cells @ centres.T - 0.5 * np.square(centres).sum(axis=1)
-        score = np.where(np.isnan(score), -np.inf, score)
-        chance = np.exp(score - score.max(axis=1, keepdims=True))
-        np.add.at(confusion, codes[here], chance / chance.sum(axis=1, keepdims=True))
-        hits += np.bincount(codes[here][score.argmax(axis=1) == codes[here]], minlength=n_types)
-    sizes = np.bincount(codes)
-    return HeldOut(confusion / sizes[:, None], hits / sizes)
-
-# %% ../nbs/10_better_panels.ipynb #cell-016
+# %% ../nbs/10_better_panels.ipynb #cell-019
 class DiscriminantSearch:
     """Grow a panel gene by gene: `worth()` of every gene for the types still confused, then `add(gene)`.
 
@@ -148,7 +213,8 @@ class DiscriminantSearch:
         self.ridge = RIDGE * _typical_variance(self.profiles)
         self.first, self.second = np.triu_indices(n_types, 1)
         self.costs = np.ones(len(self.first)) if pair_costs is None else pair_costs[self.first, self.second]
-        self.means, self.folds = _means_and_folds(self.X, self.profiles, batches)
+        self.means, folds = _means_and_folds(self.X, self.profiles, batches)
+        self.judge = HeldOutDiscriminant(self.profiles.codes, folds, ridge=self.ridge)
         self.variance = variance + self.ridge
         self.loadings, self.nearest = np.empty((0, len(variance))), np.zeros(len(variance))
         self.chosen: list[int] = []
@@ -192,17 +258,22 @@ class DiscriminantSearch:
         self.variance = np.maximum(self.variance - loading**2, 1e-9)
         self.loadings = np.vstack([self.loadings, loading])
         self.chosen.append(gene)
-        columns = self.X[:, self.chosen].toarray()
-        self.steps.append(held_out_confusion(columns, self.profiles.codes, self.folds, ridge=self.ridge))
+        self.steps.append(self.judge.add(self._values_of(gene)))
+
+    def _values_of(self, gene: int) -> np.ndarray:
+        """Expression of one gene in every cell."""
+        values, (start, end) = np.zeros(self.X.shape[0]), self.X.indptr[gene : gene + 2]
+        values[self.X.indices[start:end]] = self.X.data[start:end]
+        return values
 
     def _covariance_with(self, gene: int) -> np.ndarray:
         """Covariance of every gene with one gene within types, every type counting alike."""
         profiles = self.profiles
         share = 1 / (np.maximum(profiles.n_cells - 1, 1) * len(profiles.types))
-        products = self.X.T @ (self.X[:, [gene]].toarray().ravel() * share[profiles.codes])
+        products = self.X.T @ (self._values_of(gene) * share[profiles.codes])
         return products - (share * profiles.n_cells * profiles.means[:, gene]) @ profiles.means
 
-# %% ../nbs/10_better_panels.ipynb #cell-017
+# %% ../nbs/10_better_panels.ipynb #cell-020
 def _typical_variance(profiles: TypeProfiles, *, most: int = 100) -> float:
     """Median variance within types of the genes whose means differ most for their spread; 1 where nothing varies."""
     variance, between = profiles.variance, profiles.means.var(axis=0)
@@ -238,7 +309,7 @@ def _means_and_folds(
     within = [average_by(np.where(folds == fold, profiles.codes, -1), n_types, X) for fold in np.unique(folds)]
     return np.stack([profiles.means, *within]), folds
 
-# %% ../nbs/10_better_panels.ipynb #cell-022
+# %% ../nbs/10_better_panels.ipynb #cell-025
 UNWANTED_GENES: dict[str, str] = {
     "ribosomal": r"^M?RP[SL]\d+[ABCXY]?\d?(L\d?)?(P\d+)?$|^RPLP\d|^RPSA$",
     "mitochondrial": r"^MT[-.]",
@@ -275,7 +346,7 @@ class PanelDesign:
     min_cells: int = 7  # smaller types are left out
     seed: int = 0  # of the split and of a model
 
-# %% ../nbs/10_better_panels.ipynb #cell-023
+# %% ../nbs/10_better_panels.ipynb #cell-026
 def panel_design(**settings: Any) -> PanelDesign:
     """A `PanelDesign` whose fields are known and possible; raises `InputError`."""
     known = [entry.name for entry in fields(PanelDesign)]
@@ -310,7 +381,7 @@ def _check_numbers(design: PanelDesign) -> None:
     if wrong:
         raise InputError(f"type_weights[{wrong[0]!r}] is {design.type_weights[wrong[0]]!r}: it must be 0 or more")
 
-# %% ../nbs/10_better_panels.ipynb #cell-025
+# %% ../nbs/10_better_panels.ipynb #cell-028
 def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
     """The names that `exclude` leaves out: gene names, names of `UNWANTED_GENES`, and patterns (^... or ...$).
 
@@ -370,7 +441,7 @@ def candidate_genes(train: AnnData, label_key: str, design: PanelDesign) -> list
     rest = [gene for gene in choose_variable_genes(train, train.n_vars) if gene in usable][:most]
     return list(dict.fromkeys([*design.must_include, *rest]))
 
-# %% ../nbs/10_better_panels.ipynb #cell-026
+# %% ../nbs/10_better_panels.ipynb #cell-029
 def _listed(names: pd.Index, candidates: Sequence[str]) -> np.ndarray:
     """Which genes are on the list of candidates; says how many of the list the data lack."""
     listed = names.isin(candidates)
@@ -395,7 +466,7 @@ def _in_window(train: AnnData, label_key: str, design: PanelDesign) -> np.ndarra
         profiles.means.max(axis=0) <= (np.inf if design.max_expression is None else design.max_expression)
     )
 
-# %% ../nbs/10_better_panels.ipynb #cell-029
+# %% ../nbs/10_better_panels.ipynb #cell-032
 def pair_costs(types: Sequence[str], obs: pd.DataFrame, label_key: str, design: PanelDesign) -> np.ndarray:
     """Cost of confusing each pair of types (types x types): the mean of their weights, less for related types.
 
@@ -433,7 +504,7 @@ def _group_of_types(types: Sequence[str], obs: pd.DataFrame, label_key: str, col
         raise InputError(f"the cells of type {counts.index[torn][0]!r} are in several groups of {column!r}")
     return counts.idxmax(axis=1).to_numpy()
 
-# %% ../nbs/10_better_panels.ipynb #cell-032
+# %% ../nbs/10_better_panels.ipynb #cell-035
 def marked_types(profiles: TypeProfiles, ridge: float, *, effect: float = 0.5) -> np.ndarray:
     """Code of the type that each gene marks, -1 for none: its mean stands `effect` standard deviations above all."""
     first, second = np.sort(profiles.means, axis=0)[[-1, -2]]
@@ -452,7 +523,7 @@ def _needy(search: DiscriminantSearch, marks: np.ndarray, n_left: int, min_marke
     least = 1 if need.sum() <= n_left else need.max()  # too few places: the types that lack most come first
     return np.isin(marks, np.flatnonzero(need >= least))
 
-# %% ../nbs/10_better_panels.ipynb #cell-034
+# %% ../nbs/10_better_panels.ipynb #cell-037
 def grow_panel(
     search: DiscriminantSearch, n_genes: int, *, required: Sequence[int], min_markers: int = 0
 ) -> pd.DataFrame:
@@ -492,7 +563,7 @@ def _separated(search: DiscriminantSearch, gains: np.ndarray, *, most: int = 3) 
         f"{types[search.first[i]]} | {types[search.second[i]]}" for i in best if gains[i] >= gains[best[0]] / 3 > 0
     )
 
-# %% ../nbs/10_better_panels.ipynb #cell-036
+# %% ../nbs/10_better_panels.ipynb #cell-039
 def _substitutes(search: DiscriminantSearch, names: np.ndarray, *, most: int = 3) -> list[str]:
     """For each chosen gene, the genes left out that go with it most closely (correlation over cells of all types)."""
     between = search.profiles.means - search.profiles.means.mean(axis=0)
@@ -534,7 +605,7 @@ def _coverage(search: DiscriminantSearch, min_markers: int) -> pd.DataFrame:
     }
     return pd.DataFrame({**columns, "recall": search.steps[-1].recall})
 
-# %% ../nbs/10_better_panels.ipynb #cell-038
+# %% ../nbs/10_better_panels.ipynb #cell-041
 @dataclass(frozen=True)
 class DesignedPanel(GenePanel):
     """A panel with its reasons. `table` has one row per gene in order: gene, importance, rank, reason, highest_in,
@@ -552,21 +623,21 @@ class DesignedPanel(GenePanel):
         """Scores on cells that had no part in choosing (`score_panel`); `adata` is what the panel was made from."""
         if self.split is None:
             raise InputError("this panel has no split; use score_panel(panel, cells, split, label_key)")
-        cells = prepare_cells(adata, self.label_key, min_cells=self.settings["min_cells"])
+        used = self.split.table.loc[self.split.table["part"].isin(["train", "validation", part]), "cell"]
+        cells = prepare_cells(adata[adata.obs_names.isin(used)], self.label_key, min_cells=1)
         return score_panel(self, cells, self.split, self.label_key, condition=condition, part=part, **settings)
 
-# %% ../nbs/10_better_panels.ipynb #cell-039
+# %% ../nbs/10_better_panels.ipynb #cell-042
 def _designed(
     adata: AnnData, label_key: str, design: PanelDesign, split: CellSplit | None, models: dict[str, Any]
 ) -> DesignedPanel:
     """Choose and describe a panel by its design."""
-    cells = prepare_cells(adata, label_key, min_cells=design.min_cells)
-    split = split or split_cells(cells, label_key, min_cells=design.min_cells, seed=design.seed)
-    train = split.subset(cells, "train")
+    split = split or _split(adata, label_key, design)
+    train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
     names = candidate_genes(train, label_key, design)
     if design.n_genes > len(names):
         raise InputError(f"a panel of {design.n_genes} genes was asked for, and there are {len(names)} to choose from")
-    ranked = [] if design.method == "discriminant" else _by_model(cells, split, label_key, names, design, models)
+    ranked = [] if design.method == "discriminant" else _by_model(adata, train, split, label_key, names, design, models)
     required = [names.index(gene) for gene in ranked or design.must_include]
     search = _search(train[:, names], label_key, design)
     grown = grow_panel(search, design.n_genes, required=required, min_markers=design.min_markers)
@@ -575,6 +646,12 @@ def _designed(
         table["reason"] = np.where(table["gene"].isin(design.must_include), "must include", "ranked")
     _say_what_is_missing(coverage)
     return DesignedPanel(table, label_key, design.method, dict(vars(design)), coverage, split)
+
+
+def _split(adata: AnnData, label_key: str, design: PanelDesign) -> CellSplit:
+    """The split of the labelled cells; the values are not looked at."""
+    labels = kept_labels(adata.obs, label_key, min_cells=design.min_cells)
+    return split_cells(labels.to_frame(), label_key, min_cells=design.min_cells, seed=design.seed)
 
 
 def _search(train: AnnData, label_key: str, design: PanelDesign) -> DiscriminantSearch:
@@ -586,16 +663,18 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
 
 
 def _by_model(
-    cells: AnnData, split: CellSplit, label_key: str, names: list[str], design: PanelDesign, models: dict[str, Any]
-) -> list[str]:
+    adata: AnnData, train: AnnData, split: CellSplit, label_key: str, names: list[str], design: PanelDesign,
+    models: dict[str, Any],
+) -> list[str]:  # fmt: skip
     """The best genes of a trained model's ranking, with those that must be in."""
     if design.min_markers or design.type_weights or design.groups or design.batch_key:
         raise InputError(
             f"min_markers, type_weights, groups and batch_key need method='discriminant', not {design.method!r}"
         )
-    train, validation = (split.labelled(cells, part, label_key, names) for part in ("train", "validation"))
+    others = prepare_cells(split.subset(adata, "validation"), label_key, min_cells=1)
+    fitted, watched = ((cells[:, names].X, cells.obs[label_key].to_numpy().astype(str)) for cells in (train, others))
     model = make_classifier(design.method, protocol=design.protocol, seed=design.seed, **models)
-    ranking = rank_genes(model.fit(*train, validation=validation, gene_names=names))
+    ranking = rank_genes(model.fit(*fitted, validation=watched, gene_names=names))
     required = ranking["gene"].isin(design.must_include)
     rest = ranking[~required].head(design.n_genes - int(required.sum()))
     return pd.concat([ranking[required], rest]).sort_values("rank")["gene"].tolist()
@@ -610,7 +689,7 @@ def _say_what_is_missing(coverage: pd.DataFrame) -> None:
         )
         warnings.warn(f"the panel has fewer markers than wanted for {listed}", stacklevel=4)
 
-# %% ../nbs/10_better_panels.ipynb #cell-040
+# %% ../nbs/10_better_panels.ipynb #cell-043
 def select_genes(
     adata: AnnData, label_key: str, n_genes: int = 100, *, split: CellSplit | None = None, **settings: Any
 ) -> DesignedPanel:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 PARTS = ("train", "validation", "test")
 
 # %% auto #0
-__all__ = ['PARTS', 'part_sizes', 'CellSplit', 'read_split', 'draw_lots', 'split_cells', 'split_batches', 'map_cells',
-           'plot_cell_map']
+__all__ = ['PARTS', 'part_sizes', 'CellSplit', 'read_split', 'draw_lots', 'split_cells', 'usable_cells', 'split_batches',
+           'map_cells', 'plot_cell_map']
 
 # %% ../nbs/02_data_split.ipynb #cell-008
 def part_sizes(
@@ -59,13 +59,14 @@ class CellSplit:
     def subset(self, adata: AnnData, part: str) -> AnnData:
         """The cells of one part, as a view of `adata`; it must hold them all."""
         names = self.cells(part)
-        missing = ~np.isin(names, adata.obs_names)
+        places = adata.obs_names.get_indexer(names)
+        missing = places < 0
         if missing.any():
             raise InputError(
                 f"{missing.sum()} {part} cells of the split are not in the data, the first is "
                 f"{names[missing][0]!r}: was the split made from other data?"
             )
-        return adata[names]
+        return adata[places]
 
     def labelled(
         self, adata: AnnData, part: str, label_key: str, genes: list[str] | None = None
@@ -119,7 +120,7 @@ def _kept_types(labels: pd.Series, min_cells: int) -> tuple[list[str], dict[str,
 
 # %% ../nbs/02_data_split.ipynb #cell-018
 def split_cells(
-    adata: AnnData,
+    adata: AnnData | pd.DataFrame,
     label_key: str,
     *,
     max_train: int = 5000,
@@ -131,23 +132,40 @@ def split_cells(
 ) -> CellSplit:
     """Split labelled cells 5 : 1 : 1 within each type, up to a cap per type (report, Methods, "Data").
 
-    Types with fewer than `min_cells` cells are left out with a warning; 7 is the least that 5 : 1 : 1 divides without
-    rounding. `shuffle=False` takes the cells in the order of `adata`. The result depends on cell names and `seed` only.
+    `adata` is the cells or their table `obs`. Types with fewer than `min_cells` cells are left out with a warning; 7 is
+    the least that 5 : 1 : 1 divides without rounding. `shuffle=False` takes the cells in the order of `adata`. The
+    result depends on cell names and `seed` only.
     """
-    if not adata.obs_names.is_unique:
+    obs = adata if isinstance(adata, pd.DataFrame) else adata.obs
+    if not obs.index.is_unique:
         raise InputError(
             "cell names occur more than once, and a split goes by name; call adata.obs_names_make_unique()"
         )
-    labels = cell_labels(adata.obs, label_key).dropna()
+    labels = cell_labels(obs, label_key).dropna()
     kept, dropped = _kept_types(labels, min_cells)
+    caps = {"max_train": max_train, "max_validation": max_validation, "max_test": max_test}
     rows = []
-    for name in kept:
-        cells = labels.index[labels == name].to_numpy()
-        cells = cells[np.argsort(draw_lots(cells, seed=seed), kind="stable")] if shuffle else cells
-        sizes = part_sizes(len(cells), max_train=max_train, max_validation=max_validation, max_test=max_test)
-        parts = np.repeat(PARTS, list(sizes.values()))
-        rows.append(pd.DataFrame({"cell": cells[: len(parts)], "cell_type": name, "part": parts}))
+    for name, cells in labels.index.groupby(labels).items():
+        sizes = part_sizes(len(cells), **caps) if name in kept else {}
+        parts = np.repeat(list(sizes), list(sizes.values()))
+        names = _by_lot(cells, shuffle, seed)[: len(parts)]
+        rows.append(pd.DataFrame({"cell": names, "cell_type": name, "part": parts}))
     return CellSplit(pd.concat(rows, ignore_index=True), dropped)
+
+
+def _by_lot(cells: pd.Index, shuffle: bool, seed: int) -> np.ndarray:
+    """Names of cells in the order in which they are taken."""
+    names = cells.to_numpy()
+    return names[np.argsort(draw_lots(names, seed=seed), kind="stable")] if shuffle else names
+
+
+def usable_cells(labels: pd.Series, *, most: int = 7000, shuffle: bool = True, seed: int = 0) -> pd.Index:
+    """Names of the cells, in the order of `labels`, that a split of caps with the sum `most` can take.
+
+    A split of these alone is the split of all.
+    """
+    taken = [_by_lot(cells, shuffle, seed)[:most] for cells in labels.index.groupby(labels).values()]
+    return labels.index[labels.index.isin(np.concatenate(taken))]
 
 # %% ../nbs/02_data_split.ipynb #cell-026
 def split_batches(
