@@ -37,9 +37,9 @@ Paths = str | Path | Sequence[str | Path]
 # %% auto #0
 __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
            'InputError', 'nearest_name', 'data_folder', 'load_pancreas', 'value_kind', 'cell_labels', 'CellCheck',
-           'check_cells', 'normalise', 'kept_labels', 'prepare_cells', 'choose_variable_genes', 'read_cells',
-           'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table', 'write_json',
-           'read_json', 'reference_table']
+           'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
+           'choose_variable_genes', 'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole',
+           'write_table', 'write_json', 'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #cell-008
 class InputError(ValueError):
@@ -281,7 +281,7 @@ def _values_before_scaling(adata: AnnData) -> AnnData:
     )
 
 # %% ../nbs/00_data.ipynb #cell-049
-def _log_per_total(X: csr_matrix, target_sum: float) -> csr_matrix:
+def log_per_total(X: csr_matrix, target_sum: float) -> csr_matrix:
     """Bring each cell's total to target_sum, then take log(1 + x), in place; an empty cell stays empty."""
     totals = np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
     factors = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
@@ -302,7 +302,7 @@ def normalise(adata: AnnData, *, target_sum: float = 1e4) -> AnnData:
         return normalise(_values_before_scaling(adata), target_sum=target_sum)
     X = csr_matrix(adata.X, dtype=np.float32, copy=True)
     X.sum_duplicates()
-    return _with_values(adata, X if kind == "log-normalised" else _log_per_total(X, target_sum))
+    return _with_values(adata, X if kind == "log-normalised" else log_per_total(X, target_sum))
 
 # %% ../nbs/00_data.ipynb #cell-054
 def _kept_cells(labels: pd.Series, min_cells: int | None) -> np.ndarray:
@@ -363,26 +363,39 @@ def _dispersions(adata: AnnData) -> np.ndarray:
     return np.nan_to_num(scores.round(5), nan=-np.inf)  # the last digits depend on the order of the cells
 
 # %% ../nbs/00_data.ipynb #cell-064
-def _mean_and_variance(X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the variance of each gene in float64, rounded to nine significant digits."""
-    X = X.astype(np.float64)
-    squares = X.multiply(X) if issparse(X) else np.square(X)
-    mean, square = (np.asarray(values.mean(axis=0)).ravel() for values in (X, squares))
-    rounded = [np.array([float(f"{value:.9g}") for value in values]) for values in (mean, square - mean**2)]
-    return rounded[0], rounded[1]
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Return the values with nine significant digits: the last ones depend on the order of the cells."""
+    return np.array([float(f"{value:.9g}") for value in values])
+
+
+def above_trend(names: Sequence[str], mean: np.ndarray, variance: np.ndarray, varying: np.ndarray) -> np.ndarray:
+    """Return how far the log variance of each gene lies above that of genes of similar mean; -infinity if constant.
+
+    All are of shape (genes,), over log-normalised cells; `varying` says which genes have more than one value.
+    """
+    mean, variance = _rounded(mean), _rounded(variance)
+    there = np.flatnonzero(varying & (variance > 0))
+    order = there[np.lexsort((np.asarray(names, dtype=str)[there], mean[there]))]
+    height = pd.Series(np.log(variance[order]))
+    trend = height.rolling(301, center=True, min_periods=1).median()
+    scores = np.full(len(mean), -np.inf)
+    scores[order] = (height - trend).round(9)
+    return scores
 
 
 def _above_trend(adata: AnnData) -> np.ndarray:
-    """Return how far the log variance of each gene lies above that of genes of similar mean; -infinity if constant."""
+    """Return `above_trend` of the genes of some cells."""
     highest, lowest = _extremes(adata.X)
-    mean, variance = _mean_and_variance(adata.X)  # rounded, since the last digits depend on the order of the cells
-    varying = np.flatnonzero((highest > lowest) & (variance > 0))
-    order = varying[np.lexsort((adata.var_names.to_numpy(dtype=str)[varying], mean[varying]))]
-    height = pd.Series(np.log(variance[order]))
-    trend = height.rolling(301, center=True, min_periods=1).median()
-    scores = np.full(adata.n_vars, -np.inf)
-    scores[order] = (height - trend).round(9)
-    return scores
+    X = adata.X.astype(np.float64)
+    squares = X.multiply(X) if issparse(X) else np.square(X)
+    mean, square = (np.asarray(values.mean(axis=0)).ravel() for values in (X, squares))
+    return above_trend(adata.var_names, mean, square - mean**2, highest > lowest)
+
+
+def by_score(names: Sequence[str], scores: np.ndarray) -> list[str]:
+    """Return names by falling score; equal ones by name."""
+    table = pd.DataFrame({"gene": np.asarray(names, dtype=str), "score": scores})
+    return table.sort_values(["score", "gene"], ascending=[False, True])["gene"].tolist()
 
 # %% ../nbs/00_data.ipynb #cell-065
 def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = "trend") -> list[str]:
@@ -398,8 +411,7 @@ def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = 
     if (kind := value_kind(adata.X)) != "log-normalised":
         raise InputError(f"variable genes need log-normalised values but these are {kind}; call normalise first")
     scores = _above_trend(adata) if flavor == "trend" else _dispersions(adata)
-    table = pd.DataFrame({"gene": adata.var_names.astype(str), "score": scores})
-    return table.sort_values(["score", "gene"], ascending=[False, True])["gene"].head(n_genes).tolist()
+    return by_score(adata.var_names, scores)[:n_genes]
 
 # %% ../nbs/00_data.ipynb #cell-068
 def _existing(path: Path) -> Path:

@@ -17,7 +17,7 @@ from scipy.linalg import solve_triangular
 from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
-from .data import InputError, cell_labels, choose_variable_genes, kept_labels, nearest_name, prepare_cells
+from .data import InputError, above_trend, by_score, cell_labels, kept_labels, nearest_name, prepare_cells
 from .evaluation import Scores, score_panel
 from .masking import rank_genes
 from .panels import GenePanel
@@ -36,8 +36,9 @@ COPY = 0.6  # correlation within types above which a gene counts as a copy of on
 # %% auto #0
 __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'average_by', 'type_profiles',
            'HeldOut', 'type_folds', 'HeldOutDiscriminant', 'held_out_confusion', 'DiscriminantSearch', 'PanelDesign',
-           'panel_design', 'unwanted_genes', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
-           'rank_by_discriminant', 'DesignedPanel', 'select_genes', 'extend_panel', 'describe_panel']
+           'panel_design', 'GeneSummary', 'GeneSums', 'summarise_genes', 'unwanted_genes', 'candidate_genes',
+           'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant', 'DesignedPanel', 'select_genes',
+           'extend_panel', 'describe_panel']
 
 # %% ../nbs/10_better_panels.ipynb #cell-008
 @dataclass(frozen=True)
@@ -382,6 +383,62 @@ def _check_numbers(design: PanelDesign) -> None:
         raise InputError(f"type_weights[{wrong[0]!r}] is {design.type_weights[wrong[0]]!r}: it must be 0 or more")
 
 # %% ../nbs/10_better_panels.ipynb #cell-028
+@dataclass(frozen=True)
+class GeneSummary:
+    """Each gene over the training cells, log-normalised: arrays of shape (genes,).
+
+    `varying`: has more than one value; `highest_mean` and `most_detected`: in the type where they are largest.
+    """
+
+    names: pd.Index
+    mean: np.ndarray
+    variance: np.ndarray
+    varying: np.ndarray
+    highest_mean: np.ndarray
+    most_detected: np.ndarray
+
+    def above_trend(self) -> np.ndarray:
+        """How variable each gene is for its mean (chapter 00)."""
+        return above_trend(self.names, self.mean, self.variance, self.varying)
+
+
+class GeneSums:
+    """Adds up what a `GeneSummary` needs, block of cells by block of cells."""
+
+    def __init__(self, n_genes: int, n_types: int):
+        self.sums, self.detected = np.zeros((n_types, n_genes)), np.zeros((n_types, n_genes))
+        self.squares, self.n_cells = np.zeros(n_genes), np.zeros(n_types)
+        self.highest, self.lowest = np.full(n_genes, -np.inf), np.full(n_genes, np.inf)
+
+    def add(self, X: Any, codes: np.ndarray) -> None:
+        """Take a block of log-normalised cells (cells x genes) and the codes of their types."""
+        block, n_types = csr_matrix(X, dtype=np.float64), len(self.n_cells)
+        members = csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_types, len(codes)))
+        self.sums += (members @ block).toarray()
+        self.detected += (members @ (block > 0).astype(float)).toarray()
+        self.squares += np.asarray(block.multiply(block).sum(axis=0)).ravel()
+        self.n_cells += np.bincount(codes, minlength=n_types)
+        self.highest = np.maximum(self.highest, block.max(axis=0).toarray().ravel())
+        self.lowest = np.minimum(self.lowest, block.min(axis=0).toarray().ravel())
+
+    def summary(self, names: pd.Index) -> GeneSummary:
+        """What was added up, for genes of these names."""
+        total, sizes = self.n_cells.sum(), np.maximum(self.n_cells, 1)[:, None]
+        mean = self.sums.sum(axis=0) / total
+        variance = self.squares / total - mean**2
+        most = [(sums / sizes).max(axis=0) for sums in (self.sums, self.detected)]
+        return GeneSummary(names, mean, variance, self.highest > self.lowest, most[0], most[1])
+
+
+def summarise_genes(train: AnnData, label_key: str) -> GeneSummary:
+    """The genes over training cells in memory."""
+    codes = np.unique(train.obs[label_key].to_numpy().astype(str), return_inverse=True)[1]
+    sums = GeneSums(train.n_vars, int(codes.max()) + 1)
+    for start in range(0, train.n_obs, 4096):
+        sums.add(train.X[start : start + 4096], codes[start : start + 4096])
+    return sums.summary(train.var_names)
+
+# %% ../nbs/10_better_panels.ipynb #cell-029
 def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
     """The names that `exclude` leaves out: gene names, names of `UNWANTED_GENES`, and patterns (^... or ...$).
 
@@ -423,25 +480,26 @@ def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str])
             )
 
 
-def candidate_genes(train: AnnData, label_key: str, design: PanelDesign) -> list[str]:
+def candidate_genes(genes: GeneSummary, design: PanelDesign) -> list[str]:
     """The genes that a design allows: those that must be in, then the most variable of the others.
 
-    `train` holds log-normalised training cells. A list of candidates is taken as it is, not cut to the most variable.
+    A list of candidates is taken as it is, not cut to the most variable.
     """
-    _refuse_unknown("must_include", design.must_include, train.var_names)
-    out = unwanted_genes(train.var_names, design.exclude)
+    _refuse_unknown("must_include", design.must_include, genes.names)
+    out = unwanted_genes(genes.names, design.exclude)
     clash = sorted(out & set(design.must_include))
     if clash:
         raise InputError(f"{clash[0]!r} is in must_include and in exclude; take it out of one of them")
-    allowed = ~train.var_names.isin(out) & _in_window(train, label_key, design)
+    allowed = ~genes.names.isin(out) & (genes.most_detected >= design.min_detected)
+    allowed &= genes.highest_mean <= (np.inf if design.max_expression is None else design.max_expression)
     if design.candidates:
-        allowed &= _listed(train.var_names, design.candidates)
-    most = train.n_vars if design.candidates else max(design.n_variable, design.n_genes)
-    usable = set(train.var_names[allowed])
-    rest = [gene for gene in choose_variable_genes(train, train.n_vars) if gene in usable][:most]
+        allowed &= _listed(genes.names, design.candidates)
+    most = len(genes.names) if design.candidates else max(design.n_variable, design.n_genes)
+    usable = set(genes.names[allowed])
+    rest = [gene for gene in by_score(genes.names, genes.above_trend()) if gene in usable][:most]
     return list(dict.fromkeys([*design.must_include, *rest]))
 
-# %% ../nbs/10_better_panels.ipynb #cell-029
+# %% ../nbs/10_better_panels.ipynb #cell-030
 def _listed(names: pd.Index, candidates: Sequence[str]) -> np.ndarray:
     """Which genes are on the list of candidates; says how many of the list the data lack."""
     listed = names.isin(candidates)
@@ -454,19 +512,7 @@ def _listed(names: pd.Index, candidates: Sequence[str]) -> np.ndarray:
         )
     return listed
 
-
-def _in_window(train: AnnData, label_key: str, design: PanelDesign) -> np.ndarray:
-    """Which genes are seen in enough cells of some type, and too bright in none."""
-    inside = np.ones(train.n_vars, dtype=bool)
-    if design.min_detected == 0 and design.max_expression is None:
-        return inside
-    profiles = type_profiles(csc_matrix(train.X, dtype=np.float64), train.obs[label_key])
-    inside &= profiles.detected.max(axis=0) >= design.min_detected
-    return inside & (
-        profiles.means.max(axis=0) <= (np.inf if design.max_expression is None else design.max_expression)
-    )
-
-# %% ../nbs/10_better_panels.ipynb #cell-032
+# %% ../nbs/10_better_panels.ipynb #cell-033
 def pair_costs(types: Sequence[str], obs: pd.DataFrame, label_key: str, design: PanelDesign) -> np.ndarray:
     """Cost of confusing each pair of types (types x types): the mean of their weights, less for related types.
 
@@ -504,7 +550,7 @@ def _group_of_types(types: Sequence[str], obs: pd.DataFrame, label_key: str, col
         raise InputError(f"the cells of type {counts.index[torn][0]!r} are in several groups of {column!r}")
     return counts.idxmax(axis=1).to_numpy()
 
-# %% ../nbs/10_better_panels.ipynb #cell-035
+# %% ../nbs/10_better_panels.ipynb #cell-036
 def marked_types(profiles: TypeProfiles, ridge: float, *, effect: float = 0.5) -> np.ndarray:
     """Code of the type that each gene marks, -1 for none: its mean stands `effect` standard deviations above all."""
     first, second = np.sort(profiles.means, axis=0)[[-1, -2]]
@@ -523,7 +569,7 @@ def _needy(search: DiscriminantSearch, marks: np.ndarray, n_left: int, min_marke
     least = 1 if need.sum() <= n_left else need.max()  # too few places: the types that lack most come first
     return np.isin(marks, np.flatnonzero(need >= least))
 
-# %% ../nbs/10_better_panels.ipynb #cell-037
+# %% ../nbs/10_better_panels.ipynb #cell-038
 def grow_panel(
     search: DiscriminantSearch, n_genes: int, *, required: Sequence[int], min_markers: int = 0
 ) -> pd.DataFrame:
@@ -563,7 +609,7 @@ def _separated(search: DiscriminantSearch, gains: np.ndarray, *, most: int = 3) 
         f"{types[search.first[i]]} | {types[search.second[i]]}" for i in best if gains[i] >= gains[best[0]] / 3 > 0
     )
 
-# %% ../nbs/10_better_panels.ipynb #cell-039
+# %% ../nbs/10_better_panels.ipynb #cell-040
 def _substitutes(search: DiscriminantSearch, names: np.ndarray, *, most: int = 3) -> list[str]:
     """For each chosen gene, the genes left out that go with it most closely (correlation over cells of all types)."""
     between = search.profiles.means - search.profiles.means.mean(axis=0)
@@ -605,7 +651,7 @@ def _coverage(search: DiscriminantSearch, min_markers: int) -> pd.DataFrame:
     }
     return pd.DataFrame({**columns, "recall": search.steps[-1].recall})
 
-# %% ../nbs/10_better_panels.ipynb #cell-041
+# %% ../nbs/10_better_panels.ipynb #cell-042
 @dataclass(frozen=True)
 class DesignedPanel(GenePanel):
     """A panel with its reasons. `table` has one row per gene in order: gene, importance, rank, reason, highest_in,
@@ -627,14 +673,14 @@ class DesignedPanel(GenePanel):
         cells = prepare_cells(adata[adata.obs_names.isin(used)], self.label_key, min_cells=1)
         return score_panel(self, cells, self.split, self.label_key, condition=condition, part=part, **settings)
 
-# %% ../nbs/10_better_panels.ipynb #cell-042
+# %% ../nbs/10_better_panels.ipynb #cell-043
 def _designed(
     adata: AnnData, label_key: str, design: PanelDesign, split: CellSplit | None, models: dict[str, Any]
 ) -> DesignedPanel:
     """Choose and describe a panel by its design."""
     split = split or _split(adata, label_key, design)
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
-    names = candidate_genes(train, label_key, design)
+    names = candidate_genes(summarise_genes(train, label_key), design)
     if design.n_genes > len(names):
         raise InputError(f"a panel of {design.n_genes} genes was asked for, and there are {len(names)} to choose from")
     ranked = [] if design.method == "discriminant" else _by_model(adata, train, split, label_key, names, design, models)
@@ -689,7 +735,7 @@ def _say_what_is_missing(coverage: pd.DataFrame) -> None:
         )
         warnings.warn(f"the panel has fewer markers than wanted for {listed}", stacklevel=4)
 
-# %% ../nbs/10_better_panels.ipynb #cell-043
+# %% ../nbs/10_better_panels.ipynb #cell-044
 def select_genes(
     adata: AnnData, label_key: str, n_genes: int = 100, *, split: CellSplit | None = None, **settings: Any
 ) -> DesignedPanel:
