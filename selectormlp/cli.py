@@ -31,24 +31,26 @@ if TYPE_CHECKING:
 
     from selectormlp.classifiers import GeneClassifier
     from selectormlp.simulation import SimulationRecipe
+    from selectormlp.selection import DesignedPanel
     from selectormlp.split import CellSplit
+    from selectormlp.streaming import CellsOnDisk
     from selectormlp.study import StudyConfig
 
 # %% auto #0
-__all__ = ['Protocol', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKNOWN', 'WRONG_KEY', 'WRONG_VALUE', 'SENTENCES', 'PART_FILES',
-           'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION', 'say', 'setting', 'SelectOptions',
-           'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'SplitStep', 'DataSection',
-           'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection', 'CheckpointSection', 'TrainStep',
-           'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option', 'plain',
-           'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings', 'check_place',
-           'flat_settings', 'refuse_other_run', 'load_given', 'panel_rules', 'run_select', 'run_report',
-           'run_reader_book', 'run_simulate', 'prediction_table', 'run_predict', 'split_step', 'run_split',
-           'refuse_idle_settings', 'Part', 'capped', 'read_part', 'make_network', 'make_svm', 'checkpoint_accuracy',
-           'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model',
-           'run_train', 'read_parts', 'save_figure', 'write_training', 'read_trained_model', 'masking_table',
-           'plot_ranked_genes', 'cells_for_model', 'mask_genes', 'run_feature_selection', 'Command', 'study_options',
-           'simulation_options', 'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main',
-           'exit_status']
+__all__ = ['Protocol', 'OnDisk', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKNOWN', 'WRONG_KEY', 'WRONG_VALUE', 'SENTENCES',
+           'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION', 'say', 'setting',
+           'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'SplitStep',
+           'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection', 'CheckpointSection',
+           'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option',
+           'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings',
+           'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'panel_rules', 'run_select',
+           'choose_panel', 'run_report', 'run_reader_book', 'run_simulate', 'prediction_table', 'cells_to_label',
+           'run_predict', 'split_step', 'run_split', 'refuse_idle_settings', 'Part', 'capped', 'read_part',
+           'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint', 'keep_checkpoints', 'threads',
+           'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts', 'save_figure', 'write_training',
+           'read_trained_model', 'masking_table', 'plot_ranked_genes', 'cells_for_model', 'mask_genes',
+           'run_feature_selection', 'Command', 'study_options', 'simulation_options', 'make_parser', 'label_column',
+           'run_command', 'talk', 'with_underscores', 'main', 'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #cell-007
 def say(text: str) -> None:
@@ -62,6 +64,7 @@ def setting(help: str, default: Any = MISSING) -> Any:  # noqa: A002
 
 # %% ../nbs/16_command_line.ipynb #cell-008
 Protocol = Literal["robust", "report"]
+OnDisk = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class SelectOptions:
     n_variable: PositiveInt = setting("variable genes to choose from", 2000)
     max_epochs: PositiveInt | None = setting("of such a model: epochs at most; null: as the protocol has it", None)
     page: bool = setting("write figures, tables and a page to read beside the panel", True)
+    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
 # %% ../nbs/16_command_line.ipynb #cell-009
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class PredictOptions:
     out: str = setting("csv file for the predictions")
     probabilities: bool = setting("write the probability of every type, not only of the best", False)
     max_missing: NonNegativeFloat = setting("share of the model's genes that the cells may lack", 0.1)
+    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
 # %% ../nbs/16_command_line.ipynb #cell-011
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ class ReportOutput:
     """Where `selectormlp report` writes."""
 
     out: str = setting("folder for the run: a new one, or the same run's, which then goes on")
+    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
 
 @dataclass(frozen=True)
@@ -499,6 +505,21 @@ def load_given(cells: tuple[str, ...], label_key: str | None = None, labels: tup
     return load_cells(cells[0] if len(cells) == 1 else list(cells), label_key, list(labels) or None)
 
 
+def open_given(
+    cells: tuple[str, ...], on_disk: str, *, labels: tuple[str, ...] = (), **opening: Any
+) -> CellsOnDisk | None:
+    """The cells on disk where they are to be read in blocks, which is said; None where they fit into memory."""
+    from selectormlp.data import EXAMPLES
+    from selectormlp.streaming import open_if_large
+
+    if cells[0] in EXAMPLES or len(labels) > 1:
+        return None
+    large = open_if_large(list(cells), on_disk=on_disk, labels=labels[0] if labels else None, **opening)
+    if large is not None:
+        say(f"The {len(large.obs):,} cells are read from disk in blocks (all into memory: --on-disk no).")
+    return large
+
+
 def panel_rules(options: SelectOptions) -> dict[str, Any]:
     """The options of `select` as settings of `select_genes`, with the lists of genes read from their files."""
     from selectormlp.panels import read_panel
@@ -517,12 +538,10 @@ def panel_rules(options: SelectOptions) -> dict[str, Any]:
 def run_select(options: SelectOptions) -> None:
     """Choose a panel, write it and a page about it (select)."""
     from selectormlp.inspection import write_panel_report
-    from selectormlp.selection import select_genes
 
     folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
     check_place(options.out, folder=False, inputs=options.cells)
-    adata, rules = load_given(options.cells, options.label_key, options.labels), panel_rules(options)
-    panel = select_genes(adata, options.label_key, split=_donor_split(adata, options), **rules)
+    panel, adata = choose_panel(options, panel_rules(options))
     panel.to_csv(options.out)
     say("\n".join(panel.genes))
     say(f"The panel of {len(panel)} genes is in '{options.out}'.")
@@ -530,7 +549,23 @@ def run_select(options: SelectOptions) -> None:
         say(f"The page to read is '{write_panel_report(panel, adata, folder)}'.")
 
 
-def _donor_split(adata: AnnData, options: SelectOptions) -> CellSplit | None:
+def choose_panel(options: SelectOptions, rules: dict[str, Any]) -> tuple[DesignedPanel, AnnData]:
+    """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
+    from selectormlp.selection import panel_design, select_genes
+    from selectormlp.streaming import cells_for_panel, choose_from
+
+    key, columns = options.label_key, [*options.groups, *([options.batch_key] if options.batch_key else [])]
+    large = open_given(options.cells, options.on_disk, label_key=key, labels=options.labels, columns=columns)
+    if large is None:
+        adata = load_given(options.cells, key, options.labels)
+        return select_genes(adata, key, split=_donor_split(adata.obs, options), **rules), adata
+    models = {"max_epochs": rules.pop("max_epochs")} if "max_epochs" in rules else {}
+    design, split = panel_design(**rules), _donor_split(large.obs, options)
+    found = cells_for_panel(large, key, design, split=split, progress=sys.stderr.isatty())
+    return choose_from(found, key, design, **models), found.adata
+
+
+def _donor_split(obs: pd.DataFrame, options: SelectOptions) -> CellSplit | None:
     """The split that leaves whole donors for the test, where some are named."""
     from selectormlp.data import InputError
     from selectormlp.split import split_batches
@@ -540,15 +575,26 @@ def _donor_split(adata: AnnData, options: SelectOptions) -> CellSplit | None:
     if options.batch_key is None:
         raise InputError("--test-batches needs --batch-key: the column of obs that holds them")
     more = {"min_cells": options.min_cells, "seed": options.seed}
-    return split_batches(adata, options.label_key, batch_key=options.batch_key, test=options.test_batches, **more)
+    return split_batches(obs, options.label_key, batch_key=options.batch_key, test=options.test_batches, **more)
 
 # %% ../nbs/16_command_line.ipynb #cell-043
 def run_report(output: ReportOutput, config: StudyConfig) -> None:
     """Run the whole report (report)."""
     from selectormlp.study import run_study
 
+    def load(config: StudyConfig) -> AnnData:
+        """All cells, or those that the split can use."""
+        from selectormlp.streaming import read_usable
+
+        key, labels = config.label_key, (config.labels,) if config.labels else ()
+        large = open_given((config.cells,), output.on_disk, label_key=key, labels=labels, columns=[])
+        if large is None:
+            return load_given((config.cells,), key, labels)
+        most = config.max_train + config.max_validation + config.max_test
+        return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
+
     check_place(output.out)
-    study = run_study(config, output.out)
+    study = run_study(config, output.out, load=load)
     say(f"The figures are in '{study.folder / 'figures'}', the tables in '{study.folder}',")
     say(f"and the page to read is '{study.folder / 'report.html'}'.")
 
@@ -590,21 +636,41 @@ def prediction_table(model: GeneClassifier, X: Any, cells: Sequence[str], *, pro
     return pd.concat([table, each], axis=1) if probabilities else table
 
 # %% ../nbs/16_command_line.ipynb #cell-046
+def cells_to_label(options: PredictOptions) -> Iterator[AnnData]:
+    """The new cells, log-normalised: all of them, or block by block from disk."""
+    from anndata import AnnData
+
+    from selectormlp.data import check_cells, normalise
+    from selectormlp.streaming import read_blocks
+
+    large = open_given(options.cells, options.on_disk, columns=[])
+    if large is None:
+        adata = load_given(options.cells)
+        check_cells(adata)
+        yield normalise(adata)
+        return
+    for places, block in read_blocks(large, progress=sys.stderr.isatty(), what="labelling cells"):
+        yield AnnData(block, obs=large.obs.iloc[places], var=large.var)
+
+
 def run_predict(options: PredictOptions) -> None:
     """Name the types of new cells with a saved model (predict)."""
+    import pandas as pd
+
     from selectormlp.classifiers import align_genes, load_model
-    from selectormlp.data import check_cells, normalise, write_table
+    from selectormlp.data import write_table
 
     check_place(options.out, folder=False, inputs=options.cells)
-    model, adata = load_model(options.model), load_given(options.cells)
-    check_cells(adata)
-    cells, wanted = normalise(adata), model.gene_names_
-    X = align_genes(cells, wanted, max_missing=options.max_missing)
-    write_table(prediction_table(model, X, cells.obs_names, probabilities=options.probabilities), options.out)
-    n_missing = sum(gene not in cells.var_names for gene in wanted)
+    model, tables = load_model(options.model), []
+    for cells in cells_to_label(options):
+        X = align_genes(cells, model.gene_names_, max_missing=options.max_missing)
+        tables.append(prediction_table(model, X, cells.obs_names, probabilities=options.probabilities))
+    table = pd.concat(tables, ignore_index=True)
+    write_table(table, options.out)
+    n_missing = sum(gene not in cells.var_names for gene in model.gene_names_)
     taken = " and were taken as 0." if n_missing else "."
-    say(f"{n_missing} of the model's {len(wanted)} genes are missing in the cells{taken}")
-    say(f"The types of {cells.n_obs:,} cells are in '{options.out}'.")
+    say(f"{n_missing} of the model's {len(model.gene_names_)} genes are missing in the cells{taken}")
+    say(f"The types of {len(table):,} cells are in '{options.out}'.")
 
 # %% ../nbs/16_command_line.ipynb #cell-048
 PART_FILES = {"train": "adata_train.h5ad", "validation": "adata_val.h5ad", "test": "adata_test.h5ad"}

@@ -36,10 +36,11 @@ Paths = str | Path | Sequence[str | Path]
 
 # %% auto #0
 __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
-           'InputError', 'nearest_name', 'data_folder', 'load_pancreas', 'value_kind', 'cell_labels', 'CellCheck',
-           'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
-           'choose_variable_genes', 'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole',
-           'write_table', 'write_json', 'read_json', 'reference_table']
+           'InputError', 'nearest_name', 'data_folder', 'load_pancreas', 'ValueSummary', 'summarise_values', 'kind_of',
+           'value_kind', 'cell_labels', 'refuse_repeated_names', 'CellCheck', 'check_cells', 'log_per_total',
+           'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score', 'choose_variable_genes',
+           'existing_path', 'reading', 'attach_labels', 'short_names', 'read_cells', 'load_pbmc68k', 'fetch_brain',
+           'Example', 'load_cells', 'write_whole', 'write_table', 'write_json', 'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #cell-008
 class InputError(ValueError):
@@ -96,7 +97,7 @@ def _row_blocks(X: Any) -> Iterator[tuple[int, csr_matrix]]:
 
 # %% ../nbs/00_data.ipynb #cell-027
 @dataclass(frozen=True)
-class _ValueSummary:
+class ValueSummary:
     """What one pass over a matrix finds: its range, each cell's total, and the non-zero values of cells and genes."""
 
     lowest: float
@@ -125,7 +126,7 @@ def _filled(block: csr_matrix, axis: int) -> np.ndarray:
     return np.asarray(mask.sum(axis=axis, dtype=np.int64)).ravel()
 
 # %% ../nbs/00_data.ipynb #cell-029
-def _summarise_values(X: Any, cells: pd.Index | None = None, genes: pd.Index | None = None) -> _ValueSummary:
+def summarise_values(X: Any, cells: pd.Index | None = None, genes: pd.Index | None = None) -> ValueSummary:
     """Look once at every value, in blocks, without making a sparse matrix dense."""
     if not (np.issubdtype(X.dtype, np.number) or X.dtype == bool):
         raise InputError(f"the values are of type '{X.dtype}', not numbers; convert them to counts first")
@@ -139,13 +140,13 @@ def _summarise_values(X: Any, cells: pd.Index | None = None, genes: pd.Index | N
         totals.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
         per_cell.append(_filled(block, axis=1))
         per_gene += _filled(block, axis=0)
-    return _ValueSummary(lowest, highest, whole, np.concatenate(totals), np.concatenate(per_cell), per_gene)
+    return ValueSummary(lowest, highest, whole, np.concatenate(totals), np.concatenate(per_cell), per_gene)
 
 # %% ../nbs/00_data.ipynb #cell-030
 LARGEST_LOG_VALUE = 20.0  # log2 of a million is 19.9: no logged count or count per million is larger
 
 
-def _kind_of(values: _ValueSummary) -> ValueKind:
+def kind_of(values: ValueSummary) -> ValueKind:
     """Decide the kind of values from their range and the cells' totals."""
     if values.lowest < 0:
         return "scaled"
@@ -164,7 +165,7 @@ def value_kind(X: Any) -> ValueKind:
     """
     if X is None or 0 in X.shape:
         raise InputError("there are no values to look at; pass at least one cell and one gene")
-    return _kind_of(_summarise_values(X))
+    return kind_of(summarise_values(X))
 
 # %% ../nbs/00_data.ipynb #cell-034
 _MISSING_LABELS = frozenset({"", "nan", "none", "na", "n/a", "<na>", "null"})
@@ -194,7 +195,7 @@ def cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     return pd.Series(names[column.codes], index=obs.index, name=label_key)
 
 # %% ../nbs/00_data.ipynb #cell-036
-def _refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
+def refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
     """Raise InputError where cells or genes share a name."""
     repeated = names[names.duplicated()].unique()
     if len(repeated):
@@ -233,7 +234,7 @@ class CellCheck:
     warnings: tuple[str, ...]
 
 # %% ../nbs/00_data.ipynb #cell-039
-def _notes(values: _ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
+def _notes(values: ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
     """Return a sentence for each thing that is odd but can be worked with."""
     empty_cells, empty_genes = (values.values_per_cell == 0).sum(), (values.values_per_gene == 0).sum()
     missing = 0 if labels is None else labels.isna().sum()
@@ -252,12 +253,12 @@ def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int 
     """
     if adata.X is None or 0 in adata.shape:
         raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
-    _refuse_repeated_names(adata.obs_names, "cell")
-    _refuse_repeated_names(adata.var_names, "gene")
-    values = _summarise_values(adata.X, adata.obs_names, adata.var_names)
+    refuse_repeated_names(adata.obs_names, "cell")
+    refuse_repeated_names(adata.var_names, "gene")
+    values = summarise_values(adata.X, adata.obs_names, adata.var_names)
     labels = None if label_key is None else cell_labels(adata.obs, label_key)
     counts = None if labels is None else _count_types(labels.dropna(), min_cells)
-    return CellCheck(_kind_of(values), adata.n_obs, adata.n_vars, counts, _notes(values, labels))
+    return CellCheck(kind_of(values), adata.n_obs, adata.n_vars, counts, _notes(values, labels))
 
 # %% ../nbs/00_data.ipynb #cell-048
 def _with_values(adata: AnnData, X: Any) -> AnnData:
@@ -414,7 +415,7 @@ def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = 
     return by_score(adata.var_names, scores)[:n_genes]
 
 # %% ../nbs/00_data.ipynb #cell-068
-def _existing(path: Path) -> Path:
+def existing_path(path: Path) -> Path:
     """Return the path, or raise InputError that names the file most like it in its folder."""
     if path.exists():
         return path
@@ -425,7 +426,7 @@ def _existing(path: Path) -> Path:
 
 # %% ../nbs/00_data.ipynb #cell-069
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside, while a file is read, into one sentence."""
     try:
         yield
@@ -588,7 +589,7 @@ def _find_reader(path: Path) -> Callable[[Path, str | None], AnnData]:
 # %% ../nbs/00_data.ipynb #cell-084
 def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataFrame:
     """Read a label file: cell names, then one or more columns; a first row that names a cell is no header."""
-    head = _table_head(_existing(path))
+    head = _table_head(existing_path(path))
     headless = head.corner in known
     table = _table_rows(path, head, skip=0 if headless else 1, dtype=str, na_filter=False)
     table.columns = [f"label_{i}" for i in range(1, table.shape[1] + 1)] if headless else head.names
@@ -600,9 +601,9 @@ def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataF
     return table
 
 # %% ../nbs/00_data.ipynb #cell-085
-def _attach_labels(adata: AnnData, path: Path, label_key: str | None) -> AnnData:
+def attach_labels(adata: AnnData, path: Path, label_key: str | None) -> AnnData:
     """Join a label file to obs by the cells' names; genes x cells is turned where the names match the columns."""
-    with _reading(path):
+    with reading(path):
         labels = _read_labels(path, {*adata.obs_names, *adata.var_names}, label_key)
     if not adata.obs_names.isin(labels.index).any() and adata.var_names.isin(labels.index).any():
         adata = adata.T.copy()
@@ -618,14 +619,14 @@ def _attach_labels(adata: AnnData, path: Path, label_key: str | None) -> AnnData
 def _refuse_unlike_files(parts: Sequence[AnnData], files: Sequence[Path]) -> None:
     """Raise InputError where files hold different kinds of values, or a gene twice."""
     for part in parts:
-        _refuse_repeated_names(part.var_names, "gene")
+        refuse_repeated_names(part.var_names, "gene")
     kinds = [value_kind(part.X) for part in parts]
     if len(set(kinds)) > 1:
         held = ", ".join(f"'{file}' holds {kind}" for file, kind in zip(files, kinds, strict=True))
         raise InputError(f"the files are of different kinds ({held}); pass files of one kind")
 
 
-def _short_names(files: Sequence[Path]) -> list[str]:
+def short_names(files: Sequence[Path]) -> list[str]:
     """Return the files' names, or their whole paths where two names are the same."""
     names = [file.name for file in files]
     return names if len(set(names)) == len(names) else [str(file) for file in files]
@@ -653,16 +654,16 @@ def _join_files(parts: Sequence[AnnData], files: Sequence[Path]) -> AnnData:
     subsets = [part[:, genes] for part in parts]
     joined = concat(subsets, join="outer", merge="same", keys=numbers, index_unique=None if unique else "-")
     codes = np.repeat(np.arange(len(parts)), [part.n_obs for part in parts])
-    joined.obs["file"] = pd.Categorical.from_codes(codes, pd.Index(_short_names(files)))
+    joined.obs["file"] = pd.Categorical.from_codes(codes, pd.Index(short_names(files)))
     return joined
 
 # %% ../nbs/00_data.ipynb #cell-090
 def _read_file(path: Path, labels: str | Path | None, label_key: str | None) -> AnnData:
     """Read one file of cells and its labels."""
-    reader = _find_reader(_existing(path))
-    with _reading(path):
+    reader = _find_reader(existing_path(path))
+    with reading(path):
         adata = reader(path, label_key)
-    adata = adata if labels is None else _attach_labels(adata, Path(labels), label_key)
+    adata = adata if labels is None else attach_labels(adata, Path(labels), label_key)
     if label_key is not None:
         _refuse_label_key(adata.obs, label_key, f"the cells of '{path}'")
     return adata
@@ -802,7 +803,7 @@ def write_json(value: object, path: str | Path) -> None:
 # %% ../nbs/00_data.ipynb #cell-112
 def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
-    path = _existing(Path(path))
+    path = existing_path(Path(path))
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -37,8 +37,8 @@ COPY = 0.6  # correlation within types above which a gene counts as a copy of on
 __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'average_by', 'type_profiles',
            'HeldOut', 'type_folds', 'HeldOutDiscriminant', 'held_out_confusion', 'DiscriminantSearch', 'PanelDesign',
            'panel_design', 'GeneSummary', 'GeneSums', 'summarise_genes', 'unwanted_genes', 'candidate_genes',
-           'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant', 'DesignedPanel', 'select_genes',
-           'extend_panel', 'describe_panel']
+           'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant', 'DesignedPanel', 'by_gene',
+           'build_panel', 'split_of', 'rank_by_model', 'select_genes', 'extend_panel', 'describe_panel']
 
 # %% ../nbs/10_better_panels.ipynb #cell-008
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def type_profiles(X: csc_matrix, y: ArrayLike) -> TypeProfiles:
     """Profiles of the types in `y` (one label per row of `X`, cells x genes, log-normalised)."""
     types, codes = np.unique(np.asarray(y).astype(str), return_inverse=True)
     n_cells = np.bincount(codes)
-    moments = [_moments(codes, len(types), X[:, i : i + 256]) for i in range(0, X.shape[1], 256)]
+    moments = [_moments(codes, len(types), X[:, i : i + 64]) for i in range(0, X.shape[1], 64)]
     means, squares, detected = (np.hstack(parts) for parts in zip(*moments, strict=True))
     spread = np.maximum(squares - means**2, 0) * (n_cells / np.maximum(n_cells - 1, 1))[:, None]
     return TypeProfiles(types, codes, n_cells, means, detected, spread.mean(axis=0))
@@ -124,7 +124,7 @@ class HeldOutDiscriminant:
         self.n_genes, self.genes = 0, np.empty((len(codes), 0), dtype=np.float32)
         self.sums = np.empty((*self.sizes.shape, 0))
         self.roots = [np.empty((0, 0))] * len(names)
-        self.cells = [np.empty((len(rows), 0)) for rows in self.rows]  # whitened
+        self.cells = [np.empty((len(rows), 0), dtype=np.float32) for rows in self.rows]  # whitened
         self.centres = [np.empty((self.n_types, 0))] * len(names)
         self.scores = [np.zeros((len(rows), self.n_types)) for rows in self.rows]
 
@@ -678,14 +678,33 @@ def _designed(
     adata: AnnData, label_key: str, design: PanelDesign, split: CellSplit | None, models: dict[str, Any]
 ) -> DesignedPanel:
     """Choose and describe a panel by its design."""
-    split = split or _split(adata, label_key, design)
+    split = split or split_of(adata.obs, label_key, design)
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
     names = candidate_genes(summarise_genes(train, label_key), design)
+    ranked = (
+        [] if design.method == "discriminant" else rank_by_model(adata, train, split, label_key, names, design, models)
+    )
+    train = by_gene(train, names)  # and the cells as they were need no memory any more
+    return build_panel(train, label_key, design, split, ranked=ranked)
+
+
+def by_gene(train: AnnData, names: list[str]) -> AnnData:
+    """The cells with the named genes, their values kept gene by gene (CSC)."""
+    from anndata import AnnData
+
+    X = csc_matrix(train.X)[:, train.var_names.get_indexer(names)].astype(np.float64)
+    return AnnData(X, obs=train.obs, var=pd.DataFrame(index=names))
+
+
+def build_panel(
+    train: AnnData, label_key: str, design: PanelDesign, split: CellSplit, *, ranked: Sequence[str] = ()
+) -> DesignedPanel:
+    """The panel of a design from log-normalised training cells x candidate genes; `ranked` fixes it beforehand."""
+    names = train.var_names.tolist()
     if design.n_genes > len(names):
         raise InputError(f"a panel of {design.n_genes} genes was asked for, and there are {len(names)} to choose from")
-    ranked = [] if design.method == "discriminant" else _by_model(adata, train, split, label_key, names, design, models)
     required = [names.index(gene) for gene in ranked or design.must_include]
-    search = _search(train[:, names], label_key, design)
+    search = _search(train, label_key, design)
     grown = grow_panel(search, design.n_genes, required=required, min_markers=design.min_markers)
     table, coverage = _panel_table(search, grown, np.array(names)), _coverage(search, design.min_markers)
     if ranked:
@@ -694,9 +713,9 @@ def _designed(
     return DesignedPanel(table, label_key, design.method, dict(vars(design)), coverage, split)
 
 
-def _split(adata: AnnData, label_key: str, design: PanelDesign) -> CellSplit:
-    """The split of the labelled cells; the values are not looked at."""
-    labels = kept_labels(adata.obs, label_key, min_cells=design.min_cells)
+def split_of(obs: pd.DataFrame, label_key: str, design: PanelDesign) -> CellSplit:
+    """The split of the labelled cells of a design; the values are not looked at."""
+    labels = kept_labels(obs, label_key, min_cells=design.min_cells)
     return split_cells(labels.to_frame(), label_key, min_cells=design.min_cells, seed=design.seed)
 
 
@@ -708,7 +727,7 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
     return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches)
 
 
-def _by_model(
+def rank_by_model(
     adata: AnnData, train: AnnData, split: CellSplit, label_key: str, names: list[str], design: PanelDesign,
     models: dict[str, Any],
 ) -> list[str]:  # fmt: skip

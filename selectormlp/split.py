@@ -169,17 +169,18 @@ def usable_cells(labels: pd.Series, *, most: int = 7000, shuffle: bool = True, s
 
 # %% ../nbs/02_data_split.ipynb #cell-026
 def split_batches(
-    adata: AnnData, label_key: str, *, batch_key: str, test: str | Iterable[str], max_test: int = 1000, **settings: Any
+    adata: AnnData | pd.DataFrame, label_key: str, *, batch_key: str, test: str | Iterable[str], max_test: int = 1000, **settings: Any
 ) -> CellSplit:
     """Split by donor: up to `max_test` cells per type of the `test` batches are test cells, the other batches train.
 
-    `test` names one or more values of `obs[batch_key]`; `settings` are those of `split_cells`. Test cells of a type
+    `adata` is the cells or their table `obs`; `test` names one or more values of `obs[batch_key]`; `settings` are those of `split_cells`. Test cells of a type
     that the other batches lack are left out with a warning. Raises `InputError`.
     """
-    held = _cells_of_batches(adata.obs, batch_key, [test] if isinstance(test, str) else [str(name) for name in test])
-    table = split_cells(adata[~held], label_key, **settings).table
+    obs = adata if isinstance(adata, pd.DataFrame) else adata.obs
+    held = _cells_of_batches(obs, batch_key, [test] if isinstance(test, str) else [str(name) for name in test])
+    table = split_cells(obs[~held], label_key, **settings).table
     table["part"] = table["part"].replace("test", "train")  # their test cells are not needed
-    labels = cell_labels(adata.obs, label_key)[held].dropna()
+    labels = cell_labels(obs, label_key)[held].dropna()
     new = sorted(set(labels) - set(table["cell_type"]))
     if new:
         warnings.warn(f"test cells of types that the other batches lack are left out: {', '.join(new)}", stacklevel=2)

@@ -138,8 +138,11 @@ def _compare(path: Path, value: dict[str, Any]) -> None:
 class Study:
     """A run of the report in a folder: every method loads its part from there, or computes it and leaves it there."""
 
-    def __init__(self, config: StudyConfig, folder: str | Path):
+    def __init__(
+        self, config: StudyConfig, folder: str | Path, *, load: Callable[[StudyConfig], AnnData] | None = None
+    ):
         self.config, self.folder = config, Path(folder)
+        self._load = load or (lambda given: load_cells(given.cells, given.label_key, given.labels))
         _compare(self.folder / "config.json", self._described())
         self._models: dict[str, GeneClassifier] = {}
 
@@ -151,7 +154,7 @@ class Study:
     def cells(self) -> AnnData:
         """All labelled cells, log-normalised, cells x genes."""
         config = self.config
-        adata = load_cells(config.cells, config.label_key, config.labels)
+        adata = self._load(config)
         cells = prepare_cells(adata, config.label_key, min_cells=config.min_cells)
         _compare(self.folder / "data.json", _fingerprint(cells))
         return cells
@@ -506,11 +509,17 @@ def _save_figure(study: Study, name: str) -> None:
     plt.close(study.figure(name).figure)
 
 
-def run_study(config: StudyConfig, folder: str | Path, *, progress: bool = True) -> Study:
-    """Run the whole report in `folder`, or go on with it where it stopped (report, all sections)."""
+def run_study(
+    config: StudyConfig, folder: str | Path, *, progress: bool = True,
+    load: Callable[[StudyConfig], AnnData] | None = None,
+) -> Study:  # fmt: skip
+    """Run the whole report in `folder`, or go on with it where it stopped (report, all sections).
+
+    `load` reads the cells in another way than `load_cells`: those that the split can use, say, of an atlas on disk.
+    """
     from tqdm.auto import tqdm
 
-    study = Study(config, folder)
+    study = Study(config, folder, load=load)
     with tqdm(study_steps(study), disable=not progress, unit="step") as steps:
         for name, step in steps:
             steps.set_description(name)

@@ -221,7 +221,7 @@ def test_simulate_writes_cells(tmp_path: Path) -> None:
 def test_report_takes_every_setting_of_a_study(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[StudyConfig] = []
 
-    def run_study(config: StudyConfig, folder: str) -> Any:
+    def run_study(config: StudyConfig, folder: str, *, load: Any) -> Any:
         seen.append(config)
         return type("Study", (), {"folder": Path(folder)})
 
