@@ -57,9 +57,14 @@ def main() -> None:
         shutil.copy(study.folder / table, folder / table)
     curves(study).to_csv(folder / "curves.csv", index=False, float_format="%.4g")
     study.test_accuracy().to_csv(folder / "test_accuracy.csv", index=False, float_format="%.4g")
-    about = {"command": f"python benchmarks/report_study.py {arguments.name}" + " --full" * arguments.full,
-             "cells": study.split().counts().sum().to_dict(), "types": len(study.types()), "genes": len(study.genes()),
-             "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
+    about = {
+        "command": f"python benchmarks/report_study.py {arguments.name}" + " --full" * arguments.full,
+        "cells": study.split().counts().sum().to_dict(),
+        "types": len(study.types()),
+        "genes": len(study.genes()),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+    }
     (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
     print(study.test_accuracy().round(3).to_string(index=False))
 

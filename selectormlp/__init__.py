@@ -16,6 +16,7 @@ _MODULE_OF = {
         "study": "StudyConfig open_study run_study",
         "book": "run_book",
         "selection": "DesignedPanel PanelDesign describe_panel extend_panel select_genes",
+        "streaming": "open_cells read_usable select_genes_on_disk",
         "peers": "LabelledCells PEERS Peer available_peers choose_with",
     }.items()
     for name in names.split()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -50,10 +51,18 @@ class InputLayer:
 
 # %% ../nbs/05_classifiers.ipynb #cell-007
 def gene_spread(x: Matrix) -> np.ndarray:
-    """Standard deviation of each gene over the cells, of shape (genes,), in float64; sparse X stays sparse."""
-    mean = np.asarray(x.mean(axis=0, dtype=np.float64)).ravel()
-    square = x.multiply(x) if sparse.issparse(x) else np.square(x, dtype=np.float64)
-    return np.sqrt(np.maximum(np.asarray(square.mean(axis=0, dtype=np.float64)).ravel() - mean**2, 0))
+    """Standard deviation of each gene over the cells, of shape (genes,), in float64; block by block from disk."""
+    sums, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for block in _blocks(x):
+        square = block.multiply(block) if sparse.issparse(block) else np.square(block, dtype=np.float64)
+        sums += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+        squares += np.asarray(square.sum(axis=0, dtype=np.float64)).ravel()
+    return np.sqrt(np.maximum(squares / x.shape[0] - (sums / x.shape[0]) ** 2, 0))
+
+
+def _blocks(x: Matrix) -> Iterable[Matrix]:
+    """The cells block by block: of a matrix on disk as it has them, of one in memory all at once."""
+    return x.blocks() if hasattr(x, "blocks") else [x]
 
 
 def gene_scale(spread: np.ndarray) -> np.ndarray:
@@ -78,10 +87,10 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X, y, *, sample_weight=None, validation: tuple[Any, Any] | None = None, gene_names=None):
         """Fit on X (cells x genes; CSR or dense, log-normalised) and y (cells,), a type name for each cell.
 
-        `validation` is a pair (X, y) for early stopping and curves; without it a part of the cells is held out where
+        For networks X may be a `DiskMatrix`, with validation cells in memory. `validation` is a pair (X, y) for early stopping and curves; without it a part of the cells is held out where
         one is needed. `gene_names` (genes,) are kept with the model. Raises `InputError` or ValueError on unfit input.
         """
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float32)
+        X, y = self._checked(X, y, validation)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(
@@ -96,6 +105,19 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
         self.gene_scale_ = gene_scale(self.gene_spread_) if self._settings().scale_genes else np.ones(X.shape[1])
         self._fit(_scaled(X, self.gene_scale_), codes, weights, self._coded_validation(validation))
         return self
+
+    def _checked(self, X, y, validation) -> tuple[Matrix, np.ndarray]:
+        """Cells and labels that can be fitted on; a matrix on disk was checked when it was written."""
+        if not hasattr(X, "blocks"):
+            return validate_data(self, X, y, accept_sparse="csr", dtype=np.float32)
+        if X.shape[0] != len(y):
+            raise InputError(f"there are {X.shape[0]} cells and {len(y)} labels; one label for each cell is needed")
+        if validation is None or isinstance(self, LinearSVMClassifier):
+            raise InputError(
+                "cells on disk are for networks, and need validation=(X, y) beside them; pass cells in memory instead"
+            )
+        self.n_features_in_ = X.shape[1]
+        return X, np.asarray(y)
 
     def _coded_validation(self, validation: tuple[Any, Any] | None) -> CodedCells | None:
         """The validation cells with codes of the fitted classes."""
@@ -117,6 +139,8 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
     def class_scores(self, X) -> np.ndarray:
         """One score per cell and class, of shape (cells, classes), also for two classes."""
         check_is_fitted(self)
+        if hasattr(X, "blocks"):
+            return np.vstack([self.class_scores(block) for block in X.blocks()])
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False)
         return self.scores_from_units(self.input_layer().units(X))
 
@@ -137,6 +161,8 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
 # %% ../nbs/05_classifiers.ipynb #cell-011
 def _scaled(x: Matrix, scale: np.ndarray) -> Matrix:
     """Each gene divided by its scale; sparse stays sparse, and float32 stays float32."""
+    if hasattr(x, "scaled"):
+        return x.scaled(scale)
     factors = (1 / scale).astype(np.float32)
     return sparse.csr_matrix(x.multiply(factors[np.newaxis, :])) if sparse.issparse(x) else x * factors
 

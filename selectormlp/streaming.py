@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from .classifiers import GeneClassifier
 from selectormlp.data import (
@@ -413,13 +413,18 @@ class DiskMatrix:
 
     def __getitem__(self, rows: np.ndarray) -> csr_matrix:
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
-        blocks = np.unique(rows // self.block_size)
-        read = np.zeros(self.shape[0], dtype=bool)
-        read[(blocks[:, None] * self.block_size + np.arange(self.block_size)).ravel().clip(max=self.shape[0] - 1)] = (
-            True
-        )
-        x = csr_matrix(self._values[read])[(np.cumsum(read) - 1)[rows]]
+        wanted, back = np.unique(rows, return_inverse=True)
+        blocks = np.unique(wanted // self.block_size, return_inverse=True)[1]
+        ends = np.flatnonzero(np.diff(blocks * self.block_size // CELLS_PER_READ)) + 1
+        x = vstack([self._read(part) for part in np.split(wanted, ends)], format="csr")[back]
         return x if self.scale is None else csr_matrix(x.multiply((1 / self.scale).astype(np.float32)[None, :]))
+
+    def _read(self, rows: np.ndarray) -> csr_matrix:
+        """Some rows (rising): their blocks are read whole, in one go."""
+        starts = np.unique(rows // self.block_size) * self.block_size
+        read = np.zeros(self.shape[0], dtype=bool)
+        read[(starts[:, None] + np.arange(self.block_size)).ravel().clip(max=self.shape[0] - 1)] = True
+        return csr_matrix(self._values[read])[np.cumsum(read)[rows] - 1]
 
     def blocks(self) -> Iterator[csr_matrix]:
         """All rows in their order, block by block."""
