@@ -8,9 +8,9 @@ from __future__ import annotations
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SIZES = (2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 
 # %% auto #0
-__all__ = ['SIZES', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'panel_curve', 'enough_genes', 'plot_panel_curve', 'plot_dots',
+__all__ = ['SIZES', 'Counts', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'panel_curve', 'enough_genes', 'plot_panel_curve', 'plot_dots',
            'panel_confusions', 'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability',
            'thin_counts', 'panel_robustness', 'plot_robustness', 'panel_tables', 'write_panel_report']
 
@@ -47,23 +47,45 @@ def _prepared(panel: DesignedPanel, adata: AnnData) -> AnnData:
         warnings.filterwarnings("ignore", message="types with fewer")  # select_genes has said so
         return prepare_cells(adata, panel.label_key, min_cells=panel.settings["min_cells"])
 
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-009
+def _in_parallel(n_jobs: int | None, task: Callable[..., Any], arguments: Iterable[tuple]) -> list[Any]:
+    """The task's answers for each tuple of arguments, in order, from joblib's backend; scikit-learn's settings travel.
 
+    `n_jobs=None`: one at a time, or what `joblib.parallel_config` says.
+    """
+    from sklearn.utils.parallel import Parallel, delayed
+
+    return Parallel(n_jobs=n_jobs)(delayed(task)(*given) for given in arguments)
+
+
+def _judged(
+    judge: str, train: tuple[csr_matrix, np.ndarray], test: tuple[csr_matrix, np.ndarray], n_genes: int
+) -> float:
+    """Balanced accuracy of one judge with the first `n_genes` columns."""
+    called = judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
+    return score_predictions(test[1], called).mean_per_class_accuracy
+
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-010
 def panel_curve(
-    panel: DesignedPanel, adata: AnnData, *, sizes: Sequence[int] | None = None, judges: Sequence[str] = tuple(JUDGES)
+    panel: DesignedPanel,
+    adata: AnnData,
+    *,
+    sizes: Sequence[int] | None = None,
+    judges: Sequence[str] = tuple(JUDGES),
+    n_jobs: int | None = None,
 ) -> pd.DataFrame:
     """Balanced accuracy on test cells of the first n genes of a panel: `n_genes`, `judge`, `accuracy`.
 
-    `sizes` are 2, 5, 10, ... and the whole panel unless given; `adata` is what the panel was made from.
+    `sizes` are 2, 5, 10, ... and the whole panel unless given; `adata` is what the panel was made from; `n_jobs` as in
+    `panel_stability`.
     """
     cells = _prepared(panel, adata)
-    (X, y), (X_test, y_test) = (_labelled_part(panel, cells, part) for part in ("train", "test"))
+    train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
     given = SIZES if sizes is None else sizes
     chosen = sorted({n for n in given if 1 <= n < len(panel)} | {len(panel)})
-    rows = []
-    for n in chosen:
-        for judge in judges:
-            called = judge_cells(judge, (X[:, :n], y), X_test[:, :n])
-            rows.append((n, judge, score_predictions(y_test, called).mean_per_class_accuracy))
+    asked = [(n, judge) for n in chosen for judge in judges]
+    found = _in_parallel(n_jobs, _judged, ((judge, train, test, n) for n, judge in asked))
+    rows = [(*point, accuracy) for point, accuracy in zip(asked, found, strict=True)]
     return pd.DataFrame(rows, columns=["n_genes", "judge", "accuracy"])
 
 
@@ -72,7 +94,7 @@ def enough_genes(curve: pd.DataFrame, *, tolerance: float = 0.01) -> int:
     means = curve.groupby("n_genes")["accuracy"].mean()
     return int(means.index[means >= means.max() - tolerance][0])
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-008
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-011
 def plot_panel_curve(curve: pd.DataFrame, *, tolerance: float = 0.01, ax: Axes | None = None) -> Axes:
     """Accuracy against the number of genes, one line per judge, and the size from which more genes buy little."""
     import matplotlib.pyplot as plt
@@ -89,7 +111,7 @@ def plot_panel_curve(curve: pd.DataFrame, *, tolerance: float = 0.01, ax: Axes |
     ax.legend(fontsize=8, frameon=False, loc="center right")
     return ax
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-011
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-014
 def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = 40, ax: Axes | None = None) -> Axes:
     """Dot plot of genes (rows, first on top) by types: size is the share of cells with the gene, colour its mean.
 
@@ -112,7 +134,7 @@ def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = 40, ax: Axes 
     ax.figure.colorbar(dots, ax=ax, label="mean, share of the gene's highest", shrink=0.6)
     return ax
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-014
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-017
 def panel_confusions(
     panel: DesignedPanel, adata: AnnData, *, first: int = 5, judge: str = "logistic_regression"
 ) -> dict[str, pd.DataFrame]:
@@ -138,7 +160,7 @@ def plot_confusions(tables: dict[str, pd.DataFrame]) -> Axes:
         plot_confusion(table, ax=ax).set_title(name, fontsize=10)
     return axes[0]
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-017
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-020
 def plot_substitutes(panel: DesignedPanel, *, most: int = 20, ax: Axes | None = None) -> Axes:
     """The closest stand-in of each of the first genes, as a bar: the correlation of the two over cells of all types."""
     import matplotlib.pyplot as plt
@@ -154,7 +176,7 @@ def plot_substitutes(panel: DesignedPanel, *, most: int = 20, ax: Axes | None = 
     ax.set(xlim=(0, 1.15), ylim=(len(genes) - 0.4, -0.6), xlabel="correlation with the closest gene left out")
     return ax
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-020
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-023
 def _thinned_split(split: CellSplit, share: float, seed: int) -> CellSplit:
     """The split with only a share of the training cells of each type (at least three), drawn by their names."""
     table = split.table.assign(lot=draw_lots(split.table["cell"].to_numpy(), seed=seed))
@@ -165,27 +187,39 @@ def _thinned_split(split: CellSplit, share: float, seed: int) -> CellSplit:
     return CellSplit(split.table.drop(index=out).reset_index(drop=True), split.dropped_types)
 
 
+def _chosen_again(panel: DesignedPanel, cells: AnnData, split: CellSplit) -> list[str]:
+    """The genes of a panel made like this one, from the training cells of another split."""
+    settings = {name: value for name, value in panel.settings.items() if name != "n_genes"}
+    return select_genes(cells, panel.label_key, len(panel), split=split, **settings).genes
+
+
 def panel_stability(
-    panel: DesignedPanel, adata: AnnData, *, n_resamples: int = 10, share: float = 0.8, seed: int = 0
+    panel: DesignedPanel,
+    adata: AnnData,
+    *,
+    n_resamples: int = 10,
+    share: float = 0.8,
+    seed: int = 0,
+    n_jobs: int | None = None,
 ) -> pd.DataFrame:
     """How often each gene comes back when the panel is chosen again from a share of the training cells.
 
     One row per gene that any resample chose, most frequent first: `gene`, `frequency` (share of resamples), `in_panel`.
+    `n_jobs` resamples at a time; None: one, or what `joblib.parallel_config` says. The result is the same.
     """
     if panel.split is None or n_resamples < 1 or not 0 < share < 1:
         raise InputError("panel_stability needs a panel with a split, n_resamples >= 1, and a share between 0 and 1")
-    cells, settings = _prepared(panel, adata), {k: v for k, v in panel.settings.items() if k != "n_genes"}
-    found: list[str] = []
+    cells = _prepared(panel, adata)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the panel has fewer markers|.*candidates are not in the data")
-        for resample in range(n_resamples):
-            split = _thinned_split(panel.split, share, seed + resample)
-            found += select_genes(cells, panel.label_key, len(panel), split=split, **settings).genes
-    counts = (pd.Series(found).value_counts() / n_resamples).rename_axis("gene").rename("frequency").reset_index()
+        splits = (_thinned_split(panel.split, share, seed + resample) for resample in range(n_resamples))
+        found = _in_parallel(n_jobs, _chosen_again, ((panel, cells, split) for split in splits))
+    counts = pd.Series(np.concatenate(found)).value_counts() / n_resamples
+    counts = counts.rename_axis("gene").rename("frequency").reset_index()
     counts["in_panel"] = counts["gene"].isin(panel.genes)
     return counts.sort_values(["frequency", "gene"], ascending=[False, True], ignore_index=True)
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-022
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-025
 def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """How often each gene of the panel returns over resamples, in the order of the panel."""
     import matplotlib.pyplot as plt
@@ -196,7 +230,7 @@ def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | Non
     ax.set(xlabel="rank in the panel", ylabel="share of resamples", ylim=(0, 1.02), xlim=(0.2, len(often) + 0.8))
     return ax
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-025
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-028
 def thin_counts(X: csr_matrix, capture: float, *, y: np.ndarray, seed: int = 0) -> csr_matrix:
     """Raw counts (cells x genes) as if `capture` times as many molecules had been caught; `y` is the type of each cell.
 
@@ -224,7 +258,7 @@ def _as_measured(counts: csr_matrix, depth: np.ndarray, capture: float) -> csr_m
     scale = 1e4 / np.maximum(depth * capture, 1e-12)
     return csr_matrix(counts.multiply(scale[:, None])).log1p().astype(np.float32)
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-027
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-030
 def panel_robustness(
     panel: DesignedPanel,
     adata: AnnData,
@@ -233,28 +267,39 @@ def panel_robustness(
     failures: Sequence[float] = (0.0, 0.1, 0.2),
     judge: str = "logistic_regression",
     seed: int = 0,
+    n_jobs: int | None = None,
 ) -> pd.DataFrame:
     """Balanced accuracy on test cells under lower or higher capture and with a share of the panel's probes failing.
 
     `adata` holds raw counts. Columns: `capture` (molecules caught, in parts of the atlas's), `failed` (share of genes
     that give nothing), `training` ("transferred": judge trained on the atlas; "trained alike": on cells thinned the
-    same way), `accuracy`. Which probes fail is drawn once per share, from `seed`.
+    same way), `accuracy`. Which probes fail is drawn once per share, from `seed`. `n_jobs` as in `panel_stability`.
     """
     parts = _counts_of_parts(panel, adata)
-    rows = []
-    for capture in captures:
-        thin = {name: _thinned_part(part, capture, seed) for name, part in parts.items()}
-        alike = {"transferred": _thinned_part(parts["train"], 1.0, seed), "trained alike": thin["train"]}
-        for failed in failures:
-            works = np.random.default_rng(seed).permutation(len(panel)) >= round(failed * len(panel))
-            for training, X in alike.items():
-                called = judge_cells(judge, (_without(X, works), parts["train"][1]), _without(thin["test"], works))
-                accuracy = score_predictions(parts["test"][1], called).mean_per_class_accuracy
-                rows.append((capture, failed, training, accuracy))
+    tasks = ((parts, capture, tuple(failures), judge, seed) for capture in captures)
+    rows = [row for rows in _in_parallel(n_jobs, _robustness_at, tasks) for row in rows]
     return pd.DataFrame(rows, columns=["capture", "failed", "training", "accuracy"])
 
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-031
+Counts = tuple[csr_matrix, np.ndarray, np.ndarray]  # raw counts of the panel's genes, types and depths of cells
 
-def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, tuple[csr_matrix, np.ndarray, np.ndarray]]:
+
+def _robustness_at(
+    parts: dict[str, Counts], capture: float, failures: Sequence[float], judge: str, seed: int
+) -> list[tuple[float, float, str, float]]:
+    """The rows of `panel_robustness` for one capture."""
+    thin, rows = {name: _thinned_part(part, capture, seed) for name, part in parts.items()}, []
+    alike = {"transferred": _thinned_part(parts["train"], 1.0, seed), "trained alike": thin["train"]}
+    n_genes = thin["train"].shape[1]
+    for failed in failures:
+        works = np.random.default_rng(seed).permutation(n_genes) >= round(failed * n_genes)
+        for training, X in alike.items():
+            train, test = (_without(X, works), parts["train"][1]), (_without(thin["test"], works), parts["test"][1])
+            rows.append((capture, failed, training, _judged(judge, train, test, n_genes)))
+    return rows
+
+
+def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, Counts]:
     """Raw counts of the panel's genes, types and depths of the training and the test cells."""
     kind = value_kind(adata.X)
     if panel.split is None or kind != "raw counts":
@@ -268,7 +313,7 @@ def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, tuple[cs
     return parts
 
 
-def _thinned_part(part: tuple[csr_matrix, np.ndarray, np.ndarray], capture: float, seed: int) -> csr_matrix:
+def _thinned_part(part: Counts, capture: float, seed: int) -> csr_matrix:
     """One part's log-normalised values at a capture."""
     counts, y, depth = part
     return _as_measured(thin_counts(counts, capture, y=y, seed=seed), depth, capture)
@@ -278,7 +323,7 @@ def _without(X: csr_matrix, works: np.ndarray) -> csr_matrix:
     """X with the genes whose probes failed set to 0."""
     return csr_matrix(X.multiply(works.astype(np.float32)[None]))
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-029
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-033
 def plot_robustness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Accuracy of `panel_robustness` against capture: colour is the share of failed probes, dashed is transferred."""
     import matplotlib.pyplot as plt
@@ -296,7 +341,7 @@ def plot_robustness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.legend(fontsize=7, frameon=False)
     return ax
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-032
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-036
 PANEL_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title><style>
@@ -312,7 +357,7 @@ img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .ge
 <h2>How it was made</h2><p>{{ made }}</p></body></html>
 """
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-033
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-037
 FIGURE_CAPTIONS = {
     "curve": "Accuracy on test cells against the number of genes.",
     "dots": "The first genes in each type.",
@@ -348,21 +393,25 @@ def _save_figure(axes: Axes, path: Path) -> str:
     return base64.b64encode(picture.getvalue()).decode()
 
 
-def panel_tables(panel: DesignedPanel, adata: AnnData, *, n_resamples: int = 5) -> dict[str, pd.DataFrame]:
+def panel_tables(
+    panel: DesignedPanel, adata: AnnData, *, n_resamples: int = 5, n_jobs: int | None = None
+) -> dict[str, pd.DataFrame]:
     """All tables about a panel: panel, coverage, curve, stability and, from raw counts, robustness."""
     cells = _prepared(panel, adata)
-    tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(panel, cells)}
-    tables["stability"] = panel_stability(panel, cells, n_resamples=n_resamples)
+    tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(panel, cells, n_jobs=n_jobs)}
+    tables["stability"] = panel_stability(panel, cells, n_resamples=n_resamples, n_jobs=n_jobs)
     if value_kind(adata.X) == "raw counts":
-        tables["robustness"] = panel_robustness(panel, adata)
+        tables["robustness"] = panel_robustness(panel, adata, n_jobs=n_jobs)
     return tables
 
 
-def write_panel_report(panel: DesignedPanel, adata: AnnData, folder: str | Path, *, n_resamples: int = 5) -> Path:
+def write_panel_report(
+    panel: DesignedPanel, adata: AnnData, folder: str | Path, *, n_resamples: int = 5, n_jobs: int | None = None
+) -> Path:
     """Write tables (csv), figures (png) and panel.html into a folder; returns the page's path."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    tables = panel_tables(panel, adata, n_resamples=n_resamples)
+    tables = panel_tables(panel, adata, n_resamples=n_resamples, n_jobs=n_jobs)
     for name, table in tables.items():
         write_table(table, place / f"{name}.csv")
     figures = [
