@@ -7,7 +7,7 @@ from setuptools import setup
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
-book = settings["book_requirements"].split()
+book, dask = (settings[f"{name}_requirements"].split() for name in ("book", "dask"))
 
 setup(
     name=settings["lib_name"],
@@ -26,7 +26,8 @@ setup(
     extras_require={
         "book": book,
         "peers": settings["peers_requirements"].split(),
-        "dev": settings["dev_requirements"].split() + book,
+        "dask": dask,
+        "dev": settings["dev_requirements"].split() + book + dask,
     },
     # The chapters and the example data live at the top of the repository and travel inside the package.
     packages=["selectormlp", "selectormlp.chapters", "selectormlp.example_data"],

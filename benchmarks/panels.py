@@ -17,6 +17,8 @@ import logging
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -134,7 +136,7 @@ def write_tables(results: BenchmarkResults, data_sets: list[DataSet], arguments:
         "command": "python benchmarks/panels.py --folder FOLDER --label-keys ...",
         "splits": arguments.splits,
         "time_limit_seconds": arguments.time_limit,
-        "processes": arguments.jobs,
+        "processes": arguments.jobs if arguments.scheduler is None else "a Dask cluster",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU used",
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in packages},
@@ -181,7 +183,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=[10, 25, 50, 100, 200])
     parser.add_argument("--judges", nargs="+", default=list(JUDGES), help="more: a condition such as mlp (slow)")
     parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time on this machine")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler: its workers do the splits")
     parser.add_argument("--time-limit", type=float, default=600.0, help="seconds a method may take on a split")
     parser.add_argument("--retry", nargs="+", default=["missing"], help="missing, failed, crashed, 'timed out'")
     parser.add_argument("--run-folder", type=Path, default=ROOT / "runs" / "panels")
@@ -190,6 +193,19 @@ def parsed() -> argparse.Namespace:
         "--write", action="store_true", help="write data/studies/panels/ also when not all was asked for"
     )
     return parser.parse_args()
+
+
+@contextmanager
+def workers(scheduler: str | None) -> Iterator[None]:
+    """Hand joblib's tasks to the workers of a Dask scheduler, if there is one."""
+    if scheduler is None:
+        yield
+        return
+    import joblib
+    from dask.distributed import Client
+
+    with Client(scheduler), joblib.parallel_config(backend="dask"):
+        yield
 
 
 def run(arguments: argparse.Namespace, data_sets: list[DataSet], methods: list[Peer]) -> BenchmarkResults:
@@ -202,7 +218,7 @@ def run(arguments: argparse.Namespace, data_sets: list[DataSet], methods: list[P
         n_splits=arguments.splits,
         judges=arguments.judges,
         time_limit=arguments.time_limit,
-        n_jobs=arguments.jobs,
+        n_jobs=None if arguments.scheduler else arguments.jobs,
         retry=arguments.retry,
     )
 
@@ -215,7 +231,8 @@ def main() -> None:
     every_set = SHIPPED + (sets_in(arguments.folder, arguments.label_keys) if arguments.folder else [])
     data_sets = picked({data_set.name: data_set for data_set in every_set}, arguments.sets, "data set")
     methods = picked(METHODS, arguments.methods, "method")
-    results = read_benchmark(arguments.run_folder) if arguments.no_run else run(arguments, data_sets, methods)
+    with workers(arguments.scheduler):
+        results = read_benchmark(arguments.run_folder) if arguments.no_run else run(arguments, data_sets, methods)
     print_tables(results, arguments.ours)
     if arguments.write or not (arguments.sets or arguments.methods):
         write_tables(results, data_sets, arguments)

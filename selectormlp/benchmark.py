@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,10 +49,11 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['N_NEIGHBOURS', 'N_COMPONENTS', 'RECALLED', 'MEASURES', 'EVERY_SET', 'DataSet', 'PreparedSplit', 'full_neighbours',
-           'prepare_split', 'redundancy', 'neighbour_overlap', 'judged_scores', 'measure_panel', 'BenchmarkPlan',
-           'BenchmarkResults', 'read_benchmark', 'run_benchmark', 'mean_jaccard', 'stability', 'PairedInterval',
-           'paired_interval', 'paired_differences', 'verdicts', 'plot_differences', 'plot_accuracy', 'plot_stability']
+__all__ = ['N_NEIGHBOURS', 'N_COMPONENTS', 'RECALLED', 'Packed', 'MEASURES', 'EVERY_SET', 'DataSet', 'PreparedSplit',
+           'full_neighbours', 'prepare_split', 'redundancy', 'neighbour_overlap', 'judged_scores', 'measure_panel',
+           'BenchmarkPlan', 'BenchmarkResults', 'read_benchmark', 'run_benchmark', 'mean_jaccard', 'stability',
+           'PairedInterval', 'paired_interval', 'paired_differences', 'verdicts', 'plot_differences', 'plot_accuracy',
+           'plot_stability']
 
 # %% ../nbs/11_panel_benchmark.ipynb #cell-008
 @dataclass(frozen=True, eq=False)
@@ -222,13 +223,35 @@ class _Job:
 
     def __reduce__(self) -> tuple:
         """Travel to a spawned process with the name of a method of `PEERS`, which may not travel itself."""
-        known = PEERS.get(self.method.name) is self.method
-        return _job_again, (self.prepared, self.method.name if known else self.method, self.plan)
+        return _job_again, (self.prepared, _packed(self.method), self.plan)
 
 
-def _job_again(prepared: PreparedSplit, method: str | Peer, plan: BenchmarkPlan) -> _Job:
+Packed = str | bytes | Peer
+
+
+def _packed(method: Peer) -> Packed:
+    """What travels to another process: a name of `PEERS`, the code if cloudpickle is there, or the method itself."""
+    if PEERS.get(method.name) is method:
+        return method.name
+    with suppress(ImportError):
+        from cloudpickle import dumps
+
+        return dumps(method)
+    return method
+
+
+def _unpacked(method: Packed) -> Peer:
+    """The method, in the other process."""
+    if isinstance(method, bytes):
+        from cloudpickle import loads
+
+        return loads(method)
+    return PEERS[method] if isinstance(method, str) else method
+
+
+def _job_again(prepared: PreparedSplit, method: Packed, plan: BenchmarkPlan) -> _Job:
     """The job, in the other process."""
-    return _Job(prepared, PEERS[method] if isinstance(method, str) else method, plan)
+    return _Job(prepared, _unpacked(method), plan)
 
 # %% ../nbs/11_panel_benchmark.ipynb #cell-022
 def _peak_memory() -> float:
@@ -267,6 +290,17 @@ def _load_packages(*, module: str = "") -> None:
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
+def _work_alone() -> None:
+    """One thread from here on; and a forked child must not ask the cluster that its parent's joblib talks to."""
+    import torch
+    from joblib import parallel_config
+    from threadpoolctl import threadpool_limits
+
+    parallel_config(backend="sequential")
+    threadpool_limits(1)
+    torch.set_num_threads(1)
+
+
 def _settle_child(job: _Job) -> None:
     """One thread, no output, seeded, packages loaded: the same start for every method."""
     os.environ.update(dict.fromkeys(_THREADS, "1"))
@@ -275,11 +309,9 @@ def _settle_child(job: _Job) -> None:
         os.dup2(nowhere, stream)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     _load_packages(module="" if job.method.checkout else job.method.module)
+    _work_alone()
     import torch
-    from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1)
-    torch.set_num_threads(1)
     seed = job.prepared.split
     random.seed(seed)
     np.random.seed(seed)
@@ -466,20 +498,61 @@ def _is_done(path: Path, method: Peer, plan: BenchmarkPlan, retry: Iterable[str]
     return record["settings"] == plan.settings() and (still_missing or not states & set(retry))
 
 # %% ../nbs/11_panel_benchmark.ipynb #cell-033
-def _due_jobs(
+@dataclass(frozen=True, eq=False)
+class _DueSplit:
+    """The methods that are still due on one split of one data set, as they travel."""
+
+    data_set: DataSet
+    split: int
+    methods: tuple[Packed, ...]
+    plan: BenchmarkPlan
+
+    def jobs(self) -> Iterator[_Job]:
+        """A job for each method; the split is prepared when the first is asked for."""
+        prepared = prepare_split(self.data_set, self.split, n_variable=self.plan.n_variable)
+        yield from (_Job(prepared, _unpacked(method), self.plan) for method in self.methods)
+
+
+def _due_splits(
     data_sets: Sequence[DataSet], methods: Sequence[Peer], plan: BenchmarkPlan, *,
     splits: Iterable[int], folder: Path, retry: Iterable[str],
-) -> Iterator[_Job]:  # fmt: skip
-    """The jobs that are not done, first split first; a split is prepared when its first job is asked for."""
-    for split in splits:
-        for data_set in data_sets:
-            paths = {method.name: _record_path(folder, data_set.name, split, method.name) for method in methods}
-            due = [method for method in methods if not _is_done(paths[method.name], method, plan, retry)]
-            if due:
-                prepared = prepare_split(data_set, split, n_variable=plan.n_variable)
-                yield from (_Job(prepared, method, plan) for method in due)
+) -> Iterator[_DueSplit]:  # fmt: skip
+    """What is not done, first split first."""
+    for split, data_set in product(splits, data_sets):
+        paths = {method.name: _record_path(folder, data_set.name, split, method.name) for method in methods}
+        due = [method for method in methods if not _is_done(paths[method.name], method, plan, retry)]
+        if due:
+            yield _DueSplit(data_set, split, tuple(map(_packed, due)), plan)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-034
+# %% ../nbs/11_panel_benchmark.ipynb #cell-035
+_PRELOADED = ["scanpy", "sklearn.ensemble", "sklearn.linear_model", "sklearn.neighbors", "torch", __name__]
+
+
+def _run_split(due: _DueSplit, start_method: str) -> list[dict[str, Any]]:
+    """The records of one split, each method in a process of its own, one after the other: a task for joblib."""
+    if multiprocessing.current_process().daemon:
+        raise InputError(
+            "this worker may not start processes of its own, and every method needs one; start Dask's workers with "
+            "DASK_DISTRIBUTED__WORKER__DAEMON=False in the environment, or use joblib's backend 'loky'"
+        )
+    multiprocessing.set_forkserver_preload(_PRELOADED)
+    with _one_thread():
+        return list(_run_jobs(due.jobs(), 1, start_method))
+
+
+def _all_records(due: Iterable[_DueSplit], n_jobs: int | None, start_method: str) -> Iterator[dict[str, Any]]:
+    """The records of all that is due, each when it is over: `n_jobs` methods at a time here, or splits by joblib."""
+    from sklearn.utils.parallel import Parallel, delayed
+
+    if n_jobs is not None:
+        with _one_thread():
+            yield from _run_jobs((job for one in due for job in one.jobs()), n_jobs, start_method)
+        return
+    spread = Parallel(n_jobs=None, return_as="generator_unordered", batch_size=1)
+    for records in spread(delayed(_run_split)(one, start_method) for one in due):
+        yield from records
+
+# %% ../nbs/11_panel_benchmark.ipynb #cell-037
 @dataclass(frozen=True, eq=False)
 class BenchmarkResults:
     """`judged` has a row per (data_set, split, method, n_genes, judge), `scores` one per panel, `chosen` one per gene.
@@ -498,7 +571,7 @@ class BenchmarkResults:
         keys = ["method", "data_set", "n_genes", "status", "reason"]
         return wrong.groupby(keys, sort=False, as_index=False).agg(n_splits=("split", "nunique"))
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-035
+# %% ../nbs/11_panel_benchmark.ipynb #cell-038
 _JOB = ["data_set", "split", "method", "n_genes"]
 MEASURES = ("balanced_accuracy", "macro_f1", "worst_recall", "share_recalled")
 _PANEL = ("status", "reason", "seconds", "peak_memory_mb")
@@ -514,7 +587,7 @@ def _panel_row(panel: Mapping[str, Any]) -> dict[str, Any]:
     row |= {name: measured[0][name] if measured else np.nan for name in _FREE}
     return row | {entry["judge"]: entry["balanced_accuracy"] for entry in measured}
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-036
+# %% ../nbs/11_panel_benchmark.ipynb #cell-039
 def read_benchmark(folder: str | Path) -> BenchmarkResults:
     """The results of all jobs in a run's folder, finished or not."""
     judged, scores, chosen = [], [], []
@@ -530,10 +603,12 @@ def read_benchmark(folder: str | Path) -> BenchmarkResults:
     tables = [pd.DataFrame(rows, columns=None if rows else _JOB) for rows in (judged, scores, chosen)]
     return BenchmarkResults(*(table.sort_values(_JOB, kind="stable", ignore_index=True) for table in tables))
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-037
-def _start_method() -> str:
-    """ "fork" where it is usual, which shares the cells with the children; else "spawn"."""
-    return "fork" if sys.platform.startswith("linux") else "spawn"
+# %% ../nbs/11_panel_benchmark.ipynb #cell-040
+def _start_method(n_jobs: int | None) -> str:
+    """ "fork" shares the cells with the children; "forkserver" is safe among a worker's threads; else "spawn"."""
+    if not sys.platform.startswith("linux"):
+        return "spawn"
+    return "forkserver" if n_jobs is None else "fork"
 
 
 def _log_progress(record: Mapping[str, Any], started: float) -> None:
@@ -547,30 +622,30 @@ def _log_progress(record: Mapping[str, Any], started: float) -> None:
         f" ({reason})" if reason else "",
     )  # fmt: skip
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-038
+# %% ../nbs/11_panel_benchmark.ipynb #cell-041
 def run_benchmark(
     data_sets: Sequence[DataSet], methods: Sequence[Peer], *, folder: str | Path,
     sizes: Sequence[int] = (10, 25, 50, 100, 200), n_splits: int = 5, judges: Sequence[str] = tuple(JUDGES),
-    time_limit: float = 600.0, n_variable: int = 2000, n_jobs: int = 2, retry: Iterable[str] = ("missing",),
+    time_limit: float = 600.0, n_variable: int = 2000, n_jobs: int | None = 2, retry: Iterable[str] = ("missing",),
     start_method: str | None = None,
 ) -> BenchmarkResults:  # fmt: skip
     """Judge methods on data sets, each in a process of its own; a run that was stopped goes on where it was.
 
-    `time_limit` (seconds) is for choosing all sizes of one split; `retry` are states ("missing", "failed", "timed
-    out", "crashed") that are tried anew. Files go to `folder`, one per job, and scores.csv, judged.csv, stability.csv.
+    `time_limit` (seconds) is for choosing all sizes of one split; `n_jobs` methods run at a time on this machine, or,
+    with None, whole splits as `joblib.parallel_config` says; `retry` are states ("missing", "failed", "timed out",
+    "crashed") that are tried anew. Files go to `folder`, one per job, and scores.csv, judged.csv, stability.csv.
     """
     plan, folder = BenchmarkPlan(tuple(sizes), tuple(judges), time_limit, n_variable), Path(folder)
     _refuse_shared_names([data_set.name for data_set in data_sets], "data sets")
     _refuse_shared_names([method.name for method in methods], "methods")
-    start_method, started = start_method or _start_method(), time.monotonic()
-    jobs = _due_jobs(data_sets, methods, plan, splits=range(n_splits), folder=folder, retry=tuple(retry))
-    with _one_thread():
-        for record in _run_jobs(jobs, n_jobs, start_method):
-            write_json(record, _record_path(folder, record["data_set"], record["split"], record["method"]))
-            _log_progress(record, started)
+    start_method, started = start_method or _start_method(n_jobs), time.monotonic()
+    due = _due_splits(data_sets, methods, plan, splits=range(n_splits), folder=folder, retry=tuple(retry))
+    for record in _all_records(due, n_jobs, start_method):
+        write_json(record, _record_path(folder, record["data_set"], record["split"], record["method"]))
+        _log_progress(record, started)
     return _write_results(read_benchmark(folder), folder)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-039
+# %% ../nbs/11_panel_benchmark.ipynb #cell-042
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Load the packages that children share, and keep to one thread: children that are forked want no others about."""
@@ -588,7 +663,7 @@ def _write_results(results: BenchmarkResults, folder: Path) -> BenchmarkResults:
     write_table(stability(results.chosen), folder / "stability.csv")
     return results
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-041
+# %% ../nbs/11_panel_benchmark.ipynb #cell-044
 def mean_jaccard(panels: Sequence[Iterable[str]]) -> float:
     """Mean over pairs of panels of shared genes / genes in either (Jaccard); NaN for fewer than two panels."""
     sets = [frozenset(panel) for panel in panels]
@@ -605,7 +680,7 @@ def stability(chosen: pd.DataFrame) -> pd.DataFrame:
         rows.append({**row, "stability": mean_jaccard(panels)})
     return pd.DataFrame(rows, columns=["data_set", "method", "n_genes", "n_splits", "stability"])
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-057
+# %% ../nbs/11_panel_benchmark.ipynb #cell-060
 @dataclass(frozen=True)
 class PairedInterval:
     """Mean of paired differences and its interval."""
@@ -633,7 +708,7 @@ def paired_interval(
     half = t.ppf(0.5 + confidence / 2, n - 1) * values.std(ddof=1) * np.sqrt(1 / n + test_to_train)
     return PairedInterval(n, mean, mean - float(half), mean + float(half))
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-060
+# %% ../nbs/11_panel_benchmark.ipynb #cell-063
 EVERY_SET = "mean over data sets"
 
 
@@ -660,7 +735,7 @@ def _complete(differences: pd.Series) -> pd.DataFrame:
     blocks = [table[fullest[:n_sets]].dropna() for n_sets in range(len(fullest), 0, -1)]
     return max(blocks, key=lambda block: (len(block) > 1, block.size))
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-061
+# %% ../nbs/11_panel_benchmark.ipynb #cell-064
 def _compared(difference: pd.Series, **interval: float) -> Iterator[dict[str, Any]]:
     """Rows for one other method at one size: each data set, then the mean over those that both did."""
     for data_set, values in difference.groupby("data_set"):
@@ -689,7 +764,7 @@ def paired_differences(
             rows += [{"n_genes": size, "other": other, **pair} for pair in _compared(difference, **interval)]
     return pd.DataFrame(rows)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-062
+# %% ../nbs/11_panel_benchmark.ipynb #cell-065
 def _verdict(mean: float, high: float) -> str:
     """First, level with the first (the interval of the difference holds 0; unknown for one split), or behind."""
     if mean >= 0:
@@ -713,7 +788,7 @@ def verdicts(
     best["verdict"] = [_verdict(mean, high) for mean, high in zip(best["mean"], best["high"], strict=True)]
     return best[[*keys, "verdict", "best_other", "mean", "low", "high", "n_pairs"]].reset_index(drop=True)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-068
+# %% ../nbs/11_panel_benchmark.ipynb #cell-071
 _COLOURS = {"ahead": "#0072B2", "level": "#7f7f7f", "behind": "#D55E00"}  # Okabe and Ito's, told apart by most eyes
 
 
@@ -734,7 +809,7 @@ def _draw_intervals(ax: Axes, pairs: pd.DataFrame, order: Sequence[str], limit: 
         marker = "o" if abs(row.mean) <= limit else ">" if row.mean > 0 else "<"
         ax.plot(np.clip(row.mean, -limit, limit), place, marker, color=colour, markersize=4, clip_on=False)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-069
+# %% ../nbs/11_panel_benchmark.ipynb #cell-072
 def plot_differences(
     differences: pd.DataFrame, *, data_set: str = EVERY_SET, sizes: Sequence[int] = (10, 25, 50, 100),
     limit: float = 0.1,
@@ -758,7 +833,7 @@ def plot_differences(
     figure.supxlabel("balanced accuracy, ours less theirs (95 % interval over splits)", fontsize=8)
     return figure
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-070
+# %% ../nbs/11_panel_benchmark.ipynb #cell-073
 def plot_accuracy(scores: pd.DataFrame, *, highlight: Sequence[str] = (), measure: str = "balanced_accuracy") -> Figure:
     """`measure` against the number of genes, a small chart per data set; methods not to `highlight` are grey."""
     import matplotlib.pyplot as plt
@@ -778,7 +853,7 @@ def plot_accuracy(scores: pd.DataFrame, *, highlight: Sequence[str] = (), measur
     _name_curves(figure, axes[0, 0], measure)
     return figure
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-071
+# %% ../nbs/11_panel_benchmark.ipynb #cell-074
 def _draw_curves(ax: Axes, means: pd.DataFrame, highlight: Sequence[str], measure: str) -> None:
     """One data set of `plot_accuracy`."""
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -801,7 +876,7 @@ def _name_curves(figure: Figure, ax: Axes, measure: str) -> None:
     if labels:
         figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-072
+# %% ../nbs/11_panel_benchmark.ipynb #cell-075
 _TURNS = np.deg2rad([10, -10, 170, 190, 90, 270, 45, 135, 225, 315])
 _OFFSETS = [(r * np.cos(turn), r * np.sin(turn)) for r in (6, 12, 20, 30, 42, 56) for turn in _TURNS]  # in points
 
@@ -824,7 +899,7 @@ def _name_points(ax: Axes, points: pd.DataFrame) -> None:
         if np.hypot(*offset) > 12:
             ax.annotate("", place, xytext=offset, textcoords="offset points", arrowprops=line)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-073
+# %% ../nbs/11_panel_benchmark.ipynb #cell-076
 def plot_stability(
     scores: pd.DataFrame,
     stable: pd.DataFrame,
