@@ -223,8 +223,8 @@ class SelectorModule(pl.LightningModule):
         self.losses = torch.nn.ModuleList(MeanMetric() for _ in MEASURED)
 
     def on_train_epoch_start(self) -> None:
-        """Draw noise and dropout from the seed and the epoch, so that a resumed training repeats itself."""
-        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+        """Draw noise and dropout from the seed, the epoch and the process: a resumed training repeats itself."""
+        torch.manual_seed(self.seed * 100_003 + self.current_epoch + 1_000_003 * _this_process()[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         x, codes, weights = batch
@@ -372,6 +372,8 @@ def _less_talk() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 under torch 2.13: nothing that a user of ours could act on
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            # the measures are collected from all processes by torchmetrics already
+            warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
             warnings.filterwarnings(
                 "ignore", message=".*exists and is not empty", category=UserWarning
             )  # a resumed run's logs
