@@ -5,8 +5,10 @@
 # %% ../nbs/05_classifiers.ipynb #cell-004
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from sklearn.svm import LinearSVC
+    from torch import Tensor
 
     from selectormlp.models import NetworkShape, SelectorNet
     from selectormlp.training import CodedCells, TrainingProtocol
@@ -32,10 +35,10 @@ Matrix: TypeAlias = Any  # cells x genes: a dense array or a CSR matrix
 FORMAT_VERSION = 1
 
 # %% auto #0
-__all__ = ['Matrix', 'FORMAT_VERSION', 'CONDITIONS', 'MORE_CONDITIONS', 'MLP_CONDITIONS', 'InputLayer', 'gene_spread',
-           'gene_scale', 'balanced_weights', 'GeneClassifier', 'SelectorMLPClassifier', 'hold_out',
-           'LinearSVMClassifier', 'make_classifier', 'save_model', 'load_model', 'align_genes', 'model_colour',
-           'plot_histories']
+__all__ = ['Matrix', 'FORMAT_VERSION', 'DUAL_PASSES', 'CONDITIONS', 'MORE_CONDITIONS', 'MLP_CONDITIONS', 'InputLayer',
+           'FoldedClassifier', 'gene_spread', 'gene_scale', 'balanced_weights', 'GeneClassifier',
+           'SelectorMLPClassifier', 'hold_out', 'LinearSVMClassifier', 'make_classifier', 'save_model', 'load_model',
+           'align_genes', 'model_colour', 'plot_histories']
 
 # %% ../nbs/05_classifiers.ipynb #cell-005
 @dataclass(frozen=True)
@@ -48,6 +51,18 @@ class InputLayer:
     def units(self, x: Matrix) -> np.ndarray:
         """X @ weight.T + bias, of shape (cells, units); sparse X stays sparse."""
         return np.asarray(x @ self.weight.T) + self.bias
+
+
+@dataclass(frozen=True)
+class FoldedClassifier:
+    """A classifier made ready for very many predictions, with as few layers as it takes: rest(inputs.units(x)).
+
+    `inputs` is for unscaled expression; `rest` gives scores (cells, classes) from sums (cells, units), both torch
+    tensors of the dtype of `inputs`.
+    """
+
+    inputs: InputLayer
+    rest: Callable[[Tensor], Tensor]
 
 # %% ../nbs/05_classifiers.ipynb #cell-007
 def gene_spread(x: Matrix) -> np.ndarray:
@@ -135,6 +150,14 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
         codes = np.searchsorted(self.classes_, y)
         weights = balanced_weights(codes) if self._settings().balance_types else np.ones(len(codes), dtype=np.float32)
         return CodedCells(_scaled(X, self.gene_scale_), codes, weights)
+
+    def folded(self) -> FoldedClassifier:
+        """Input layer and rest for many predictions, as in a masking curve; the same scores but for rounding."""
+        from torch import from_numpy
+
+        return FoldedClassifier(
+            self.input_layer(), lambda units: from_numpy(self.scores_from_units(units.numpy()))
+        )
 
     def class_scores(self, X) -> np.ndarray:
         """One score per cell and class, of shape (cells, classes), also for two classes."""
@@ -294,6 +317,14 @@ class SelectorMLPClassifier(GeneClassifier):
         columns = self.network_.gene_columns().detach().numpy().astype(np.float64)
         return InputLayer(columns / self.gene_scale_, self.network_.first.bias.detach().numpy().astype(np.float64))
 
+    def folded(self) -> FoldedClassifier:
+        """Input layer and rest in float32, without the batch norms and the dropout."""
+        from torch.nn import Sequential
+
+        first, *others = _folded_layers(self.network_.eval(), self.input_layer())
+        arrays = (parameter.detach().numpy() for parameter in (first.weight, first.bias))
+        return FoldedClassifier(InputLayer(*arrays), Sequential(*others))
+
     def scores_from_units(self, units: np.ndarray) -> np.ndarray:
         """Scores (cells, classes) from the sums of the first layer (cells, units)."""
         import torch
@@ -318,6 +349,25 @@ class SelectorMLPClassifier(GeneClassifier):
         return self.network_.first.weight.detach().abs().sum(dim=0).numpy().astype(np.float64)
 
 # %% ../nbs/05_classifiers.ipynb #cell-014
+def _folded_layers(network: SelectorNet, inputs: InputLayer) -> list[Any]:
+    """The layers of a network as it predicts: `inputs` first, each batch norm in the layer before it, no dropout."""
+    import torch
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_linear_bn_eval
+
+    first = nn.Linear(inputs.weight.shape[1], inputs.weight.shape[0], device="meta").eval()
+    first.weight, first.bias = (
+        nn.Parameter(torch.from_numpy(a).float(), requires_grad=False) for a in (inputs.weight, inputs.bias)
+    )
+    layers: list[Any] = [first]
+    for layer in network.rest:
+        if isinstance(layer, nn.BatchNorm1d):
+            layers[-1] = fuse_linear_bn_eval(layers[-1], layer)
+        elif not isinstance(layer, nn.Dropout):
+            layers.append(layer)
+    return layers
+
+# %% ../nbs/05_classifiers.ipynb #cell-015
 def _whole_seed(random_state: Any) -> int:
     """A whole number from scikit-learn's `random_state`."""
     return random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))
@@ -338,14 +388,45 @@ def hold_out(cells: CodedCells, fraction: float, *, seed: int) -> tuple[CodedCel
     train, validation = (CodedCells(cells.x[part], cells.codes[part], cells.weights[part]) for part in (~held, held))
     return train, validation if held.any() else train
 
-# %% ../nbs/05_classifiers.ipynb #cell-020
+# %% ../nbs/05_classifiers.ipynb #cell-021
+DUAL_PASSES = 1000  # passes after which the dual gives up and the primal takes over
+
+
+def _dual_is_quicker(machine: LinearSVC, cells: CodedCells) -> bool:
+    """Whether fewer cells than genes lie within the margin, judged by ten passes for the commonest type."""
+    from sklearn.base import clone
+
+    if machine.penalty != "l2" or len(cells.codes) <= cells.x.shape[1]:
+        return machine.penalty == "l2"
+    own = cells.codes == np.bincount(cells.codes).argmax()
+    rough = clone(machine).set_params(dual=True, max_iter=10)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Liblinear failed to converge")
+        rough.fit(cells.x, own, sample_weight=cells.weights)
+    within = np.where(own, 1, -1) * rough.decision_function(cells.x) < 1
+    return int(within.sum()) < cells.x.shape[1]
+
+# %% ../nbs/05_classifiers.ipynb #cell-023
+def _fit_machine(machine: LinearSVC, cells: CodedCells, code: int | None) -> tuple[np.ndarray, int]:
+    """Coefficients, the intercept last, (types, genes + 1), and passes; of one type, or of all (`code` None)."""
+    codes = cells.codes if code is None else cells.codes == code
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Liblinear failed to converge")  # the caller warns, once
+        passes, most = machine.max_iter, min(machine.max_iter, DUAL_PASSES) if machine.dual else machine.max_iter
+        machine.set_params(max_iter=most).fit(cells.x, codes, sample_weight=cells.weights)
+        if machine.dual and machine.n_iter_ >= most:
+            machine.set_params(dual=False, max_iter=passes).fit(cells.x, codes, sample_weight=cells.weights)
+    return np.column_stack([machine.coef_, machine.intercept_]), int(np.max(machine.n_iter_))
+
+# %% ../nbs/05_classifiers.ipynb #cell-024
 class LinearSVMClassifier(GeneClassifier):
     """scikit-learn's LinearSVC (squared hinge, one versus rest) with our face (report, Methods, "SVM").
 
     Parameters: `protocol` "robust" (genes scaled, types balanced) or "report" (neither); `penalty` "l1" or "l2"; `C`
     the inverse of the penalty's strength and `max_iter` the passes at most (None: 0.1 and 5000, or 1 and 1000 as in the
-    report); `random_state`. Fitted: `coef_` (classes, genes) for unscaled expression, `intercept_`, `classes_`,
-    `gene_names_`, `feature_importances_`.
+    report); `random_state`; `n_jobs` processes that share the types, as in joblib (None: one, or what
+    `joblib.parallel_config` says). Fitted: `coef_` (classes, genes) for unscaled expression, `intercept_`, `classes_`,
+    `gene_names_`, `n_iter_`, `feature_importances_`.
     """
 
     def __init__(
@@ -358,6 +439,7 @@ class LinearSVMClassifier(GeneClassifier):
         scale_genes=None,
         balance_types=None,
         random_state=0,
+        n_jobs=None,
     ):
         self.protocol = protocol
         self.penalty = penalty
@@ -366,6 +448,7 @@ class LinearSVMClassifier(GeneClassifier):
         self.scale_genes = scale_genes
         self.balance_types = balance_types
         self.random_state = random_state
+        self.n_jobs = n_jobs
 
     def _settings(self) -> TrainingProtocol:
         """The protocol's answers to: are genes scaled, are types balanced, is the ranking scale-free."""
@@ -384,13 +467,23 @@ class LinearSVMClassifier(GeneClassifier):
         return LinearSVC(penalty=self.penalty, C=strength, max_iter=passes, **same)
 
     def _fit(self, x: Matrix, codes: np.ndarray, weights: np.ndarray, validation: CodedCells | None) -> None:
-        machine = self._machine()
-        machine.fit(x.astype(np.float64), codes, sample_weight=weights)
-        two = len(self.classes_) == 2
-        coef = np.vstack([-machine.coef_, machine.coef_]) if two else machine.coef_
-        self.coef_ = np.ascontiguousarray(coef / self.gene_scale_)
-        self.intercept_ = np.append(-machine.intercept_, machine.intercept_) if two else machine.intercept_
-        self.n_iter_ = int(np.max(machine.n_iter_))
+        from sklearn.base import clone
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.utils.parallel import Parallel, delayed
+
+        from selectormlp.training import CodedCells
+
+        cells, machine = CodedCells(sparse.csr_matrix(x, dtype=np.float64), codes, weights), self._machine()
+        machine.set_params(dual=_dual_is_quicker(machine, cells))
+        parallel, two = Parallel(n_jobs=self.n_jobs), len(self.classes_) == 2
+        parts = [None] if two or parallel.n_jobs in (None, 1) else range(len(self.classes_))
+        fits = parallel(delayed(_fit_machine)(clone(machine), cells, code) for code in parts)
+        coef, self.n_iter_ = np.vstack([coef for coef, _ in fits]), max(passes for _, passes in fits)
+        coef = np.vstack([-coef, coef]) if two else coef
+        self.coef_, self.intercept_ = np.ascontiguousarray(coef[:, :-1] / self.gene_scale_), coef[:, -1].copy()
+        if self.n_iter_ >= machine.max_iter:
+            message = f"Liblinear failed to converge in {self.n_iter_} passes; raise max_iter or lower C"
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
     def input_layer(self) -> InputLayer:
         """Coefficients and intercepts: an SVM is nothing but its first layer."""
@@ -400,6 +493,11 @@ class LinearSVMClassifier(GeneClassifier):
         """The sums are the scores."""
         return units
 
+    def decision_function(self, X) -> np.ndarray:
+        """Scores as LinearSVC has them: (cells, classes), or for two classes those of the second, (cells,)."""
+        scores = self.class_scores(X)
+        return scores[:, 1] if scores.shape[1] == 2 else scores
+
     @property
     def feature_importances_(self) -> np.ndarray:
         """Importance of each gene, of shape (genes,): sum over classes of |coef|, times the gene's spread if robust."""
@@ -407,7 +505,7 @@ class LinearSVMClassifier(GeneClassifier):
         spread = self.gene_spread_ if self._settings().scale_free_ranking else 1.0
         return np.abs(self.coef_).sum(axis=0) * spread
 
-# %% ../nbs/05_classifiers.ipynb #cell-024
+# %% ../nbs/05_classifiers.ipynb #cell-033
 CONDITIONS = pd.DataFrame(
     [
         ("selector_none", "selector_mlp", "free", "none"),
@@ -431,7 +529,7 @@ MLP_CONDITIONS: dict[str, dict[str, Any]] = {
     "mlp_nothing": {"dropout": 0.0, "batch_norm": False, "noise": 0.0},
 }
 
-# %% ../nbs/05_classifiers.ipynb #cell-025
+# %% ../nbs/05_classifiers.ipynb #cell-034
 def make_classifier(condition: str, *, protocol: str = "robust", seed: int = 0, **settings: Any) -> GeneClassifier:
     """An unfitted classifier for a condition of the report ("selector_l1"), or of its MLP ablation ("mlp_no_noise")."""
     common = {"protocol": protocol, "random_state": seed}
@@ -447,7 +545,7 @@ def make_classifier(condition: str, *, protocol: str = "robust", seed: int = 0, 
         return LinearSVMClassifier(penalty=row["penalty"], **common)
     return SelectorMLPClassifier(selector=row["selector"], penalty=row["penalty"], **common, **settings)
 
-# %% ../nbs/05_classifiers.ipynb #cell-028
+# %% ../nbs/05_classifiers.ipynb #cell-037
 def _arrays(model: GeneClassifier) -> dict[str, np.ndarray]:
     """The numbers of a fitted model, by name."""
     common = {"gene_spread": model.gene_spread_, "gene_scale": model.gene_scale_}
@@ -459,7 +557,7 @@ def _arrays(model: GeneClassifier) -> dict[str, np.ndarray]:
 
 def _description(model: GeneClassifier) -> dict[str, Any]:
     """What config.json says of a model: everything but its numbers."""
-    not_kept = ("log_folder", "resume", "trainer_arguments", "random_state")
+    not_kept = ("log_folder", "resume", "trainer_arguments", "random_state", "n_jobs")
     return {
         "format_version": FORMAT_VERSION,
         "model": type(model).__name__,
@@ -484,7 +582,7 @@ def save_model(model: GeneClassifier, folder: str | Path) -> None:
         write_table(model.history_, folder / "history.csv")
     write_json(_description(model), folder / "config.json")
 
-# %% ../nbs/05_classifiers.ipynb #cell-029
+# %% ../nbs/05_classifiers.ipynb #cell-038
 def load_model(folder: str | Path) -> GeneClassifier:
     """Read a classifier that `save_model` wrote; nothing in the folder is executed."""
     from safetensors import SafetensorError
@@ -504,7 +602,7 @@ def load_model(folder: str | Path) -> GeneClassifier:
         raise InputError(f"the weights in {str(folder)!r} cannot be read: {error}") from None
     return _filled(kinds[config["model"]](**config["settings"]), config, arrays, folder)
 
-# %% ../nbs/05_classifiers.ipynb #cell-030
+# %% ../nbs/05_classifiers.ipynb #cell-039
 def _filled(
     model: GeneClassifier, config: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path
 ) -> GeneClassifier:
@@ -540,7 +638,7 @@ def _network(model: GeneClassifier, arrays: dict[str, np.ndarray]) -> SelectorNe
         raise InputError(f"the saved weights do not fit the network that config.json describes: {reason}") from None
     return network.eval()
 
-# %% ../nbs/05_classifiers.ipynb #cell-033
+# %% ../nbs/05_classifiers.ipynb #cell-042
 def align_genes(adata: AnnData, gene_names, *, max_missing: float = 0.1) -> sparse.csr_matrix:
     """Expression of `adata` as CSR cells x `gene_names`; at most a share `max_missing` of them is absent, and zero."""
     wanted = pd.Index(gene_names)
@@ -558,7 +656,7 @@ def align_genes(adata: AnnData, gene_names, *, max_missing: float = 0.1) -> spar
     )
     return found @ places
 
-# %% ../nbs/05_classifiers.ipynb #cell-036
+# %% ../nbs/05_classifiers.ipynb #cell-045
 def model_colour(name: str) -> str:
     """The colour of a model in every figure: by its place in the tables of conditions."""
     known = list(dict.fromkeys([*CONDITIONS.index, *MORE_CONDITIONS.index]))

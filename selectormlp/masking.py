@@ -5,21 +5,25 @@
 # %% ../nbs/06_masking.ipynb #cell-004
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .classifiers import GeneClassifier, Matrix, model_colour
+from .classifiers import FoldedClassifier, Matrix, model_colour
 from .data import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor
 
 # %% auto #0
-__all__ = ['RANDOM_ORDERS', 'rank_genes', 'curve_sizes', 'masking_curve', 'predict_masked', 'random_masking_curve',
+__all__ = ['BLOCK_CELLS', 'RANDOM_ORDERS', 'rank_genes', 'curve_sizes', 'masking_curve', 'predict_masked', 'random_masking_curve',
            'plot_masking_curves']
 
 # %% ../nbs/06_masking.ipynb #cell-005
@@ -43,69 +47,184 @@ def curve_sizes(n_genes: int, step: int) -> np.ndarray:
     return np.append(np.arange(0, n_genes, step), n_genes)
 
 
-def _positions(model: GeneClassifier, ranking: pd.DataFrame) -> np.ndarray:
+def _gene_names(model: Any) -> np.ndarray:
+    """The genes of a fitted estimator, in the order of its columns."""
+    names = getattr(model, "gene_names_", getattr(model, "feature_names_in_", None))
+    if names is None:
+        raise InputError(f"{type(model).__name__} does not know its genes; set its gene_names_, in the order of X")
+    return np.asarray(names)
+
+
+def _positions(model: Any, ranking: pd.DataFrame) -> np.ndarray:
     """Where the genes of a ranking stand in the model; it must rank each of them once."""
-    found = pd.Index(model.gene_names_).get_indexer(pd.Index(ranking["gene"]))
-    if len(found) != len(model.gene_names_) or sorted(found) != list(range(len(found))):
+    names = _gene_names(model)
+    found = pd.Index(names).get_indexer(pd.Index(ranking["gene"]))
+    if len(found) != len(names) or sorted(found) != list(range(len(found))):
         raise InputError(
             f"the ranking has {len(found)} genes, {int((found < 0).sum())} of them unknown to the model, "
-            f"which has {len(model.gene_names_)}: a masking curve needs each gene once"
+            f"which has {len(names)}: a masking curve needs each gene once"
         )
     return found
 
-# %% ../nbs/06_masking.ipynb #cell-013
-def masking_curve(
-    model: GeneClassifier, X: Matrix, y: np.ndarray, ranking: pd.DataFrame, *, step: int = 50
-) -> pd.DataFrame:
+# %% ../nbs/06_masking.ipynb #cell-014
+@dataclass(frozen=True)
+class _Changes:
+    """Where the sums of a block of cells change along a curve: rows are changes, all first ones, all second ones, ...
+
+    `cells` (cells,): order of the block, the cell with the most changes first; `cell` (rows,): place in that order;
+    `point` (rows,): point of the curve; `added` (rows, genes), CSR: the expression that comes in; `starts`: first row
+    of each turn, and the end. The first turn has a row for every cell: point 0, and nothing added.
+    """
+
+    cells: np.ndarray
+    cell: np.ndarray
+    point: np.ndarray
+    added: sparse.csr_matrix
+    starts: np.ndarray
+
+
+def _changes(x: sparse.csr_matrix, point_of_gene: np.ndarray) -> _Changes:
+    """The changes of cells x (cells, genes), where gene j comes in at `point_of_gene[j]`, 1 or more."""
+    n_cells, n_points = x.shape[0], int(point_of_gene.max()) + 1
+    entry_keys = np.repeat(np.arange(n_cells), np.diff(x.indptr)) * n_points + point_of_gene[x.indices]
+    keys, change = np.unique(np.append(entry_keys, np.arange(n_cells) * n_points), return_inverse=True)
+    cell, point = np.divmod(keys, n_points)
+    n_changes = np.bincount(cell, minlength=n_cells)
+    turn = np.arange(len(cell)) - (np.cumsum(n_changes) - n_changes)[cell]
+    cells = np.argsort(-n_changes, kind="stable")
+    place = np.argsort(cells)[cell]
+    order = np.lexsort((place, turn))
+    rows = np.argsort(order)[change[: x.nnz]]
+    added = sparse.csr_matrix((x.data, (rows, x.indices)), shape=(len(order), x.shape[1]))
+    return _Changes(cells, place[order], point[order], added, np.append(0, np.cumsum(np.bincount(turn))))
+
+# %% ../nbs/06_masking.ipynb #cell-018
+BLOCK_CELLS = 1024  # cells whose sums are worked on together
+
+
+def _add(units: Tensor, weight: Tensor, added: sparse.csr_matrix, start: int, end: int) -> None:
+    """units (rows, units) += added[start:end] @ weight (genes, units), in place."""
+    import torch
+
+    places = added.indptr[start : end + 1]
+    entries = slice(places[0], places[-1])
+    arrays = (torch.from_numpy(a) for a in (places - places[0], added.indices[entries], added.data[entries]))
+    rows = torch.sparse_csr_tensor(*arrays, size=(end - start, weight.shape[0]), check_invariants=False)
+    torch.addmm(units, rows, weight, out=units)
+
+
+def _gains(folded: FoldedClassifier, weight: Tensor, changes: _Changes, target: np.ndarray) -> np.ndarray:
+    """+1, 0 or -1 for each change: the cell became right, stayed as it was, or became wrong; `target` (cells,)."""
+    import torch
+
+    gains, right = np.empty(len(changes.point), dtype=np.int8), np.zeros(len(target), dtype=np.int8)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        units = torch.from_numpy(np.tile(folded.inputs.bias, (len(target), 1)))
+        for start, end in pairwise(changes.starts):
+            n = end - start  # the first n cells still change
+            _add(units[:n], weight, changes.added, start, end)
+            now = folded.rest(units[:n]).numpy().argmax(axis=1) == target[:n]
+            gains[start:end] = now - right[:n]
+            right[:n] = now
+    return gains
+
+# %% ../nbs/06_masking.ipynb #cell-020
+@dataclass(frozen=True)
+class _JudgedCells:
+    """Cells x (cells, genes) and what they are: `types` (types,) by name, `codes` (cells,) into them."""
+
+    x: Matrix
+    types: np.ndarray
+    codes: np.ndarray
+
+
+def _right_by_adding(model: Any, cells: _JudgedCells, point_of_gene: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Right cells at each point of the curve, of `shape` (points, types), for a model with a linear first layer."""
+    from torch import from_numpy
+
+    folded, right = model.folded(), np.zeros(shape[0] * shape[1])
+    weight = from_numpy(np.ascontiguousarray(folded.inputs.weight.T))
+    targets = pd.Index(model.classes_).get_indexer(pd.Index(cells.types))[cells.codes]
+    for start in range(0, len(cells.codes), BLOCK_CELLS):
+        block = slice(start, start + BLOCK_CELLS)
+        x = sparse.csr_matrix(cells.x[block], dtype=np.float32).astype(folded.inputs.weight.dtype)
+        changes = _changes(x, point_of_gene)
+        gains = _gains(folded, weight, changes, targets[block][changes.cells])
+        types = cells.codes[block][changes.cells][changes.cell]
+        right += np.bincount(changes.point * shape[1] + types, gains, minlength=len(right))
+    return right.reshape(shape).cumsum(axis=0)
+
+
+def _right_plainly(model: Any, cells: _JudgedCells, point_of_gene: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The same for any fitted estimator: at each point the other genes are set to 0, and it predicts."""
+    right = np.empty(shape)
+    for point in range(shape[0]):
+        covered = _covered(cells.x, point_of_gene <= point)
+        hits = model.predict(covered) == cells.types[cells.codes]
+        right[point] = np.bincount(cells.codes, hits, minlength=shape[1])
+    return right
+
+
+def _covered(x: Matrix, kept: np.ndarray) -> Matrix:
+    """X with all genes set to 0 but those that are `kept` (genes,), True or False."""
+    return sparse.csr_matrix(x.multiply(kept[np.newaxis, :])) if sparse.issparse(x) else x * kept
+
+# %% ../nbs/06_masking.ipynb #cell-021
+def masking_curve(model: Any, X: Matrix, y: np.ndarray, ranking: pd.DataFrame, *, step: int = 50) -> pd.DataFrame:
     """Accuracy with only the best genes of `ranking` kept and the others set to 0 (report, Results, Figure 5).
 
+    `model` is a classifier of this library, or any fitted estimator with `gene_names_` (slower, with the same result);
     X (cells x genes, CSR or dense) and y (cells,) are validation or test cells. Columns: `n_genes` (0, step, ..., all),
     `accuracy`, `balanced_accuracy` (mean recall over the types of y).
     """
-    order, layer, y = _positions(model, ranking), model.input_layer(), np.asarray(y)
-    columns = sparse.csc_matrix(X)[:, order] if sparse.issparse(X) else np.asarray(X)[:, order]
-    weight, units = layer.weight[:, order].T, np.tile(layer.bias, (X.shape[0], 1))
-    sizes, rows = curve_sizes(len(order), step), []
-    for start, end in zip(np.append(0, sizes[:-1]), sizes, strict=True):
-        units += columns[:, start:end] @ weight[start:end]
-        predicted = model.classes_[model.scores_from_units(units).argmax(axis=1)]
-        rows.append({"n_genes": end, **_accuracies(y, predicted)})
-    return pd.DataFrame(rows)
+    return next(_curves(model, X, y, [_positions(model, ranking)], step=step))
 
 
-def _accuracies(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Share of cells that are right, and its mean over types."""
-    right = pd.Series(y == predicted)
-    return {"accuracy": float(right.mean()), "balanced_accuracy": float(right.groupby(y).mean().mean())}
+def _curves(model: Any, X: Matrix, y: np.ndarray, orders: Iterable[np.ndarray], *, step: int) -> Iterator[pd.DataFrame]:
+    """The masking curve of each order of the genes, an array (genes,) of positions in the model, the best first."""
+    types, codes = np.unique(np.asarray(y), return_inverse=True)
+    cells = _JudgedCells(sparse.csr_matrix(X) if sparse.issparse(X) else np.asarray(X), types, codes)
+    count_right = _right_by_adding if hasattr(model, "folded") else _right_plainly
+    for order in orders:
+        if cells.x.shape != (len(codes), len(order)):
+            raise InputError(f"X is {cells.x.shape}, for {len(codes)} labels in y and a model of {len(order)} genes")
+        sizes = curve_sizes(len(order), step)
+        point_of_gene = np.searchsorted(sizes, np.argsort(order), side="right")
+        right = count_right(model, cells, point_of_gene, (len(sizes), len(types)))
+        accuracy, recall = right.sum(axis=1) / len(codes), right / np.bincount(codes)
+        yield pd.DataFrame({"n_genes": sizes, "accuracy": accuracy, "balanced_accuracy": recall.mean(axis=1)})
 
-# %% ../nbs/06_masking.ipynb #cell-014
-def predict_masked(model: GeneClassifier, X: Matrix, genes: Iterable[str]) -> np.ndarray:
+# %% ../nbs/06_masking.ipynb #cell-022
+def predict_masked(model: Any, X: Matrix, genes: Iterable[str]) -> np.ndarray:
     """Types of the cells, of shape (cells,), predicted with all genes set to 0 but the named ones."""
-    genes = list(genes)
-    kept = pd.Index(model.gene_names_).get_indexer(pd.Index(genes))
+    genes, names = list(genes), _gene_names(model)
+    kept = pd.Index(names).get_indexer(pd.Index(genes))
     if (kept < 0).any():
         raise InputError(f"the model does not know the gene {genes[int(np.argmax(kept < 0))]!r}")
+    if not hasattr(model, "folded"):
+        return model.predict(_covered(X, np.isin(np.arange(len(names)), kept)))
     layer = model.input_layer()
     units = np.asarray(X[:, kept] @ layer.weight[:, kept].T) + layer.bias
     return model.classes_[model.scores_from_units(units).argmax(axis=1)]
 
-# %% ../nbs/06_masking.ipynb #cell-018
+# %% ../nbs/06_masking.ipynb #cell-028
 RANDOM_ORDERS = 6  # a stream of its own: the seed alone may have drawn the cells, or planted their markers
 
 
 def random_masking_curve(
-    model: GeneClassifier, X: Matrix, y: np.ndarray, *, step: int = 50, n_orders: int = 5, seed: int = 0
+    model: Any, X: Matrix, y: np.ndarray, *, step: int = 50, n_orders: int = 5, seed: int = 0
 ) -> pd.DataFrame:
     """`masking_curve` for `n_orders` random orders of the genes; the column `order` tells them apart."""
-    curves = []
+    names = np.sort(_gene_names(model).astype(str))
+    orders = []
     for number in range(n_orders):
         stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RANDOM_ORDERS, number)))
-        names = stream.permutation(np.sort(model.gene_names_.astype(str)))
-        curve = masking_curve(model, X, y, pd.DataFrame({"gene": names}), step=step)
-        curves.append(curve.assign(order=number))
-    return pd.concat(curves, ignore_index=True)
+        orders.append(_positions(model, pd.DataFrame({"gene": stream.permutation(names)})))
+    curves = _curves(model, X, y, orders, step=step)
+    return pd.concat([curve.assign(order=number) for number, curve in enumerate(curves)], ignore_index=True)
 
-# %% ../nbs/06_masking.ipynb #cell-020
+# %% ../nbs/06_masking.ipynb #cell-034
 def plot_masking_curves(curves: pd.DataFrame, *, measure: str = "accuracy", ax: Axes | None = None) -> Axes:
     """Figure 5: `measure` against genes kept, a line per `model`; random orders (`order` >= 0) are thin and grey."""
     import matplotlib.pyplot as plt

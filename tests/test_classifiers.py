@@ -8,14 +8,17 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
+from sklearn.svm import LinearSVC
 
 from selectormlp.classifiers import (
     CONDITIONS,
     MLP_CONDITIONS,
     LinearSVMClassifier,
     SelectorMLPClassifier,
+    _dual_is_quicker,
     balanced_weights,
     load_model,
     make_classifier,
@@ -126,6 +129,43 @@ def test_clamping_has_an_effect_where_weights_would_leave_zero_to_one(cells) -> 
 def test_every_setting_of_the_svm_has_an_effect(change: dict, cells) -> None:
     scores = [LinearSVMClassifier(**settings).fit(*cells).class_scores(cells[0]) for settings in ({}, change)]
     assert not np.allclose(*scores)
+
+
+@pytest.mark.parametrize("n_types", [2, 3])
+@pytest.mark.parametrize("protocol", ["robust", "report"])
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+@pytest.mark.parametrize("with_markers", [False, True])
+def test_svm_has_the_decision_values_of_scikit_learn(n_types, protocol, penalty, with_markers, cells) -> None:
+    kept = cells[1] != "c" if n_types == 2 else cells[1] != ""
+    x, y = cells[0][kept][:, 0 if with_markers else 6 :], cells[1][kept]
+    settings = {"protocol": protocol, "penalty": penalty, "max_iter": 50_000}
+    one, two = (LinearSVMClassifier(**settings, n_jobs=n_jobs).fit(x, y) for n_jobs in (1, 2))
+    scaled = sparse.csr_matrix(x.multiply(1 / one.gene_scale_), dtype=float)
+    weights = balanced_weights(np.unique(y, return_inverse=True)[1]) if protocol == "robust" else None
+    strength = 0.1 if protocol == "robust" else 1.0
+    theirs = LinearSVC(penalty=penalty, dual=False, C=strength, tol=1e-7, max_iter=200_000, random_state=0)
+    expected = theirs.fit(scaled, y, sample_weight=weights).decision_function(scaled)
+    for model in (one, two):
+        np.testing.assert_allclose(model.decision_function(x), expected, atol=0.05 if penalty == "l1" else 0.005)
+        assert (model.predict(x) == theirs.predict(scaled)).mean() > 0.99
+
+
+def test_svm_takes_the_dual_only_where_few_cells_lie_within_the_margin(cells) -> None:
+    x, y = cells
+    codes = np.unique(y, return_inverse=True)[1]
+    machine = LinearSVMClassifier(penalty="l2")._machine()
+    far = np.abs(np.random.default_rng(0).normal(size=(300, 3))) * 20  # how far a cell lies from the other types
+    apart = sparse.csr_matrix(np.hstack([np.eye(3)[codes] * far, np.random.default_rng(1).normal(size=(300, 97))]))
+    for matrix, quicker in ((apart, True), (x[:, 6:], False), (x[:20], True)):
+        some = CodedCells(matrix.astype(float), codes[: matrix.shape[0]], np.ones(matrix.shape[0]))
+        assert _dual_is_quicker(machine, some) is quicker
+
+
+def test_svm_warns_once_when_it_did_not_converge(cells) -> None:
+    for penalty in ("l1", "l2"):
+        with pytest.warns(ConvergenceWarning, match="Liblinear failed to converge in 2 passes") as caught:
+            LinearSVMClassifier(penalty=penalty, max_iter=2).fit(*cells)
+        assert len(caught) == 1
 
 
 @pytest.mark.parametrize("condition", [*CONDITIONS.index, *MLP_CONDITIONS, "selector_l1_l2"])
