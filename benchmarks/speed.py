@@ -13,12 +13,14 @@ report's shape: 2,000 genes, one value in fourteen above zero, 40 types; the net
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -32,6 +34,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from anndata import AnnData  # noqa: E402
+from speed_atlas import measure_atlas, measure_reading  # noqa: E402
 
 from selectormlp.classifiers import LinearSVMClassifier, make_classifier  # noqa: E402
 from selectormlp.data import normalise, read_json, write_json  # noqa: E402
@@ -201,11 +204,163 @@ def measure_start(n_cells: int | None) -> pd.DataFrame:
     return table.assign(more_processor_seconds=more)
 
 
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+def products_alone(steps: int) -> float:
+    """Seconds per step of the matrix products of forward pass and weight gradients, and nothing else."""
+    import torch
+
+    sizes = [2000, 512, 128, 64, 40]
+    pairs = list(zip(sizes, sizes[1:], strict=False))
+    layers = [(torch.rand(256, i), torch.rand(o, i), torch.rand(256, o)) for i, o in pairs]
+    start = time.perf_counter()
+    for _ in range(steps):
+        for x, weight, gradient in layers:
+            x @ weight.T
+            gradient.T @ x
+    return (time.perf_counter() - start) / steps
+
+
+def trained(module: Any, batches: Any, **arguments: Any) -> float:
+    """Seconds per step of Lightning on an epoch of batches, the first five steps left out."""
+    import pytorch_lightning as pl
+
+    class Watch(pl.Callback):
+        """Notes when the sixth step begins and the last one ends."""
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 5:
+                self.start = time.perf_counter()
+
+        def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+            self.seconds = time.perf_counter() - self.start
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    watch, quiet = Watch(), {"enable_progress_bar": False, "enable_model_summary": False}
+    usual = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu", "max_epochs": 1}
+    pl.Trainer(**{**usual, **quiet, **arguments}, callbacks=[watch]).fit(module, batches)
+    return watch.seconds / (len(batches) - 5)
+
+
+def our_way(x: Any, codes: np.ndarray) -> float:
+    """Seconds per step of our module on our batches: sparse cells, the report's network, protocol and penalty."""
+    from selectormlp.models import NetworkShape, SelectorNet
+    from selectormlp.training import REPORT, BatchLoader, CodedCells, SelectorModule
+
+    module = SelectorModule(SelectorNet(NetworkShape(2000, 40)), REPORT, penalty="l1", seed=0)
+    cells = CodedCells(x, codes, np.ones(len(codes), dtype=np.float32))
+    return trained(module, BatchLoader(cells, batch_size=256, shuffle=True))
+
+
+def usual_way(x: Any, codes: np.ndarray) -> float:
+    """Seconds per step as usually written: dense TensorDataset, DataLoader, x * w, two figures logged each step."""
+    import pytorch_lightning as pl
+    import torch
+    from pytorch_lightning.loggers import CSVLogger
+    from torch.nn import functional
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from selectormlp.models import NetworkShape, SelectorNet
+
+    class Usual(pl.LightningModule):
+        """The same network and loss."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.selector = torch.nn.Parameter(torch.randn(2000))
+            rest = SelectorNet(NetworkShape(2000, 40, selector="none"))
+            layers = [torch.nn.Dropout(part.p) if hasattr(part, "p") else part for part in rest.rest]
+            self.layers = torch.nn.Sequential(rest.first, *layers)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            x, y = batch
+            scores = self.layers((x + 0.2 * torch.randn_like(x)) * self.selector)
+            loss = functional.cross_entropy(scores, y) + 0.1 * self.selector.abs().sum()
+            self.log("loss", loss)
+            self.log("accuracy", (scores.argmax(dim=1) == y).float().mean())
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), lr=3e-4, weight_decay=0.3)
+
+    data = TensorDataset(torch.from_numpy(x.toarray()), torch.from_numpy(codes))
+    with tempfile.TemporaryDirectory() as folder:
+        return trained(Usual(), DataLoader(data, batch_size=256, shuffle=True), logger=CSVLogger(folder))
+
+
+def measure_training(n_cells: int | None) -> pd.DataFrame:
+    """(a) A training step against its matrix products alone and the usual way, with one thread and with two."""
+    import torch
+
+    cells, y = report_cells(n_cells or 256 * 60)
+    codes, rows = np.unique(y, return_inverse=True)[1], []
+    ways: dict[str, Callable[[], float]] = {
+        "matrix products alone": lambda: products_alone(60),
+        "the usual way": lambda: usual_way(cells.X, codes),
+        "SelectorModule": lambda: our_way(cells.X, codes),
+    }
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        turns = pd.DataFrame([{name: way() for name, way in ways.items()} for _ in range(5)])
+        floor, usual = (turns[name].median() for name in list(ways)[:2])
+        for name, seconds in turns.median().items():
+            rows.append((threads, name, 1000 * seconds, seconds / floor, usual / seconds))
+    return pd.DataFrame(rows, columns=["threads", "what", "milliseconds_per_step", "times_floor", "faster_than_usual"])
+
+
+def measure_roofline(n_cells: int | None) -> pd.DataFrame:
+    """Where a step's time goes: operations per second of its parts, between the two roofs of this machine."""
+    import torch
+
+    from selectormlp.models import NetworkShape, SelectorNet
+    from selectormlp.training import REPORT, _optimizer_and_schedule, gaussian_noise
+
+    cells, _ = report_cells(n_cells or 4096)
+    net, x, weight = SelectorNet(NetworkShape(2000, 40)), torch.rand(256, 2000), torch.rand(512, 2000)
+    units, w, large = torch.rand(256, 512), torch.rand(2000), torch.rand(2**24)
+    square, types = torch.rand(2048, 2048), torch.randint(0, 40, (256,))
+    optimizer, n_weights = _optimizer_and_schedule(net, REPORT)["optimizer"], sum(p.numel() for p in net.parameters())
+    for parameter in net.parameters():
+        parameter.grad = torch.rand_like(parameter)
+    hidden = torch.rand(256, 512, requires_grad=True)
+    rows, product = np.arange(0, 4096, 16), 2 * 256 * 2000 * 512
+    small = 3 * 2 * 256 * (512 * 128 + 128 * 64 + 64 * 40)
+    values, first = 256 * 2000, 4 * (256 * 2000 + 2000 * 512 + 256 * 512)
+
+    def rest() -> None:
+        torch.nn.functional.cross_entropy(net.rest(hidden), types).backward()
+
+    parts: dict[str, tuple[Callable[[], Any], float, float]] = {  # what it does, operations, bytes moved
+        "roof: large product": (lambda: square @ square, 2 * 2048**3, 12 * 2048**2),
+        "roof: copying": (lambda: large.clone(), 2**24, 8 * 2**24),
+        "first layer, forward": (lambda: x @ weight.T, product, first),
+        "first layer, gradient": (lambda: units.T @ x, product, first),
+        "layers above, both ways": (rest, small, 4 * 12 * 256 * (512 + 128 + 64)),
+        "selector": (lambda: (x * w, (weight * weight).sum(0), weight * w), values + 3 * weight.numel(), 40 * 10**6),
+        "noise": (lambda: x.add(gaussian_noise(x), alpha=0.2), 4 * values, 16 * values),
+        "AdamW": (lambda: optimizer.step(), 12 * n_weights, 28 * n_weights),
+        "sparse cells to a batch": (lambda: cells.X[rows].toarray(), values, 4 * values),
+    }
+
+    def often(part: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: [part() for _ in range(20)]
+
+    table, _ = in_turn({name: often(part[0]) for name, part in parts.items()}, turns=5)
+    table[["seconds", "processor_seconds"]] /= 20
+    numbers = np.array([part[1:] for part in parts.values()], dtype=float).T
+    return table.drop(columns="ratio").assign(operations=numbers[0], bytes=numbers[1])
+
+
 # -------------------------------------------------------------------------------------------------------- the program
 
 PARTS: dict[str, Callable[[int | None], pd.DataFrame]] = {
+    "training": measure_training,
+    "roofline": measure_roofline,
     "masking": measure_masking,
     "svm": measure_svm,
+    "atlas": measure_atlas,
+    "reading": measure_reading,
     "start": measure_start,
 }
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anndata
@@ -83,8 +84,7 @@ def contents(folder: Path, ignore: str = r"\.(json|png|ckpt|h5ad)$|metrics|hpara
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "tfevents" not in path.name]
     files = [path for path in files if not any(part.is_symlink() for part in (path, *path.parents))]
     names = {str(path.relative_to(folder)): path for path in files}
-    return {name: b"" if re.search(ignore, name) else path.read_bytes()
-            for name, path in names.items()}
+    return {name: b"" if re.search(ignore, name) else path.read_bytes() for name, path in names.items()}
 
 
 def changed(settings: dict[str, Any], key: str, value: object) -> dict[str, Any]:
@@ -167,6 +167,47 @@ def test_select_options_have_an_effect(here: Path, more: list[str]) -> None:
     labels.sample(frac=1, random_state=0).set_axis(labels.index).to_csv("labels.csv")
     Path("given.txt").write_text("".join(f"gene_{i:02}\n" for i in range(12)))
     assert not select("base.csv").equals(select("other.csv", *more))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [], ["--method", "svm_l2"], ["--batch_key", "group", "--test_batches", "odd"], ["--groups", "lineage"],
+        ["--labels", "labels.csv"],
+    ],
+    ids=["plain", "model", "donors", "groups", "labels"],
+)  # fmt: skip
+def test_select_chooses_the_same_from_disk(here: Path, capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    labels = anndata.read_h5ad("cells.h5ad").obs["cell_type"].astype(str)
+    labels.rename("cell_type").to_csv("labels.csv")
+    in_memory = select("memory.csv", *more)
+    assert "read from disk" not in capsys.readouterr().out
+    pd.testing.assert_frame_equal(select("disk.csv", "--on-disk", "yes", *more), in_memory, rtol=1e-4)
+    assert "cells are read from disk in blocks (all into memory: --on-disk no)" in capsys.readouterr().out
+
+
+def test_select_from_disk_writes_its_page(here: Path) -> None:
+    select("disk.csv", "--on-disk", "yes", "--page", "true")
+    assert (here / "disk_report" / "panel.html").exists()
+
+
+def test_report_reads_the_cells_that_its_split_can_use(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selectormlp.split import split_cells
+
+    read: list[anndata.AnnData] = []
+
+    def run_study(config: StudyConfig, folder: str, *, load: Any) -> Any:
+        read.append(load(config))
+        return SimpleNamespace(folder=Path(folder))
+
+    monkeypatch.setattr("selectormlp.study.run_study", run_study)
+    caps = {"max_train": 20, "max_validation": 4, "max_test": 4, "seed": 2}
+    words = [f"--{name}={value}" for name, value in caps.items()]
+    for on_disk in ("no", "yes"):
+        line = ["report", "cells.h5ad", "--label-key", "cell_type", "--on-disk", on_disk, "--out", "r", *words]
+        assert cli.main(line) == 0
+    assert read[1].n_obs == 3 * 28 < read[0].n_obs and read[1].n_vars == read[0].n_vars
+    pd.testing.assert_frame_equal(*(split_cells(cells, "cell_type", **caps).table for cells in read))
 
 
 def test_select_passes_the_protocol_to_a_model(here: Path) -> None:
@@ -280,6 +321,10 @@ def test_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*line, "--max-missing", "0.01"]) == 2
     assert cli.main(["predict", "cells.h5ad", "--model", "best/SVM_best_model", "--out", "svm.csv"]) == 0
     assert list(pd.read_csv("svm.csv")) == ["cell", "cell_type"]
+    capsys.readouterr()
+    disk = ["predict", "cells.h5ad", "--model", "best/Tiny_best_model", "--on-disk", "yes", "--out", "disk.csv"]
+    assert cli.main(disk) == 0 and "read from disk" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(pd.read_csv("disk.csv"), table, rtol=1e-4)
 
 
 # The original's three steps
@@ -456,8 +501,11 @@ def test_feature_selection_keys_have_an_effect(here: Path, key: str, value: obje
 
 def test_feature_selection_checks_what_it_is_given(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["feature_selection", "--config", "masking.json"]
-    for more, said in ((["--model_type", "svm"], "of type 'selector_mlp'"), (["--y_column", "group"], "does not know"),
-                       (["--model_path", "best.pkl"], "could run code")):
+    for more, said in (
+        (["--model_type", "svm"], "of type 'selector_mlp'"),
+        (["--y_column", "group"], "does not know"),
+        (["--model_path", "best.pkl"], "could run code"),
+    ):
         assert cli.main([*line, *more]) == 2
         assert said in capsys.readouterr().err
     assert not Path("results").exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selectormlp.data import InputError
-from selectormlp.models import NetworkShape, Selector, SelectorNet, selector_penalty
+from selectormlp.models import Dropout, NetworkShape, Selector, SelectorNet, random_words, selector_penalty
 
 SHAPE = NetworkShape(n_genes=40, n_types=5, hidden_sizes=(16, 8))
 
@@ -53,3 +53,45 @@ def test_refusals(change: dict) -> None:
         replace(SHAPE, **change)
     with pytest.raises(InputError, match="must be one of 'none', 'l1', 'l2', 'l1_l2'"):
         selector_penalty(torch.ones(2), "l3")
+
+
+def test_the_folded_selector_learns_as_the_plain_product_does() -> None:
+    """Sixty steps with the folded first layer and with x * w and autograd: the same losses within float32."""
+
+    def losses(plain: bool) -> list[float]:
+        torch.manual_seed(1)
+        net = SelectorNet(replace(SHAPE, dropout=0.0))
+        x, y = torch.rand(64, 40), torch.arange(64) % 5
+        optimizer, found = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.3), []
+        for _ in range(60):
+            scores = net.rest(net.first(net.selector(x))) if plain else net(x)
+            loss = torch.nn.functional.cross_entropy(scores, y) + 0.1 * net.penalty("l1")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        return found
+
+    torch.testing.assert_close(
+        torch.tensor(losses(plain=False)), torch.tensor(losses(plain=True)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_dropout_keeps_the_mean_and_draws_from_torch() -> None:
+    drop, ones = Dropout(0.25), torch.ones(300, 301)
+    torch.manual_seed(3)
+    first, second = drop(ones), drop(ones)
+    torch.manual_seed(3)
+    assert torch.equal(drop(ones), first) and not torch.equal(first, second)
+    torch.testing.assert_close(first.unique(), torch.tensor([0.0, 1 / 0.75]))
+    assert abs(float((first == 0).float().mean()) - 0.25) < 0.006
+    assert abs(float((first == 0).float().mul((second == 0).float()).mean()) - 0.25**2) < 0.006
+    assert torch.equal(drop.eval()(ones), ones)
+
+
+def test_random_words_are_even() -> None:
+    torch.manual_seed(0)
+    words = random_words(200_001)
+    assert words.dtype == torch.int16 and len(words) == 200_001
+    counts = torch.bincount((words.int() + 32768) // 4096, minlength=16)
+    assert counts.min() > 200_001 / 16 * 0.95 and counts.max() < 200_001 / 16 * 1.05
