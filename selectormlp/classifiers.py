@@ -102,8 +102,9 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X, y, *, sample_weight=None, validation: tuple[Any, Any] | None = None, gene_names=None):
         """Fit on X (cells x genes; CSR or dense, log-normalised) and y (cells,), a type name for each cell.
 
-        For networks X may be a `DiskMatrix`, with validation cells in memory. `validation` is a pair (X, y) for early stopping and curves; without it a part of the cells is held out where
-        one is needed. `gene_names` (genes,) are kept with the model. Raises `InputError` or ValueError on unfit input.
+        For networks X may be a `DiskMatrix`, with validation cells in memory. `validation` is a pair (X, y) for early
+        stopping and curves; without it a part of the cells is held out where one is needed. `gene_names` (genes,) are
+        kept with the model. Raises `InputError` or ValueError on unfit input.
         """
         X, y = self._checked(X, y, validation)
         self.classes_, codes = np.unique(y, return_inverse=True)

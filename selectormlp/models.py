@@ -72,12 +72,8 @@ def random_words(n: int) -> torch.Tensor:
     return torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:n]
 
 
-class Dropout(nn.Module):
+class Dropout(nn.Dropout):
     """Sets each value to zero with probability `p` while training and divides the others by 1 - p (Srivastava 2014)."""
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.p = p
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Values of any shape, each kept or dropped by itself."""

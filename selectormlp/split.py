@@ -169,12 +169,13 @@ def usable_cells(labels: pd.Series, *, most: int = 7000, shuffle: bool = True, s
 
 # %% ../nbs/02_data_split.ipynb #cell-026
 def split_batches(
-    adata: AnnData | pd.DataFrame, label_key: str, *, batch_key: str, test: str | Iterable[str], max_test: int = 1000, **settings: Any
-) -> CellSplit:
+    adata: AnnData | pd.DataFrame, label_key: str, *, batch_key: str, test: str | Iterable[str],
+    max_test: int = 1000, **settings: Any,
+) -> CellSplit:  # fmt: skip
     """Split by donor: up to `max_test` cells per type of the `test` batches are test cells, the other batches train.
 
-    `adata` is the cells or their table `obs`; `test` names one or more values of `obs[batch_key]`; `settings` are those of `split_cells`. Test cells of a type
-    that the other batches lack are left out with a warning. Raises `InputError`.
+    `adata` is the cells or their table `obs`; `test` names one or more values of `obs[batch_key]`; `settings` are those
+    of `split_cells`. Test cells of a type that the other batches lack are left out with a warning. Raises `InputError`.
     """
     obs = adata if isinstance(adata, pd.DataFrame) else adata.obs
     held = _cells_of_batches(obs, batch_key, [test] if isinstance(test, str) else [str(name) for name in test])

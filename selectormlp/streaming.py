@@ -143,21 +143,12 @@ class CellsOnDisk:
     """
 
     def __init__(self, files: Sequence[CellFile]):
-        self.files, self.obs = list(files), _joined_obs(files)
-        shared = set.intersection(*(set(file.genes) for file in files))
-        self.genes = pd.Index([gene for gene in files[0].genes if gene in shared])
-        for file in files:
-            refuse_repeated_names(file.genes, "gene")
-        if not len(self.genes):
-            raise InputError(
-                f"the files share no gene: '{files[0].path}' begins with '{files[0].genes[0]}'; use one naming"
-            )
+        self.files, self.obs, self.genes = list(files), _joined_obs(files), _shared_genes(files)
         refuse_repeated_names(self.obs.index, "cell")
         kinds = {value_kind(file.rows(0, min(2000, len(file.obs)))) for file in files}
         if len(kinds) > 1:
-            raise InputError(
-                f"the files hold values of different kinds ({', '.join(sorted(kinds))}); pass files of one kind"
-            )
+            listed = ", ".join(sorted(kinds))
+            raise InputError(f"the files hold values of different kinds ({listed}); pass files of one kind")
         self.kind = kinds.pop()
 
     @property
@@ -174,6 +165,17 @@ class CellsOnDisk:
         return (
             f"CellsOnDisk: {len(self.obs):,} cells x {len(self.genes):,} genes, {self.kind}, {self.n_values:,} values"
         )
+
+
+def _shared_genes(files: Sequence[CellFile]) -> pd.Index:
+    """The genes that all files have, in the order of the first."""
+    for file in files:
+        refuse_repeated_names(file.genes, "gene")
+    shared = set.intersection(*(set(file.genes) for file in files))
+    if not shared:
+        first = files[0]
+        raise InputError(f"the files share no gene: '{first.path}' begins with '{first.genes[0]}'; use one naming")
+    return pd.Index([gene for gene in files[0].genes if gene in shared])
 
 
 def _joined_obs(files: Sequence[CellFile]) -> pd.DataFrame:
