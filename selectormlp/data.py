@@ -37,10 +37,11 @@ Paths = str | Path | Sequence[str | Path]
 # %% auto #0
 __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
            'InputError', 'nearest_name', 'data_folder', 'load_pancreas', 'ValueSummary', 'summarise_values', 'kind_of',
-           'value_kind', 'cell_labels', 'refuse_repeated_names', 'CellCheck', 'check_cells', 'log_per_total',
-           'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score', 'choose_variable_genes',
-           'existing_path', 'reading', 'attach_labels', 'short_names', 'read_cells', 'load_pbmc68k', 'fetch_brain',
-           'Example', 'load_cells', 'write_whole', 'write_table', 'write_json', 'read_json', 'reference_table']
+           'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck', 'check_cells',
+           'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
+           'choose_variable_genes', 'existing_path', 'reading', 'attach_labels', 'short_names', 'read_cells',
+           'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table', 'write_json',
+           'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #cell-008
 class InputError(ValueError):
@@ -179,7 +180,7 @@ def _label_text(value: object) -> str | None:
     return None if text.strip().lower() in _MISSING_LABELS else text.strip()
 
 
-def _refuse_label_key(obs: pd.DataFrame, label_key: str, where: str = "adata.obs") -> None:
+def refuse_label_key(obs: pd.DataFrame, label_key: str, where: str = "adata.obs") -> None:
     """Raise InputError where a label column is not there."""
     if label_key not in obs.columns:
         held = ", ".join(map(str, obs.columns[:20])) or "none"
@@ -189,7 +190,7 @@ def _refuse_label_key(obs: pd.DataFrame, label_key: str, where: str = "adata.obs
 # %% ../nbs/00_data.ipynb #cell-035
 def cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     """Return the labels of the cells as text, None where missing."""
-    _refuse_label_key(obs, label_key)
+    refuse_label_key(obs, label_key)
     column = pd.Categorical(obs[label_key])
     names = np.array([*map(_label_text, column.categories), None], dtype=object)
     return pd.Series(names[column.codes], index=obs.index, name=label_key)
@@ -335,7 +336,7 @@ def prepare_cells(adata: AnnData, label_key: str, *, min_cells: int | None = Non
     a type with fewer than 3 cells is an InputError, as is all that `check_cells` refuses.
     """
     adata = adata.to_memory() if adata.isbacked else adata
-    _refuse_label_key(adata.obs, label_key)
+    refuse_label_key(adata.obs, label_key)
     for note in check_cells(adata).warnings:
         _logger.info(note)
     labels = kept_labels(adata.obs, label_key, min_cells=min_cells)
@@ -665,7 +666,7 @@ def _read_file(path: Path, labels: str | Path | None, label_key: str | None) -> 
         adata = reader(path, label_key)
     adata = adata if labels is None else attach_labels(adata, Path(labels), label_key)
     if label_key is not None:
-        _refuse_label_key(adata.obs, label_key, f"the cells of '{path}'")
+        refuse_label_key(adata.obs, label_key, f"the cells of '{path}'")
     return adata
 
 # %% ../nbs/00_data.ipynb #cell-091

@@ -21,13 +21,13 @@ from selectormlp.data import (
     InputError,
     Paths,
     attach_labels,
-    cell_labels,
     existing_path,
     kept_labels,
     kind_of,
     log_per_total,
     prepare_cells,
     reading,
+    refuse_label_key,
     refuse_repeated_names,
     short_names,
     summarise_values,
@@ -88,12 +88,16 @@ def _read_obs(group: Any, columns: Iterable[str] | None) -> pd.DataFrame:
 # %% ../nbs/12_streaming.ipynb #cell-009
 @dataclass(frozen=True)
 class CellFile:
-    """One file: where it is, its values (cells x genes, on disk; rows can be cut out), its genes and its cells."""
+    """One file: where it is, its values (cells x genes, on disk; rows can be cut out), its genes and its cells.
+
+    `obs` holds the columns that were asked for, of all `columns` that the file has.
+    """
 
     path: Path
     values: Any
     genes: pd.Index
     obs: pd.DataFrame
+    columns: tuple[str, ...]
 
     def rows(self, start: int, stop: int) -> csr_matrix:
         """Some neighbouring cells, as they are stored."""
@@ -127,10 +131,11 @@ def _open_file(path: Path, columns: Iterable[str] | None) -> CellFile:
     with reading(path):
         group = _open_group(path)
         obs = _read_obs(group, columns)
+        every = tuple(group["obs"].attrs.get("column-order", obs.columns))
         for place, names in (("X", "var"), ("raw/X", "raw/var"), ("layers/counts", "var")):
             if place not in group:
                 continue
-            file = CellFile(path, _values_in(group, place, path), read_elem(group[names]).index.astype(str), obs)
+            file = CellFile(path, _values_in(group, place, path), read_elem(group[names]).index.astype(str), obs, every)
             if value_kind(file.rows(0, min(2000, len(obs)))) != "scaled":
                 return file
     raise InputError(f"'{path}' holds only scaled values (some are negative); pass raw counts or log-normalised ones")
@@ -211,8 +216,8 @@ def open_cells(
         from anndata import AnnData
 
         cells.obs = attach_labels(AnnData(obs=cells.obs), Path(labels), label_key).obs
-    if label_key is not None:
-        cell_labels(cells.obs, label_key)
+    if label_key is not None and label_key not in cells.obs:
+        refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key)
     return cells
 
 # %% ../nbs/12_streaming.ipynb #cell-016
