@@ -34,11 +34,11 @@ FOLDS = 5  # parts of the training cells, each predicted from the others
 COPY = 0.6  # correlation within types above which a gene counts as a copy of one that is already in
 
 # %% auto #0
-__all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'average_by', 'type_profiles',
-           'HeldOut', 'type_folds', 'HeldOutDiscriminant', 'held_out_confusion', 'DiscriminantSearch', 'PanelDesign',
-           'panel_design', 'GeneSummary', 'GeneSums', 'summarise_genes', 'unwanted_genes', 'candidate_genes',
-           'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant', 'DesignedPanel', 'by_gene',
-           'build_panel', 'split_of', 'rank_by_model', 'select_genes', 'extend_panel', 'describe_panel']
+__all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'sum_by', 'average_by',
+           'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant', 'held_out_confusion', 'DiscriminantSearch',
+           'PanelDesign', 'panel_design', 'GeneSummary', 'GeneSums', 'summarise_genes', 'unwanted_genes',
+           'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant', 'DesignedPanel',
+           'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'select_genes', 'extend_panel', 'describe_panel']
 
 # %% ../nbs/10_better_panels.ipynb #cell-008
 @dataclass(frozen=True)
@@ -56,12 +56,17 @@ class TypeProfiles:
     variance: np.ndarray
 
 
-def average_by(codes: np.ndarray, n_groups: int, X: Any) -> np.ndarray:
-    """Mean of each group's rows (groups x genes; nan where a group is empty); a code of -1 leaves a row out."""
+def sum_by(codes: np.ndarray, n_groups: int, X: Any) -> np.ndarray:
+    """Sum of each group's rows (groups x genes); a code of -1 leaves a row out."""
     rows = np.flatnonzero(codes >= 0)
     members = csr_matrix((np.ones(len(rows)), (codes[rows], rows)), shape=(n_groups, len(codes)))
-    sums, sizes = members @ X, np.bincount(codes[rows], minlength=n_groups)[:, None]
-    sums = sums.toarray() if issparse(sums) else sums
+    sums = members @ X
+    return sums.toarray() if issparse(sums) else sums
+
+
+def average_by(codes: np.ndarray, n_groups: int, X: Any) -> np.ndarray:
+    """Mean of each group's rows (groups x genes; nan where a group is empty); a code of -1 leaves a row out."""
+    sums, sizes = sum_by(codes, n_groups, X), np.bincount(codes[codes >= 0], minlength=n_groups)[:, None]
     return np.divide(sums, sizes, out=np.full(sums.shape, np.nan), where=sizes > 0)
 
 
@@ -174,10 +179,7 @@ class HeldOutDiscriminant:
             known, codes = np.where(np.isnan(scores), -np.inf, scores), self.codes[rows]
             chance = np.exp(known - known.max(axis=1, keepdims=True))
             chance /= chance.sum(axis=1, keepdims=True)
-            confusion += (
-                np.nan_to_num(average_by(codes, self.n_types, chance))
-                * np.bincount(codes, minlength=self.n_types)[:, None]
-            )
+            confusion += sum_by(codes, self.n_types, chance)
             hits += np.bincount(codes[known.argmax(axis=1) == codes], minlength=self.n_types)
         sizes = np.bincount(self.codes)
         return HeldOut(confusion / sizes[:, None], hits / sizes)
@@ -413,9 +415,8 @@ class GeneSums:
     def add(self, X: Any, codes: np.ndarray) -> None:
         """Take a block of log-normalised cells (cells x genes) and the codes of their types."""
         block, n_types = csr_matrix(X, dtype=np.float64), len(self.n_cells)
-        members = csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_types, len(codes)))
-        self.sums += (members @ block).toarray()
-        self.detected += (members @ (block > 0).astype(float)).toarray()
+        self.sums += sum_by(codes, n_types, block)
+        self.detected += sum_by(codes, n_types, (block > 0).astype(float))
         self.squares += np.asarray(block.multiply(block).sum(axis=0)).ravel()
         self.n_cells += np.bincount(codes, minlength=n_types)
         self.highest = np.maximum(self.highest, block.max(axis=0).toarray().ravel())

@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from scipy.sparse import csr_matrix, vstack
 
 from .classifiers import GeneClassifier
 from selectormlp.data import (
+    LARGEST_LOG_VALUE,
     InputError,
     Paths,
+    ValueKind,
     attach_labels,
     existing_path,
     kept_labels,
@@ -99,6 +102,11 @@ class CellFile:
     obs: pd.DataFrame
     columns: tuple[str, ...]
 
+    @cached_property
+    def kind(self) -> ValueKind:
+        """What the values of the first cells are."""
+        return value_kind(self.rows(0, min(2000, len(self.obs))))
+
     def rows(self, start: int, stop: int) -> csr_matrix:
         """Some neighbouring cells, as they are stored."""
         return csr_matrix(self.values[start:stop])
@@ -106,8 +114,13 @@ class CellFile:
     @property
     def n_values(self) -> int:
         """Stored values: those above zero of a sparse matrix."""
-        group = getattr(self.values, "group", None)
-        return int(np.prod(self.values.shape) if group is None else group["data"].shape[0])
+        return _n_stored(self.values)
+
+
+def _n_stored(values: Any) -> int:
+    """Stored values of a matrix on disk, sparse or dense, without reading it."""
+    group = getattr(values, "group", None)
+    return int(np.prod(values.shape) if group is None else group["data"].shape[0])
 
 
 def _values_in(group: Any, place: str, path: Path) -> Any:
@@ -136,7 +149,7 @@ def _open_file(path: Path, columns: Iterable[str] | None) -> CellFile:
             if place not in group:
                 continue
             file = CellFile(path, _values_in(group, place, path), read_elem(group[names]).index.astype(str), obs, every)
-            if value_kind(file.rows(0, min(2000, len(obs)))) != "scaled":
+            if file.kind != "scaled":
                 return file
     raise InputError(f"'{path}' holds only scaled values (some are negative); pass raw counts or log-normalised ones")
 
@@ -150,11 +163,15 @@ class CellsOnDisk:
     def __init__(self, files: Sequence[CellFile]):
         self.files, self.obs, self.genes = list(files), _joined_obs(files), _shared_genes(files)
         refuse_repeated_names(self.obs.index, "cell")
-        kinds = {value_kind(file.rows(0, min(2000, len(file.obs)))) for file in files}
+        kinds = {file.kind for file in files}
         if len(kinds) > 1:
             listed = ", ".join(sorted(kinds))
             raise InputError(f"the files hold values of different kinds ({listed}); pass files of one kind")
         self.kind = kinds.pop()
+
+    def rows_of(self, names: Iterable[str]) -> np.ndarray:
+        """Places of the named cells in `obs`, rising."""
+        return np.flatnonzero(self.obs.index.isin(list(names)))
 
     @property
     def var(self) -> pd.DataFrame:
@@ -223,12 +240,12 @@ def open_cells(
 # %% ../nbs/12_streaming.ipynb #cell-016
 def _refuse_other_kind(block: csr_matrix, kind: str, cells: pd.Index, genes: pd.Index) -> None:
     """Raise InputError where a block holds NaN, or values that the first cells said are not there."""
-    found = summarise_values(block, cells, genes)
-    if kind_of(found) == "scaled" or (kind == "raw counts" and not found.whole) or (
-        kind == "log-normalised" and kind_of(found) == "normalised, not logged" and found.highest > 20
-    ):
+    values = summarise_values(block, cells, genes)
+    found, too_high = kind_of(values), values.highest > LARGEST_LOG_VALUE
+    counted, logged = kind == "raw counts" and not values.whole, kind == "log-normalised" and too_high
+    if found == "scaled" or counted or (logged and found == "normalised, not logged"):
         raise InputError(
-            f"the values from cell '{cells[0]}' on are {kind_of(found)}, but the first cells hold {kind}; "
+            f"the values from cell '{cells[0]}' on are {found}, but the first cells hold {kind}; "
             "pass cells whose values are of one kind"
         )
 
@@ -279,13 +296,18 @@ def available_memory() -> int:
     return free
 
 
+def _fits(n_values: float, memory: int | None) -> bool:
+    """Whether so many values, with all copies, fit into `memory` bytes (None: half of what is available)."""
+    return 8 * COPIES * n_values <= (available_memory() / 2 if memory is None else memory)
+
+
 def read_some(
     cells: CellsOnDisk, names: Iterable[str], *, genes: Sequence[str] | None = None, progress: bool = False
 ) -> AnnData:
     """The named cells, in memory: all genes, with the values as stored; or the named `genes`, log-normalised."""
     from anndata import AnnData
 
-    rows = np.flatnonzero(cells.obs.index.isin(list(names)))
+    rows = cells.rows_of(names)
     blocks = read_blocks(cells, rows, genes=genes, raw=genes is None, progress=progress, what="reading cells")
     X = _stacked(blocks, n_rows=len(rows), n_genes=len(cells.genes if genes is None else genes), most=cells.n_values)
     return AnnData(X, obs=cells.obs.iloc[rows].copy(), var=pd.DataFrame(index=cells.genes if genes is None else genes))
@@ -317,8 +339,7 @@ def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool =
     """The genes over the cells that `labels` names, in one pass; equal to `summarise_genes` of these cells."""
     codes = pd.Series(np.unique(labels.to_numpy().astype(str), return_inverse=True)[1], index=labels.index)
     sums = GeneSums(len(cells.genes), int(codes.max()) + 1)
-    rows = np.flatnonzero(cells.obs.index.isin(labels.index))
-    for places, block in read_blocks(cells, rows, progress=progress, what="summing up genes"):
+    for places, block in read_blocks(cells, cells.rows_of(labels.index), progress=progress, what="summing up genes"):
         sums.add(block, codes[cells.obs.index[places]].to_numpy())
     return sums.summary(cells.genes)
 
@@ -338,8 +359,8 @@ def cells_for_panel(
 ) -> PanelCells:  # fmt: skip
     """Read what a design needs, within `memory` bytes (None: half of what is available)."""
     split = split or split_of(cells.obs, label_key, design)
-    size = 8 * COPIES * cells.n_values * len(split.table) / len(cells.obs)
-    reduced = size > (available_memory() / 2 if memory is None else memory) and len(cells.genes) > design.n_variable
+    n_values = cells.n_values * len(split.table) / len(cells.obs)
+    reduced = not _fits(n_values, memory) and len(cells.genes) > design.n_variable
     genes = None
     if reduced:
         train = split.table[split.table["part"] == "train"].set_index("cell")["cell_type"]
@@ -377,21 +398,19 @@ def open_if_large(
     `on_disk` is "yes", "no" or "auto"; what fits are `memory` bytes (None: half of what is available).
     """
     check_choice("on_disk", on_disk, ("auto", "yes", "no"))
-    files = [paths] if isinstance(paths, str | Path) else list(paths)
-    if on_disk == "no" or (on_disk == "auto" and not all(_readable_in_parts(Path(file)) for file in files)):
-        return None
-    cells = open_cells(files, **opening)
-    room = available_memory() / 2 if memory is None else memory
-    return cells if on_disk == "yes" or 8 * COPIES * cells.n_values > room else None
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if on_disk == "auto":
+        sizes = [_values_by_cells(file) for file in files]
+        on_disk = "no" if None in sizes or _fits(sum(filter(None, sizes)), memory) else "yes"
+    return open_cells(files, **opening) if on_disk == "yes" else None
 
 
-def _readable_in_parts(path: Path) -> bool:
-    """Whether a path is an .h5ad file with values by cells, or a .zarr folder."""
+def _values_by_cells(path: Path) -> int | None:
+    """Values in the X of an .h5ad file or a .zarr folder; None where its cells cannot be read one after another."""
     try:
-        group = _open_group(path)
-        return group["X"].attrs.get("encoding-type", "array") != "csc_matrix"
+        return _n_stored(_values_in(_open_group(path), "X", path))
     except (InputError, OSError, KeyError):
-        return False
+        return None
 
 # %% ../nbs/12_streaming.ipynb #cell-029
 class DiskMatrix:
@@ -449,7 +468,7 @@ def write_matrix(
     import h5py
     from anndata.io import sparse_dataset, write_elem
 
-    rows = np.flatnonzero(cells.obs.index.isin(list(names)))
+    rows = cells.rows_of(names)
     with write_whole(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         write_elem(file, "obs", pd.DataFrame(index=cells.obs.index[rows]))
