@@ -309,25 +309,22 @@ def read_some(
 
     rows = cells.rows_of(names)
     blocks = read_blocks(cells, rows, genes=genes, raw=genes is None, progress=progress, what="reading cells")
-    X = _stacked(blocks, n_rows=len(rows), n_genes=len(cells.genes if genes is None else genes), most=cells.n_values)
+    X = _stacked(blocks, n_rows=len(rows), n_genes=len(cells.genes if genes is None else genes))
     return AnnData(X, obs=cells.obs.iloc[rows].copy(), var=pd.DataFrame(index=cells.genes if genes is None else genes))
 
 
-def _stacked(blocks: Iterable[tuple[Any, csr_matrix]], *, n_rows: int, n_genes: int, most: int) -> csr_matrix:
-    """One matrix of all blocks, of at most `most` values, with each block in memory only once."""
-    values, genes, ends = (
-        np.empty(most, dtype=np.float32),
-        np.empty(most, dtype=np.int32),
-        [np.zeros(1, dtype=np.int64)],
-    )
+def _stacked(blocks: Iterable[tuple[Any, csr_matrix]], *, n_rows: int, n_genes: int) -> csr_matrix:
+    """One matrix of all blocks, each in memory only once: room is made for as many values as the first ones promise."""
+    values, genes, ends = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64)
     for _, block in blocks:
-        start = ends[-1][-1]
-        ends.append(block.indptr[1:] + start)
-        values[start : ends[-1][-1]], genes[start : ends[-1][-1]] = block.data, block.indices
-    places = np.concatenate(ends)
+        start, ends = ends[-1], np.append(ends, block.indptr[1:] + ends[-1])
+        if ends[-1] > len(values):
+            for array in (values, genes):
+                array.resize(int(1.1 * ends[-1] * n_rows / (len(ends) - 1)), refcheck=False)
+        values[start : ends[-1]], genes[start : ends[-1]] = block.data, block.indices
     for array in (values, genes):
-        array.resize(places[-1], refcheck=False)  # gives the rest back
-    return csr_matrix((values, genes, places), shape=(n_rows, n_genes))
+        array.resize(ends[-1], refcheck=False)  # gives the rest back
+    return csr_matrix((values, genes, ends), shape=(n_rows, n_genes))
 
 
 def read_usable(cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed: int = 0, most: int = 7000) -> AnnData:
