@@ -657,7 +657,7 @@ def run_predict(options: PredictOptions) -> None:
     """Name the types of new cells with a saved model (predict)."""
     import pandas as pd
 
-    from selectormlp.classifiers import align_genes, load_model
+    from selectormlp.saving import align_genes, load_model
     from selectormlp.data import write_table
 
     check_place(options.out, folder=False, inputs=options.cells)
@@ -748,7 +748,7 @@ def capped(cells: AnnData, label_key: str, size: int | None, seed: int) -> AnnDa
 # %% ../nbs/16_command_line.ipynb #cell-053
 def read_part(step: TrainStep, name: str, genes: np.ndarray | None = None) -> Part:
     """One part that split_data wrote, with the genes of the training cells."""
-    from selectormlp.classifiers import align_genes
+    from selectormlp.saving import align_genes
     from selectormlp.data import prepare_cells, read_cells
 
     data = step.data
@@ -888,7 +888,7 @@ def train_model(step: TrainStep, logs: Path, parts: dict[str, Part]) -> GeneClas
 
 def run_train(step: TrainStep) -> None:
     """Train a SelectorMLP or an SVM on the parts of a split (train)."""
-    from selectormlp.classifiers import save_model
+    from selectormlp.saving import save_model
     from selectormlp.data import write_json
 
     refuse_idle_settings(step)
@@ -946,7 +946,8 @@ def write_training(model: GeneClassifier, parts: dict[str, Part], logs: Path, *,
 # %% ../nbs/16_command_line.ipynb #cell-061
 def read_trained_model(step: FeatureSelectionStep) -> tuple[GeneClassifier, str]:
     """The model in `model_path` and its type, which must be the one asked for."""
-    from selectormlp.classifiers import LinearSVMClassifier, load_model
+    from selectormlp.classifiers import LinearSVMClassifier
+    from selectormlp.saving import load_model
     from selectormlp.data import InputError
 
     if Path(step.model_path).suffix in (".pkl", ".pickle", ".ckpt"):
@@ -986,7 +987,7 @@ def plot_ranked_genes(ranking: pd.DataFrame, ax: Axes | None = None, *, n_genes:
 # %% ../nbs/16_command_line.ipynb #cell-063
 def cells_for_model(step: FeatureSelectionStep, model: GeneClassifier) -> Part:
     """The cells of `adata_input` with the model's genes; a type that the model does not know is an `InputError`."""
-    from selectormlp.classifiers import align_genes
+    from selectormlp.saving import align_genes
     from selectormlp.data import InputError, prepare_cells, read_cells
 
     cells = prepare_cells(read_cells(step.adata_input, label_key=step.y_column), step.y_column, min_cells=1)

@@ -38,7 +38,8 @@ __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'COPY', 'UNWANTED_GENES', 'Type
            'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant', 'held_out_confusion', 'DiscriminantSearch',
            'PanelDesign', 'panel_design', 'GeneSummary', 'GeneSums', 'summarise_genes', 'unwanted_genes',
            'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant', 'DesignedPanel',
-           'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'select_genes', 'extend_panel', 'describe_panel']
+           'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'refuse_rules_of_the_search', 'required_first',
+           'select_genes', 'extend_panel', 'describe_panel']
 
 # %% ../nbs/10_better_panels.ipynb #cell-008
 @dataclass(frozen=True)
@@ -698,7 +699,7 @@ def by_gene(train: AnnData, names: list[str]) -> AnnData:
 
 
 def build_panel(
-    train: AnnData, label_key: str, design: PanelDesign, split: CellSplit, *, ranked: Sequence[str] = ()
+    train: AnnData, label_key: str, design: PanelDesign, split: CellSplit | None, *, ranked: Sequence[str] = ()
 ) -> DesignedPanel:
     """The panel of a design from log-normalised training cells x candidate genes; `ranked` fixes it beforehand."""
     names = train.var_names.tolist()
@@ -733,14 +734,23 @@ def rank_by_model(
     models: dict[str, Any],
 ) -> list[str]:  # fmt: skip
     """The best genes of a trained model's ranking, with those that must be in."""
+    refuse_rules_of_the_search(design)
+    others = prepare_cells(split.subset(adata, "validation"), label_key, min_cells=1)
+    fitted, watched = ((cells[:, names].X, cells.obs[label_key].to_numpy().astype(str)) for cells in (train, others))
+    model = make_classifier(design.method, protocol=design.protocol, seed=design.seed, **models)
+    return required_first(rank_genes(model.fit(*fitted, validation=watched, gene_names=names)), design)
+
+
+def refuse_rules_of_the_search(design: PanelDesign) -> None:
+    """Raise an `InputError` for rules that only the search can keep, where a model's ranking is used."""
     if design.min_markers or design.type_weights or design.groups or design.batch_key:
         raise InputError(
             f"min_markers, type_weights, groups and batch_key need method='discriminant', not {design.method!r}"
         )
-    others = prepare_cells(split.subset(adata, "validation"), label_key, min_cells=1)
-    fitted, watched = ((cells[:, names].X, cells.obs[label_key].to_numpy().astype(str)) for cells in (train, others))
-    model = make_classifier(design.method, protocol=design.protocol, seed=design.seed, **models)
-    ranking = rank_genes(model.fit(*fitted, validation=watched, gene_names=names))
+
+
+def required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
+    """The best genes of a ranking, as many as the panel has, with those that must be in among them."""
     required = ranking["gene"].isin(design.must_include)
     rest = ranking[~required].head(design.n_genes - int(required.sum()))
     return pd.concat([ranking[required], rest]).sort_values("rank")["gene"].tolist()

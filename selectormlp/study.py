@@ -20,10 +20,8 @@ from selectormlp.classifiers import (
     MLP_CONDITIONS,
     GeneClassifier,
     LinearSVMClassifier,
-    load_model,
     make_classifier,
     plot_histories,
-    save_model,
 )
 from selectormlp.data import (
     InputError,
@@ -40,6 +38,7 @@ from .evaluation import plot_test_accuracy, score_predictions
 from .masking import masking_curve, plot_masking_curves, predict_masked, random_masking_curve, rank_genes
 from .models import NetworkShape, check_choice, plot_network
 from .panels import GenePanel, panel_from_ranking, panel_overlap, read_panel
+from .saving import load_model, save_model
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """Training and the classifiers: presets and settings that all do something, resuming, saving, and what is refused."""
 
-import json
 from dataclasses import fields, replace
 
 import numpy as np
@@ -20,9 +19,7 @@ from selectormlp.classifiers import (
     SelectorMLPClassifier,
     _dual_is_quicker,
     balanced_weights,
-    load_model,
     make_classifier,
-    save_model,
 )
 from selectormlp.data import InputError
 from selectormlp.models import NetworkShape, SelectorNet
@@ -261,35 +258,6 @@ def test_sparse_dense_clone_and_pipeline_agree(cells) -> None:
         binary = clone(kind).fit(x[two], y[two])
         assert binary.decision_function(x).shape == (300,) and binary.class_scores(x).shape == (300, 2)
         assert ((binary.decision_function(x) > 0) == (binary.predict(x) == "b")).all()
-
-
-@pytest.mark.parametrize("condition", ["selector_clamped_l1", "mlp_no_batch_norm", "svm_l1"])
-def test_saved_models_come_back_and_hold_no_code(condition: str, tmp_path, cells) -> None:
-    model = make_classifier(condition, **({} if condition == "svm_l1" else SMALL)).fit(*cells)
-    save_model(model, tmp_path / "model")
-    again = load_model(tmp_path / "model")
-    assert (again.class_scores(cells[0]) == model.class_scores(cells[0])).all()
-    assert (again.feature_importances_ == model.feature_importances_).all()
-    assert {path.suffix for path in (tmp_path / "model").iterdir()} <= {".json", ".safetensors", ".csv"}
-
-
-def test_damaged_models_are_refused(tmp_path, cells) -> None:
-    save_model(SelectorMLPClassifier(**SMALL).fit(*cells), tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    weights = (tmp_path / "weights.safetensors").read_bytes()
-    (tmp_path / "weights.safetensors").write_bytes(weights[:100])
-    with pytest.raises(InputError, match="cannot be read"):
-        load_model(tmp_path)
-    (tmp_path / "weights.safetensors").write_bytes(weights)
-    for change, words in (
-        ({"format_version": 99}, "format_version 99"),
-        ({"genes": config["genes"][:-1]}, "do not fit the network"),
-    ):
-        (tmp_path / "config.json").write_text(json.dumps(config | change))
-        with pytest.raises(InputError, match=words):
-            load_model(tmp_path)
-    with pytest.raises(InputError):
-        load_model(tmp_path / "absent")
 
 
 def test_refusals_of_fit(cells) -> None:

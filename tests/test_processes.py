@@ -48,7 +48,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from sklearn.metrics import balanced_accuracy_score
-from selectormlp.classifiers import SelectorMLPClassifier, save_model
+from selectormlp.classifiers import SelectorMLPClassifier
+from selectormlp.saving import save_model
 
 
 class Seen(pl.Callback):
