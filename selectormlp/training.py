@@ -6,24 +6,31 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
+import signal
+import threading
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from scipy import sparse
 from torch.nn import functional
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from .data import InputError
+from .data import InputError, write_whole
 from .models import PENALTIES, SelectorNet, check_choice, random_words, selector_penalty
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ WINDOW = 8192  # cells on disk that are mixed, and about as many are in memory a
 # %% auto #0
 __all__ = ['logger', 'Batch', 'MEASURED', 'WINDOW', 'REPORT', 'ROBUST', 'PROTOCOLS', 'NORMAL_QUANTILES', 'CodedCells',
            'BatchLoader', 'TrainingProtocol', 'training_protocol', 'SelectorModule', 'gaussian_noise', 'History',
-           'KeepBest', 'TrainingResult', 'train_network']
+           'KeepBest', 'WholeCheckpoints', 'TrainingResult', 'TrainingStopped', 'train_network']
 
 # %% ../nbs/04_training.ipynb #cell-008
 @dataclass(frozen=True)
@@ -212,6 +219,7 @@ class SelectorModule(pl.LightningModule):
         open_taps = torch.ones(network.first.in_features)
         unit = float(selector_penalty(open_taps, penalty)) if protocol.relative_penalty and penalty != "none" else 1.0
         self.penalty, self.penalty_weight, self.seed = penalty, protocol.penalty_weight / unit, seed
+        self.about: dict[str, Any] = {"seed": seed, "penalty": penalty, **asdict(protocol), **_described(network)}
         n_types = network.rest[-1].out_features
         measures = MetricCollection(
             {
@@ -249,6 +257,19 @@ class SelectorModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         return _optimizer_and_schedule(self.network, self.protocol)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["about"] = self.about
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another training."""
+        there = checkpoint.get("about", self.about)
+        for name, value in self.about.items():
+            if there.get(name) != value:
+                raise InputError(
+                    f"the checkpoint to go on from is of another training: its {name} is {there.get(name)!r}, "
+                    f"not {value!r}; choose another folder, or train without resume"
+                )
+
 # %% ../nbs/04_training.ipynb #cell-024
 NORMAL_QUANTILES = torch.special.ndtri((torch.arange(65536, dtype=torch.float64) + 0.5) / 65536).float()
 
@@ -261,6 +282,13 @@ def gaussian_noise(like: torch.Tensor) -> torch.Tensor:
     return NORMAL_QUANTILES.to(like.dtype).index_select(0, places).view(like.shape)
 
 # %% ../nbs/04_training.ipynb #cell-026
+def _described(network: SelectorNet) -> dict[str, Any]:
+    """What tells a network from another: the sizes of its layers, and a sum over all that it says of itself."""
+    layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
+    sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
+    return {"layers": sizes, "network": zlib.crc32(str(network).encode())}
+
+
 def _weighted_loss(scores: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Cross-entropy, averaged with one weight per cell."""
     return (functional.cross_entropy(scores, codes, reduction="none") * weights).sum() / weights.sum()
@@ -332,6 +360,11 @@ class KeepBest(pl.Callback):
         elif epoch >= self.first and epoch - self.best_epoch >= self.patience:
             trainer.should_stop = True
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A training that was over when it was cut off is over when it is taken up."""
+        if self.weights and trainer.current_epoch - self.best_epoch >= self.patience:
+            trainer.should_stop = True
+
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
 
@@ -339,6 +372,38 @@ class KeepBest(pl.Callback):
         self.best, self.best_epoch, self.weights = (state_dict[key] for key in ("best", "best_epoch", "weights"))
 
 # %% ../nbs/04_training.ipynb #cell-031
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, each whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint; no space is an `InputError` that names the folder."""
+        whole = io.BytesIO()
+        torch.save(checkpoint, whole)
+        with write_whole(path) as temporary:
+            temporary.write_bytes(whole.getbuffer())
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint in a folder of logs; None where there is none, or, with a warning, none that can be read."""
+    path = folder / "checkpoint" / "last.ckpt"
+    if not path.exists():
+        return None
+    try:
+        with ZipFile(path) as parts:
+            torn = parts.testzip()
+    except Exception as error:  # whatever a torn zip file can bring up
+        torn = str(error)
+    if torn:
+        logger.warning("the checkpoint %s cannot be read, and the training starts afresh: %s", path, torn)
+    return None if torn else path
+
+
+def _fingerprint(cells: CodedCells) -> dict[str, Any]:
+    """A few numbers that change with the cells."""
+    total = f"{cells.x.sum(dtype=np.float64):.6g}" if hasattr(cells.x, "sum") else ""
+    return {"n_cells": len(cells.codes), "labels": zlib.crc32(cells.codes.tobytes()), "expression": total}
+
+# %% ../nbs/04_training.ipynb #cell-032
 def _reporting(folder: Path | None) -> tuple[list[Any], list[pl.Callback]]:
     """Lightning's CSV and TensorBoard loggers and its checkpoint of the last epoch, all in `folder`."""
     from pytorch_lightning.callbacks import ModelCheckpoint
@@ -358,10 +423,11 @@ def _trainer(
     ours = {"max_epochs": max_epochs, "logger": loggers or False, "enable_checkpointing": bool(saving)}
     quiet = {"enable_model_summary": False, "enable_progress_bar": logger.isEnabledFor(logging.INFO)}
     plain = {"num_sanity_val_steps": 0, "log_every_n_steps": 1, "accelerator": "auto", "devices": 1}
+    whole = {"plugins": [WholeCheckpoints()]} if saving else {}
     callbacks = [*callbacks, *saving, *arguments.get("callbacks", [])]
-    return pl.Trainer(**{**ours, **quiet, **plain, **arguments, "callbacks": callbacks})
+    return pl.Trainer(**{**ours, **quiet, **plain, **whole, **arguments, "callbacks": callbacks})
 
-# %% ../nbs/04_training.ipynb #cell-032
+# %% ../nbs/04_training.ipynb #cell-033
 @contextmanager
 def _less_talk() -> Iterator[None]:
     """Keep Lightning's hints about hardware to itself, unless this module's logger is set to INFO."""
@@ -390,6 +456,30 @@ class TrainingResult:
     best_epoch: int
 
 
+class TrainingStopped(KeyboardInterrupt):
+    """Ctrl-C during a training: the network holds its best weights so far, `result` is what there is to tell."""
+
+    def __init__(self, result: TrainingResult, *, max_epochs: int):
+        kept = f"the weights are those of epoch {result.best_epoch}" if result.best_epoch else "the weights are raw"
+        super().__init__(f"the training was stopped after {len(result.history)} of {max_epochs} epochs; {kept}")
+        self.result = result
+
+
+def _runs_to_its_end(fit: Callable[[], object]) -> bool:
+    """False when Ctrl-C was pressed, which Lightning makes the end of the program, and a key that is dead from then."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        fit()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        return False
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGINT, before)
+    return True
+
+# %% ../nbs/04_training.ipynb #cell-034
 def train_network(
     network: SelectorNet, *, train: CodedCells, validation: CodedCells, protocol: TrainingProtocol,
     penalty: str = "none", seed: int = 0, folder: str | Path | None = None, resume: bool = False,
@@ -398,20 +488,38 @@ def train_network(
     """Train `network` in place (report, Methods, "Training") and leave it in evaluation mode.
 
     `folder` receives CSV and TensorBoard logs and a checkpoint after each epoch; with `resume` a checkpoint that lies
-    there is taken up. `trainer_arguments` are passed to `pytorch_lightning.Trainer`.
+    there is taken up. `trainer_arguments` are passed to `pytorch_lightning.Trainer`. Ctrl-C raises `TrainingStopped`,
+    with the best weights so far in the network.
     """
     place, history = None if folder is None else Path(folder), History()
     keepers = [KeepBest(protocol.patience, first=protocol.first_watched)] if protocol.patience else []
     module = SelectorModule(network, protocol, penalty=penalty, seed=seed)
-    measured = [BatchLoader(cells, batch_size=4096) for cells in (validation, _some(train, protocol.measured_cells))]
-    size, steps = protocol.batch_size, protocol.steps_per_epoch
-    batches = BatchLoader(train, batch_size=size, shuffle=True, n_batches=steps, seed=seed)
-    last = place / "checkpoint" / "last.ckpt" if place and resume else None
+    module.about |= _fingerprint(train)
+    loaders = _loaders(train, validation, protocol, seed=seed)
     with _less_talk():
         trainer = _trainer(protocol.max_epochs, [history, *keepers], place, trainer_arguments or {})
-        trainer.fit(module, batches, measured, ckpt_path=last if last and last.exists() else None, weights_only=True)
+        last = _last_checkpoint(place) if place and resume else None
+        whole = _runs_to_its_end(partial(trainer.fit, module, *loaders, ckpt_path=last, weights_only=True))
+    best_epoch = _take_best(network, keepers) or int(trainer.current_epoch)
+    result = TrainingResult(history.table(), best_epoch)
+    if not whole:
+        raise TrainingStopped(result, max_epochs=protocol.max_epochs)
+    return result
+
+
+def _take_best(network: SelectorNet, keepers: list[KeepBest]) -> int:
+    """Give the network the weights that were kept, if any, for predicting; returns their epoch, or 0."""
     kept = [keeper for keeper in keepers if keeper.weights]
     for keeper in kept:
         network.load_state_dict(keeper.weights)
     network.eval()
-    return TrainingResult(history.table(), kept[0].best_epoch if kept else int(trainer.current_epoch))
+    return kept[0].best_epoch if kept else 0
+
+
+def _loaders(
+    train: CodedCells, validation: CodedCells, protocol: TrainingProtocol, *, seed: int
+) -> tuple[BatchLoader, list[BatchLoader]]:
+    """What is trained on, and what is measured after each epoch: validation cells, and some of the training cells."""
+    measured = [BatchLoader(cells, batch_size=4096) for cells in (validation, _some(train, protocol.measured_cells))]
+    size, steps = protocol.batch_size, protocol.steps_per_epoch
+    return BatchLoader(train, batch_size=size, shuffle=True, n_batches=steps, seed=seed), measured
