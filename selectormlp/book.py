@@ -15,6 +15,7 @@ import logging
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
@@ -27,6 +28,7 @@ from typing import Any
 import pandas as pd
 
 from .data import InputError, check_cells, load_cells, read_json, write_json, write_whole
+from .study import only_run
 
 # %% ../nbs/09b_book.ipynb #cell-005
 logger = logging.getLogger(__name__)
@@ -280,9 +282,21 @@ def render_site(
         for page, link in smalldocs.build(stage, quiet=True).broken:
             logger.warning("broken link in %s: %s", page, link)
         _finish_site(Path(stage) / "_site")
-        shutil.rmtree(site_folder, ignore_errors=True)
-        shutil.move(Path(stage) / "_site", site_folder)
+        _replace_folder(Path(stage) / "_site", site_folder)
     return site_folder / "index.html"
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    """Put a folder in the place of another: whenever this is cut off, one of the two is there whole, or none."""
+    ours, old = (folder.with_name(f".{uuid.uuid4().hex[:8]}.{folder.name}") for _ in range(2))
+    try:
+        shutil.move(new, ours)
+        if folder.exists():
+            folder.replace(old)
+        ours.replace(folder)
+    finally:
+        for left in (ours, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _free_site_folder(folder: Path) -> Path:
@@ -445,13 +459,18 @@ def claim_folder(out: Path, parameters: dict[str, Any]) -> None:
     note = out / "book.json"
     if note.exists() and read_json(note) != parameters:
         raise InputError(f"{out} holds a book of {read_json(note)['cells']!r} with other settings; name a new folder")
-    if not note.exists() and out.exists() and (out.is_file() or any(out.iterdir())):
+    if not note.exists() and out.exists() and (out.is_file() or any(not _begun(path) for path in out.iterdir())):
         raise InputError(f"{out} is not empty and holds no book; name a new folder")
     try:
-        (out / "notebooks").mkdir(parents=True, exist_ok=True)
         write_json(parameters, note)
+        (out / "notebooks").mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {out}: {error.strerror}; name a folder that you may write") from error
+
+
+def _begun(path: Path) -> bool:
+    """Whether a file is the note of a book that was killed while it was written."""
+    return path.name.endswith(".book.json")
 
 # %% ../nbs/09b_book.ipynb #cell-060
 def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: list[Path]) -> Any:
@@ -493,9 +512,10 @@ def run_book(cells: Path | str, label_key: str, out: Path | str, *, protocol: st
     source = str(Path(cells).resolve()) if Path(cells).exists() else str(cells)
     parameters = {"cells": source, "label_key": label_key, "protocol": protocol, "seed": seed}
     out = Path(out).resolve()
-    claim_folder(out, parameters)
-    chapters = _run_chapters(out / "notebooks", parameters | {"run_folder": "../run"})
-    return _render_book(out, first_page(parameters, type_counts, chapters))
+    with only_run(out, "book.json"):
+        claim_folder(out, parameters)
+        chapters = _run_chapters(out / "notebooks", parameters | {"run_folder": "../run"})
+        return _render_book(out, first_page(parameters, type_counts, chapters))
 
 # %% ../nbs/09b_book.ipynb #cell-064
 def _run_chapters(folder: Path, parameters: dict[str, Any]) -> list[Path]:

@@ -5,7 +5,12 @@
 # %% ../nbs/09_report.ipynb #cell-004
 from __future__ import annotations
 
+import logging
+import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from itertools import product
@@ -45,11 +50,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
+logger = logging.getLogger(__name__)
 MEAN = "mean_per_class_accuracy"
 
 # %% auto #0
-__all__ = ['MEAN', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study', 'open_study', 'write_page',
-           'study_steps', 'run_study']
+__all__ = ['logger', 'MEAN', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study', 'open_study', 'write_page',
+           'study_steps', 'only_run', 'run_study']
 
 # %% ../nbs/09_report.ipynb #cell-005
 @dataclass(frozen=True)
@@ -211,6 +217,7 @@ class Study:
             if not (folder / "config.json").exists():
                 self._fit(condition, panel, folder)
             self._models[name] = load_model(folder)
+            (folder / "logs" / "checkpoint" / "last.ckpt").unlink(missing_ok=True)
         return self._models[name]
 
     def _fit(self, condition: str, panel: GenePanel | None, folder: Path) -> None:
@@ -223,7 +230,6 @@ class Study:
             model.set_params(log_folder=str(folder / "logs"), resume=True)
         model.fit(*self.part("train", genes), validation=self.part("validation", genes), gene_names=genes)
         save_model(model, folder)
-        (folder / "logs" / "checkpoint" / "last.ckpt").unlink(missing_ok=True)
 
     def retrained(self, condition: str, size: int) -> GeneClassifier:
         """A model retrained on its own best `size` genes."""
@@ -508,6 +514,62 @@ def _save_figure(study: Study, name: str) -> None:
     plt.close(study.figure(name).figure)
 
 
+@contextmanager
+def only_run(folder: str | Path, note: str = "config.json") -> Iterator[None]:
+    """Have a folder to oneself, and sweep what a killed run left half-written; a second run is an `InputError`.
+
+    The folder is swept if it holds the file `note`. The hold ends with the process, however that ends. Windows and some
+    network disks know no such hold.
+    """
+    folder = Path(folder)
+    made = _make(folder)
+    handle = _hold(folder)
+    try:
+        if (folder / note).exists():
+            _sweep(folder)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+        with suppress(OSError):
+            if made:
+                folder.rmdir()  # nothing was written
+
+
+def _make(folder: Path) -> bool:
+    """Make a folder; False where it was there before."""
+    try:
+        made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {str(folder)!r} ({error.strerror}); choose another folder") from error
+    return made
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what has a name that `write_whole` gives to what is not whole yet."""
+    for path in list(folder.rglob(".*")):
+        if re.fullmatch(r"\.[0-9a-f]{8}\..+", path.name):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a folder for this process; None where the system has no locks."""
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+    except ImportError:  # Windows
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        flock(handle, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(f"another run is at work in {str(folder)!r}; wait for it, or choose another folder") from None
+    except OSError as error:
+        logger.info("the disk of %s has no locks: %s", folder, error)
+    return handle
+
+
 def run_study(
     config: StudyConfig, folder: str | Path, *, progress: bool = True,
     load: Callable[[StudyConfig], AnnData] | None = None,
@@ -518,9 +580,10 @@ def run_study(
     """
     from tqdm.auto import tqdm
 
-    study = Study(config, folder, load=load)
-    with tqdm(study_steps(study), disable=not progress, unit="step") as steps:
-        for name, step in steps:
-            steps.set_description(name)
-            step()
+    with only_run(folder):
+        study = Study(config, folder, load=load)
+        with tqdm(study_steps(study), disable=not progress, unit="step") as steps:
+            for name, step in steps:
+                steps.set_description(name)
+                step()
     return study

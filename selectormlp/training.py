@@ -212,6 +212,8 @@ def training_protocol(name: str, **changes: Any) -> TrainingProtocol:
 class SelectorModule(pl.LightningModule):
     """A `SelectorNet` as Lightning sees it: weighted cross-entropy + penalty_weight * R(w), AdamW."""
 
+    about: dict[str, Any] = {}  # noted in each checkpoint: what is trained on what
+
     def __init__(self, network: SelectorNet, protocol: TrainingProtocol, *, penalty: str, seed: int):
         super().__init__()
         check_choice("penalty", penalty, PENALTIES)
@@ -219,7 +221,6 @@ class SelectorModule(pl.LightningModule):
         open_taps = torch.ones(network.first.in_features)
         unit = float(selector_penalty(open_taps, penalty)) if protocol.relative_penalty and penalty != "none" else 1.0
         self.penalty, self.penalty_weight, self.seed = penalty, protocol.penalty_weight / unit, seed
-        self.about: dict[str, Any] = {"seed": seed, "penalty": penalty, **asdict(protocol), **_described(network)}
         n_types = network.rest[-1].out_features
         measures = MetricCollection(
             {
@@ -494,7 +495,7 @@ def train_network(
     place, history = None if folder is None else Path(folder), History()
     keepers = [KeepBest(protocol.patience, first=protocol.first_watched)] if protocol.patience else []
     module = SelectorModule(network, protocol, penalty=penalty, seed=seed)
-    module.about |= _fingerprint(train)
+    module.about = {"seed": seed, "penalty": penalty, **asdict(protocol), **_described(network), **_fingerprint(train)}
     loaders = _loaders(train, validation, protocol, seed=seed)
     with _less_talk():
         trainer = _trainer(protocol.max_epochs, [history, *keepers], place, trainer_arguments or {})
