@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from selectormlp.models import NetworkShape, SelectorNet
-    from selectormlp.training import CodedCells, TrainingProtocol
+    from selectormlp.training import CodedCells, TrainingProtocol, TrainingResult
 
 Matrix: TypeAlias = Any  # cells x genes: a dense array or a CSR matrix
 
@@ -258,6 +258,7 @@ class SelectorMLPClassifier(GeneClassifier):
     `class_weight` a weight for each type or "balanced", in place of `balance_types`;
     `validation_fraction` of the cells is held out when `fit` gets no validation cells; `log_folder` gets logs and
     checkpoints, and `resume` goes on from a checkpoint there; `trainer_arguments` go to Lightning's Trainer.
+    Ctrl-C during `fit` raises `TrainingStopped`, a KeyboardInterrupt, and leaves the model of the best epoch so far.
     Fitted: `classes_`, `gene_names_`, `network_`, `history_` (one row per epoch), `best_epoch_` and
     `feature_importances_`.
     """
@@ -347,19 +348,23 @@ class SelectorMLPClassifier(GeneClassifier):
         import torch
 
         from selectormlp.models import SelectorNet
-        from selectormlp.training import CodedCells, train_network
+        from selectormlp.training import CodedCells, TrainingStopped, train_network
 
         seed, train = _whole_seed(self.random_state), CodedCells(x, codes, weights)
         if validation is None:
             train, validation = hold_out(train, self.validation_fraction, seed=seed)
         torch.manual_seed(seed)
         network = SelectorNet(self._shape(x.shape[1]))
-        passed_on = ("penalty", "resume", "trainer_arguments")
-        settings = {name: getattr(self, name) for name in passed_on}
-        cells: dict[str, Any] = {"train": train, "validation": validation}
-        result = train_network(
-            network, **cells, protocol=self._settings(), seed=seed, folder=self.log_folder, **settings
-        )
+        settings: dict[str, Any] = {"protocol": self._settings(), "seed": seed, "folder": self.log_folder}
+        settings |= {name: getattr(self, name) for name in ("penalty", "resume", "trainer_arguments")}
+        try:
+            self._keep(network, train_network(network, train=train, validation=validation, **settings))
+        except TrainingStopped as stop:
+            self._keep(network, stop.result)
+            raise
+
+    def _keep(self, network: SelectorNet, result: TrainingResult) -> None:
+        """What a training left."""
         self.network_, self.history_, self.best_epoch_ = network.cpu(), result.history, result.best_epoch
 
     def input_layer(self) -> InputLayer:

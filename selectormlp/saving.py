@@ -79,12 +79,12 @@ def _description(model: GeneClassifier) -> dict[str, Any]:
 # %% ../nbs/05b_saved_models.ipynb #cell-008
 def save_model(model: GeneClassifier, folder: str | Path) -> None:
     """Write a fitted classifier to `folder`: config.json, weights.safetensors and, for networks, history.csv."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     check_is_fitted(model)
     files = [Path(folder) / "weights.safetensors"]
     with write_whole(files[0]) as path:
-        save_file({name: np.ascontiguousarray(value) for name, value in _arrays(model).items()}, path)
+        path.write_bytes(save({name: np.ascontiguousarray(value) for name, value in _arrays(model).items()}))
     if hasattr(model, "history_"):
         files.append(Path(folder) / "history.csv")
         write_table(model.history_, files[1])

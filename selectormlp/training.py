@@ -400,7 +400,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 
 def _fingerprint(cells: CodedCells) -> dict[str, Any]:
-    """A few numbers that change with the cells, their labels and their genes; of a matrix on disk with the labels only."""
+    """A few numbers that change with the cells, their labels and their genes; of cells on disk with the labels."""
     by_gene = np.ravel(cells.x.sum(axis=0, dtype=np.float64)) if hasattr(cells.x, "sum") else np.zeros(1)
     total = f"{by_gene @ np.arange(1, len(by_gene) + 1):.6g}"
     return {"n_cells": len(cells.codes), "labels": zlib.crc32(cells.codes.tobytes()), "expression": total}

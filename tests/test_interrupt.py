@@ -91,7 +91,6 @@ def test_another_error_is_not_taken_for_ctrl_c(cells) -> None:
     assert stop.value.code == 7
 
 
-@pytest.mark.xfail(strict=True, reason="SelectorMLPClassifier does not catch TrainingStopped yet")
 def test_a_fit_that_is_stopped_leaves_a_fitted_model(cells, tmp_path) -> None:
     settings = {"hidden_sizes": (8,), "max_epochs": 4, "steps_per_epoch": 4}
     model = SelectorMLPClassifier(**settings, trainer_arguments={"callbacks": [CtrlC(4)]})

@@ -170,7 +170,6 @@ def test_a_full_disk_is_one_sentence_and_then_the_study_goes_on(told) -> None:
         assert sentence.startswith("InputError: cannot write") and "make room" in sentence and "\n" not in sentence
 
 
-@pytest.mark.xfail(strict=True, reason="save_model writes with safetensors' save_file, whose error is no OSError")
 def test_a_model_that_finds_no_room_says_so_and_leaves_nothing(told) -> None:
     assert told["save"].startswith("InputError: cannot write 'weights.safetensors'") and told["saved"] == []
 
