@@ -39,9 +39,9 @@ __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READERS', 'BRAIN_URL', 'B
            'InputError', 'nearest_name', 'data_folder', 'load_pancreas', 'ValueSummary', 'summarise_values', 'kind_of',
            'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck', 'check_cells',
            'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
-           'choose_variable_genes', 'existing_path', 'reading', 'attach_labels', 'short_names', 'read_cells',
-           'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table', 'write_json',
-           'read_json', 'reference_table']
+           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'attach_labels', 'short_names',
+           'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table',
+           'write_json', 'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #cell-008
 class InputError(ValueError):
@@ -431,10 +431,15 @@ def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside, while a file is read, into one sentence."""
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
     except PermissionError as error:
         raise InputError(f"there is no right to read '{path}'; ask its owner for it, or for a copy") from error
+    except MemoryError as error:  # or a few wrong bytes where the file says how large it is
+        raise InputError(
+            f"'{path}' asks for more memory than there is; read it in parts with open_cells, or get it again if it is"
+            " a small file"
+        ) from error
     except Exception as error:  # a broken file raises anything: OSError, EOFError, KeyError, zlib.error, ParserError
         detail = " ".join(str(error).split()).split(" (")[0][:100]
         raise InputError(
@@ -443,6 +448,14 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 # %% ../nbs/00_data.ipynb #cell-070
+def refuse_broken_matrix(values: Any) -> None:
+    """Raise ValueError where a sparse matrix from a file points outside its own table: scipy would crash on it."""
+    if issparse(values) and hasattr(values, "check_format"):
+        values.check_format(full_check=True)
+        if (np.diff(values.indptr) < 0).any():  # scipy does not look at this where the last number is 0
+            raise ValueError("the places of its cells fall")
+
+# %% ../nbs/00_data.ipynb #cell-071
 def _read_h5ad(path: Path, label_key: str | None) -> AnnData:
     """Read .h5ad, or .h5ad.gz through a temporary unpacked copy."""
     from anndata import read_h5ad
@@ -462,7 +475,7 @@ def _read_zarr(path: Path, label_key: str | None) -> AnnData:
 
     return read_zarr(path)
 
-# %% ../nbs/00_data.ipynb #cell-072
+# %% ../nbs/00_data.ipynb #cell-073
 def _name_genes(symbols: pd.Series, gene_ids: pd.Series) -> pd.Index:
     """Return the symbols as names; the gene id is added to each that occurs more than once, as some do in 10x files."""
     shared = symbols.duplicated(keep=False).to_numpy()
@@ -481,7 +494,7 @@ def _read_10x_h5(path: Path, label_key: str | None) -> AnnData:
     adata.var_names = _name_genes(adata.var_names.to_series(), adata.var["gene_ids"].astype(str))
     return adata
 
-# %% ../nbs/00_data.ipynb #cell-073
+# %% ../nbs/00_data.ipynb #cell-074
 def _one_file(folder: Path, *endings: str) -> Path:
     """Return the one file of a folder whose name ends so, plain or .gz."""
     found = [file for file in sorted(folder.iterdir()) if file.name.removesuffix(".gz").endswith(endings)]
@@ -490,7 +503,7 @@ def _one_file(folder: Path, *endings: str) -> Path:
         raise InputError(f"'{folder}' must hold one {' or '.join(endings)} (or .gz) but holds {held}; leave one there")
     return found[0]
 
-# %% ../nbs/00_data.ipynb #cell-075
+# %% ../nbs/00_data.ipynb #cell-076
 def _name_table(path: Path) -> pd.DataFrame:
     """Read a 10x file of cell or gene names: tab separated, no header, everything is text."""
     return pd.read_csv(path, sep="\t", header=None, dtype=str, na_filter=False)
@@ -512,7 +525,7 @@ def _read_10x_folder(path: Path, label_key: str | None) -> AnnData:
         adata = adata[:, (genes[2] == "Gene Expression").to_numpy()].copy()
     return adata
 
-# %% ../nbs/00_data.ipynb #cell-077
+# %% ../nbs/00_data.ipynb #cell-078
 class _TableHead(NamedTuple):
     """The first row of a csv or tsv file."""
 
@@ -533,20 +546,20 @@ def _table_head(path: Path) -> _TableHead:
     short = len(first) == len(second) - 1
     return _TableHead(separator, None if short else first[0], first if short else first[1:])
 
-# %% ../nbs/00_data.ipynb #cell-078
+# %% ../nbs/00_data.ipynb #cell-079
 def _table_rows(path: Path, head: _TableHead, *, skip: int = 1, **options: Any) -> Any:
     """Open a table with pandas: its first column holds names, its first row (or none) is left out."""
     options = {"header": None, "skiprows": skip, "index_col": 0, "encoding": "utf-8-sig", **options}
     return pd.read_csv(path, sep=head.separator, **options)
 
-# %% ../nbs/00_data.ipynb #cell-079
+# %% ../nbs/00_data.ipynb #cell-080
 def _refuse_text(rows: pd.DataFrame, path: Path) -> None:
     """Raise InputError where a column of expression values holds text."""
     for name, dtype in zip(rows.columns, rows.dtypes, strict=True):
         if not np.issubdtype(dtype, np.number):
             raise InputError(f"the column '{name}' of '{path}' holds text; pass it as label_key, or take it out")
 
-# %% ../nbs/00_data.ipynb #cell-080
+# %% ../nbs/00_data.ipynb #cell-081
 def _read_table(path: Path, label_key: str | None) -> AnnData:
     """Read csv or tsv expression, 1,000 rows at a time; rows are cells, and a column named label_key holds labels."""
     from anndata import AnnData
@@ -563,7 +576,7 @@ def _read_table(path: Path, label_key: str | None) -> AnnData:
     obs = pd.DataFrame({label_key: labels} if labels else {}, index=pd.Index(cells, dtype=str))
     return AnnData(vstack(blocks, format="csr"), obs=obs, var=pd.DataFrame(index=pd.Index(rows.columns, dtype=str)))
 
-# %% ../nbs/00_data.ipynb #cell-081
+# %% ../nbs/00_data.ipynb #cell-082
 READERS: dict[str, Callable[[Path, str | None], AnnData]] = {
     ".h5ad": _read_h5ad,
     ".h5ad.gz": _read_h5ad,
@@ -574,7 +587,7 @@ READERS: dict[str, Callable[[Path, str | None], AnnData]] = {
     **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz"), _read_table),
 }
 
-# %% ../nbs/00_data.ipynb #cell-082
+# %% ../nbs/00_data.ipynb #cell-083
 def _find_reader(path: Path) -> Callable[[Path, str | None], AnnData]:
     """Return the reader for a file or folder: by its name, or by what a folder holds."""
     if path.is_dir() and any(path.glob("*matrix.mtx*")):
@@ -587,7 +600,7 @@ def _find_reader(path: Path) -> Callable[[Path, str | None], AnnData]:
         raise InputError(f"'{path}' is a {kind} of no known kind; known are {', '.join(READERS)} and 10x folders")
     return READERS[max(endings, key=len)]
 
-# %% ../nbs/00_data.ipynb #cell-084
+# %% ../nbs/00_data.ipynb #cell-085
 def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataFrame:
     """Read a label file: cell names, then one or more columns; a first row that names a cell is no header."""
     head = _table_head(existing_path(path))
@@ -601,7 +614,7 @@ def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataF
         raise InputError(f"the label file '{path}' names '{repeated[0]}' more than once; keep one row for each cell")
     return table
 
-# %% ../nbs/00_data.ipynb #cell-085
+# %% ../nbs/00_data.ipynb #cell-086
 def attach_labels(adata: AnnData, path: Path, label_key: str | None) -> AnnData:
     """Join a label file to obs by the cells' names; genes x cells is turned where the names match the columns."""
     with reading(path):
@@ -616,7 +629,7 @@ def attach_labels(adata: AnnData, path: Path, label_key: str | None) -> AnnData:
         adata.obs[name] = labels[name].reindex(adata.obs_names).to_numpy()
     return adata
 
-# %% ../nbs/00_data.ipynb #cell-087
+# %% ../nbs/00_data.ipynb #cell-088
 def _refuse_unlike_files(parts: Sequence[AnnData], files: Sequence[Path]) -> None:
     """Raise InputError where files hold different kinds of values, or a gene twice."""
     for part in parts:
@@ -632,7 +645,7 @@ def short_names(files: Sequence[Path]) -> list[str]:
     names = [file.name for file in files]
     return names if len(set(names)) == len(names) else [str(file) for file in files]
 
-# %% ../nbs/00_data.ipynb #cell-088
+# %% ../nbs/00_data.ipynb #cell-089
 def _shared_genes(parts: Sequence[AnnData], files: Sequence[Path]) -> list[str]:
     """Return the genes that all files have, in the order of the first; InputError where there are none."""
     genes = [gene for gene in parts[0].var_names if all(gene in part.var_names for part in parts)]
@@ -641,7 +654,7 @@ def _shared_genes(parts: Sequence[AnnData], files: Sequence[Path]) -> list[str]:
     _logger.info("%d of %d genes of '%s' are in all %d files", len(genes), parts[0].n_vars, files[0], len(parts))
     return genes
 
-# %% ../nbs/00_data.ipynb #cell-089
+# %% ../nbs/00_data.ipynb #cell-090
 def _join_files(parts: Sequence[AnnData], files: Sequence[Path]) -> AnnData:
     """Join the cells of several files on the genes they share, in the order of the first."""
     from anndata import concat
@@ -658,18 +671,20 @@ def _join_files(parts: Sequence[AnnData], files: Sequence[Path]) -> AnnData:
     joined.obs["file"] = pd.Categorical.from_codes(codes, pd.Index(short_names(files)))
     return joined
 
-# %% ../nbs/00_data.ipynb #cell-090
+# %% ../nbs/00_data.ipynb #cell-091
 def _read_file(path: Path, labels: str | Path | None, label_key: str | None) -> AnnData:
     """Read one file of cells and its labels."""
     reader = _find_reader(existing_path(path))
     with reading(path):
         adata = reader(path, label_key)
+        for values in (adata.X, *adata.layers.values(), getattr(adata.raw, "X", None)):
+            refuse_broken_matrix(values)
     adata = adata if labels is None else attach_labels(adata, Path(labels), label_key)
     if label_key is not None:
         refuse_label_key(adata.obs, label_key, f"the cells of '{path}'")
     return adata
 
-# %% ../nbs/00_data.ipynb #cell-091
+# %% ../nbs/00_data.ipynb #cell-092
 def read_cells(paths: Paths, *, labels: Paths | None = None, label_key: str | None = None) -> AnnData:
     """Read cells from one file or several: .h5ad(.gz), .zarr, 10x .h5 or folder, csv or tsv (.gz).
 
@@ -685,7 +700,7 @@ def read_cells(paths: Paths, *, labels: Paths | None = None, label_key: str | No
     parts = [_read_file(file, labels, label_key) for file, labels in zip(files, label_files, strict=True)]
     return parts[0] if len(parts) == 1 else _join_files(parts, files)
 
-# %% ../nbs/00_data.ipynb #cell-099
+# %% ../nbs/00_data.ipynb #cell-100
 BRAIN_URL = "https://media.githubusercontent.com/media/aepstein96/selector-mlp/main/raw_data/adata.h5ad.gz"
 BRAIN_SHA256 = "d15541596740e8ae606bd74d954ca603072363ab014008a18a89d0e08e0a5794"
 BRAIN_FILE = "sziraki_brain.h5ad.gz"
@@ -700,7 +715,7 @@ def load_pbmc68k() -> AnnData:
 
     return normalise(scanpy.datasets.pbmc68k_reduced())
 
-# %% ../nbs/00_data.ipynb #cell-101
+# %% ../nbs/00_data.ipynb #cell-102
 def fetch_brain(folder: str | Path | None = None) -> AnnData:
     """Return 100,000 mouse brain cells x 2,000 genes, downloaded once (34 MB) into `folder` or the user's cache.
 
@@ -719,7 +734,7 @@ def fetch_brain(folder: str | Path | None = None) -> AnnData:
         ) from error
     return read_cells(file)
 
-# %% ../nbs/00_data.ipynb #cell-105
+# %% ../nbs/00_data.ipynb #cell-106
 class Example(NamedTuple):
     """An example data set: the function that loads it, and its label column."""
 
@@ -733,7 +748,7 @@ EXAMPLES: dict[str, Example] = {
     "brain": Example(fetch_brain, "Main_cluster_name"),
 }
 
-# %% ../nbs/00_data.ipynb #cell-106
+# %% ../nbs/00_data.ipynb #cell-107
 def load_cells(source: Paths, label_key: str | None = None, labels: Paths | None = None) -> AnnData:
     """Return the cells of an example ("pancreas", "pbmc68k", "brain"), or of files as `read_cells` reads them."""
     if isinstance(source, str) and source in EXAMPLES:
@@ -743,7 +758,7 @@ def load_cells(source: Paths, label_key: str | None = None, labels: Paths | None
         raise InputError(f"'{source}' is neither a file nor an example; {hint}")
     return read_cells(source, labels=labels, label_key=label_key)
 
-# %% ../nbs/00_data.ipynb #cell-109
+# %% ../nbs/00_data.ipynb #cell-110
 _WRITE_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
     | {errno.EISDIR, errno.ENAMETOOLONG}
@@ -759,7 +774,7 @@ def _refuse_place(error: OSError, path: Path) -> None:
             " folder"
         ) from error
 
-# %% ../nbs/00_data.ipynb #cell-110
+# %% ../nbs/00_data.ipynb #cell-111
 @contextmanager
 def write_whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when all went well, remove it when not.
@@ -779,7 +794,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
 
-# %% ../nbs/00_data.ipynb #cell-111
+# %% ../nbs/00_data.ipynb #cell-112
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a table as csv, whole or not at all: without its index, floats to six digits."""
     with write_whole(path) as temporary:
@@ -801,7 +816,7 @@ def write_json(value: object, path: str | Path) -> None:
     with write_whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
-# %% ../nbs/00_data.ipynb #cell-112
+# %% ../nbs/00_data.ipynb #cell-113
 def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
     path = existing_path(Path(path))

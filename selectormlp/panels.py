@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, write_table
+from .data import InputError, existing_path, reading, write_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,19 +53,27 @@ def panel_from_ranking(ranking: pd.DataFrame, n_genes: int, **about: Any) -> Gen
 
 def read_panel(path: str | Path) -> GenePanel:
     """Read a panel from a csv with a column `gene`, or from a text file with one gene per line."""
-    try:
+    path = existing_path(Path(path))
+    with reading(path):
         table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the panel {str(path)!r} cannot be read: {error}") from None
     if "gene" not in table.columns:
-        table = pd.DataFrame({"gene": [str(table.columns[0]), *table.iloc[:, 0].astype(str)]})
+        table = pd.DataFrame({"gene": _gene_list(table, path)})
     table = table.assign(gene=table["gene"].str.strip())
+    if not len(table):
+        raise InputError(f"'{path}' names no gene; put one on each line below 'gene'")
     if table["gene"].duplicated().any():
-        raise InputError(
-            f"{str(path)!r} names the gene {table['gene'][table['gene'].duplicated()].iloc[0]!r} more than once"
-        )
+        twice = table["gene"][table["gene"].duplicated()].iloc[0]
+        raise InputError(f"'{path}' names the gene {twice!r} more than once; keep one row for each gene")
     defaults = {"importance": np.nan, "rank": np.arange(1, len(table) + 1), "reason": "given"}
     return GenePanel(table.assign(**{key: value for key, value in defaults.items() if key not in table.columns}))
+
+
+def _gene_list(table: pd.DataFrame, path: Path) -> list[str]:
+    """The genes of a file without a header, which pandas took for a table; its first line is a gene too."""
+    if table.shape[1] != 1 or not isinstance(table.index, pd.RangeIndex):
+        held = ", ".join(map(str, table.columns[:5]))
+        raise InputError(f"'{path}' has no column 'gene' (it begins with {held}); name the column of the genes so")
+    return [str(table.columns[0]), *table.iloc[:, 0].astype(str)]
 
 # %% ../nbs/07_retraining.ipynb #cell-009
 def panel_overlap(panels: dict[str, GenePanel]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, cell_labels, write_table
+from .data import InputError, cell_labels, existing_path, reading, write_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -87,15 +87,17 @@ class CellSplit:
 # %% ../nbs/02_data_split.ipynb #cell-012
 def read_split(path: str | Path) -> CellSplit:
     """Read a split that `CellSplit.to_csv` wrote."""
-    columns = ["cell", "cell_type", "part"]
-    try:
+    path, columns = existing_path(Path(path)), ["cell", "cell_type", "part"]
+    with reading(path):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the split file {str(path)!r} cannot be read: {error}") from None
-    if list(table.columns) != columns or not table["part"].isin(PARTS).all():
+    if list(table.columns) != columns or set(table["part"]) != set(PARTS):
         raise InputError(
-            f"{str(path)!r} is not a split: it needs the columns {', '.join(columns)} and the parts {', '.join(PARTS)}"
+            f"'{path}' is not a whole split: it needs the columns {', '.join(columns)} and cells of the parts "
+            f"{', '.join(PARTS)}; pass a file that CellSplit.to_csv wrote"
         )
+    if table["cell"].duplicated().any():
+        twice = table["cell"][table["cell"].duplicated()].iloc[0]
+        raise InputError(f"'{path}' names the cell {twice!r} more than once; split the cells again")
     return CellSplit(table)
 
 # %% ../nbs/02_data_split.ipynb #cell-014

@@ -30,6 +30,7 @@ from selectormlp.data import (
     log_per_total,
     prepare_cells,
     reading,
+    refuse_broken_matrix,
     refuse_label_key,
     refuse_repeated_names,
     short_names,
@@ -109,7 +110,10 @@ class CellFile:
 
     def rows(self, start: int, stop: int) -> csr_matrix:
         """Some neighbouring cells, as they are stored."""
-        return csr_matrix(self.values[start:stop])
+        with reading(self.path):
+            values = self.values[start:stop]
+            refuse_broken_matrix(values)
+            return csr_matrix(values)
 
     @property
     def n_values(self) -> int:
@@ -149,11 +153,22 @@ def _open_file(path: Path, columns: Iterable[str] | None) -> CellFile:
             if place not in group:
                 continue
             file = CellFile(path, _values_in(group, place, path), read_elem(group[names]).index.astype(str), obs, every)
+            _refuse_other_shape(file)
             if file.kind != "scaled":
                 return file
     raise InputError(f"'{path}' holds only scaled values (some are negative); pass raw counts or log-normalised ones")
 
-# %% ../nbs/12_streaming.ipynb #cell-013
+# %% ../nbs/12_streaming.ipynb #cell-012
+def _refuse_other_shape(file: CellFile) -> None:
+    """Raise InputError where a file has more or fewer values than names."""
+    expected, found = (len(file.obs), len(file.genes)), tuple(file.values.shape)
+    if found != expected:
+        raise InputError(
+            f"'{file.path}' names {expected[0]} cells and {expected[1]} genes but holds a matrix of {found}; it is"
+            " damaged, so get it again"
+        )
+
+# %% ../nbs/12_streaming.ipynb #cell-014
 class CellsOnDisk:
     """Cells of one or several files: `obs` (one row per cell) and `genes` are in memory, the values on disk.
 
@@ -237,7 +252,7 @@ def open_cells(
         refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key)
     return cells
 
-# %% ../nbs/12_streaming.ipynb #cell-016
+# %% ../nbs/12_streaming.ipynb #cell-017
 def _refuse_other_kind(block: csr_matrix, kind: str, cells: pd.Index, genes: pd.Index) -> None:
     """Raise InputError where a block holds NaN, or values that the first cells said are not there."""
     values = summarise_values(block, cells, genes)
@@ -258,7 +273,7 @@ def _pieces(file: CellFile, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, cs
             block = file.rows(here[0], here[-1] + 1)
             yield here, block if len(here) == block.shape[0] else block[here - here[0]]
 
-# %% ../nbs/12_streaming.ipynb #cell-017
+# %% ../nbs/12_streaming.ipynb #cell-018
 def read_blocks(
     cells: CellsOnDisk, rows: np.ndarray | None = None, *, genes: Sequence[str] | None = None, raw: bool = False,
     progress: bool = False, what: str = "reading",
@@ -284,7 +299,7 @@ def read_blocks(
                 bar.update(len(here))
             first += len(file.obs)
 
-# %% ../nbs/12_streaming.ipynb #cell-021
+# %% ../nbs/12_streaming.ipynb #cell-022
 def available_memory() -> int:
     """Bytes that this process may still take: of the machine, or of the container that it runs in."""
     import psutil
@@ -331,7 +346,7 @@ def read_usable(cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed:
     """Cells that a split of at most `most` cells per type can take: splitting them is splitting all."""
     return read_some(cells, usable_cells(kept_labels(cells.obs, label_key, min_cells=min_cells), most=most, seed=seed))
 
-# %% ../nbs/12_streaming.ipynb #cell-022
+# %% ../nbs/12_streaming.ipynb #cell-023
 def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool = False) -> GeneSummary:
     """The genes over the cells that `labels` names, in one pass; equal to `summarise_genes` of these cells."""
     codes = pd.Series(np.unique(labels.to_numpy().astype(str), return_inverse=True)[1], index=labels.index)
@@ -349,7 +364,7 @@ class PanelCells:
     split: CellSplit
     reduced: bool
 
-# %% ../nbs/12_streaming.ipynb #cell-023
+# %% ../nbs/12_streaming.ipynb #cell-024
 def cells_for_panel(
     cells: CellsOnDisk, label_key: str, design: PanelDesign, *, split: CellSplit | None = None,
     memory: int | None = None, progress: bool = False,
@@ -386,7 +401,7 @@ def choose_from(found: PanelCells, label_key: str, design: PanelDesign, **models
         ranked = rank_by_model(found.adata, train, found.split, label_key, names, design, models)
     return build_panel(train, label_key, design, found.split, ranked=ranked)
 
-# %% ../nbs/12_streaming.ipynb #cell-025
+# %% ../nbs/12_streaming.ipynb #cell-026
 def open_if_large(
     paths: Paths, *, on_disk: str = "auto", memory: int | None = None, **opening: Any
 ) -> CellsOnDisk | None:
@@ -406,10 +421,10 @@ def _values_by_cells(path: Path) -> int | None:
     """Values in the X of an .h5ad file or a .zarr folder; None where its cells cannot be read one after another."""
     try:
         return _n_stored(_values_in(_open_group(path), "X", path))
-    except (InputError, OSError, KeyError):
+    except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
-# %% ../nbs/12_streaming.ipynb #cell-029
+# %% ../nbs/12_streaming.ipynb #cell-030
 class DiskMatrix:
     """Cells x genes on disk (CSR float32, the "X" of an .h5ad file); `x[rows]` reads rows, whole blocks at a time.
 
@@ -421,11 +436,13 @@ class DiskMatrix:
 
     def __init__(self, path: str | Path, *, block_size: int = 64, scale: np.ndarray | None = None):
         import h5py
-        from anndata.io import sparse_dataset
 
         self.path, self.block_size, self.scale = Path(path), block_size, scale
-        self._values = sparse_dataset(h5py.File(existing_path(self.path), "r")["X"])
-        self.shape: tuple[int, int] = self._values.shape
+        with reading(existing_path(self.path)):
+            self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
+            self.shape: tuple[int, int] = self._values.shape
+            if min(self.shape) < 1:
+                raise ValueError(f"its shape is {self.shape}")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -447,14 +464,17 @@ class DiskMatrix:
         starts = np.unique(rows // self.block_size) * self.block_size
         read = np.zeros(self.shape[0], dtype=bool)
         read[(starts[:, None] + np.arange(self.block_size)).ravel().clip(max=self.shape[0] - 1)] = True
-        return csr_matrix(self._values[read])[np.cumsum(read)[rows] - 1]
+        with reading(self.path):
+            values = self._values[read]
+            refuse_broken_matrix(values)
+            return csr_matrix(values)[np.cumsum(read)[rows] - 1]
 
     def blocks(self) -> Iterator[csr_matrix]:
         """All rows in their order, block by block."""
         for start in range(0, self.shape[0], CELLS_PER_READ):
             yield self[np.arange(start, min(start + CELLS_PER_READ, self.shape[0]))]
 
-# %% ../nbs/12_streaming.ipynb #cell-030
+# %% ../nbs/12_streaming.ipynb #cell-031
 def write_matrix(
     cells: CellsOnDisk, names: Iterable[str], genes: Sequence[str], path: str | Path, *, progress: bool = False
 ) -> DiskMatrix:
