@@ -400,7 +400,6 @@ WRONG_VALUE = re.compile(
 )
 SENTENCES: list[tuple[str, str]] = [
     (r"the following arguments are required: (.*)", r"this must be given, as an option or in --config: \1"),
-    (r"expected \"command\" to be one of \{(.*)\}, but.*", r"name a command: one of \1"),
     (r"argument (\S+): expected .*", r"the option \1 needs a value after it"),
     (r"Problems parsing config: (.*)", r"the settings in --config are not JSON: \1"),
 ]
@@ -408,6 +407,8 @@ SENTENCES: list[tuple[str, str]] = [
 
 def plain_message(message: str, parser: CommandParser) -> str:
     """Say an error of jsonargparse in one sentence."""
+    if message.startswith('expected "command" to be one of'):
+        return f"name a command: one of {', '.join(COMMANDS)}"
     unknown, wrong, value = UNKNOWN.match(message), WRONG_KEY.match(message), WRONG_VALUE.search(message)
     if re.match("unrecognized arguments: (?!-)", message):
         return f"{message[24:]!r} is too much: no option takes it"

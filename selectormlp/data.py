@@ -15,11 +15,13 @@ import os
 import re
 import shutil
 import tempfile
+import textwrap
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -36,9 +38,9 @@ Paths = str | Path | Sequence[str | Path]
 
 # %% auto #0
 __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
-           'InputError', 'nearest_name', 'data_folder', 'load_pancreas', 'ValueSummary', 'summarise_values', 'kind_of',
-           'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck', 'check_cells',
-           'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
+           'InputError', 'nearest_name', 'is_whole', 'data_folder', 'load_pancreas', 'ValueSummary', 'summarise_values',
+           'kind_of', 'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck',
+           'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
            'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'attach_labels', 'short_names',
            'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table',
            'write_json', 'read_json', 'reference_table']
@@ -61,6 +63,11 @@ def _did_you_mean(name: str, known: Iterable[object], otherwise: str) -> str:
     """Return the second half of an error sentence: a suggestion, or else another way out."""
     nearest = nearest_name(name, known)
     return f"did you mean '{nearest}'?" if nearest else otherwise
+
+
+def is_whole(value: object, *, least: int) -> bool:
+    """Say whether a setting is a whole number of at least `least`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 # %% ../nbs/00_data.ipynb #cell-013
 def data_folder() -> Path:
@@ -129,7 +136,7 @@ def _filled(block: csr_matrix, axis: int) -> np.ndarray:
 # %% ../nbs/00_data.ipynb #cell-029
 def summarise_values(X: Any, cells: pd.Index | None = None, genes: pd.Index | None = None) -> ValueSummary:
     """Look once at every value, in blocks, without making a sparse matrix dense."""
-    if not (np.issubdtype(X.dtype, np.number) or X.dtype == bool):
+    if X.dtype.kind not in "biuf":
         raise InputError(f"the values are of type '{X.dtype}', not numbers; convert them to counts first")
     lowest, highest, whole = 0.0, 0.0, True
     totals, per_cell, per_gene = [], [], np.zeros(X.shape[1], dtype=np.int64)
@@ -180,12 +187,14 @@ def _label_text(value: object) -> str | None:
     return None if text.strip().lower() in _MISSING_LABELS else text.strip()
 
 
-def refuse_label_key(obs: pd.DataFrame, label_key: str, where: str = "adata.obs") -> None:
-    """Raise InputError where a label column is not there."""
+def refuse_label_key(
+    obs: pd.DataFrame, label_key: str, where: str = "adata.obs", *, setting: str = "label_key"
+) -> None:
+    """Raise InputError where a label column, or one that another setting names, is not there."""
     if label_key not in obs.columns:
         held = ", ".join(map(str, obs.columns[:20])) or "none"
         hint = _did_you_mean(label_key, obs.columns, f"its columns are: {held}; pass one of them, or a label file")
-        raise InputError(f"label_key '{label_key}' is not in {where}; {hint}")
+        raise InputError(f"{setting} '{label_key}' is not in {where}; {hint}")
 
 # %% ../nbs/00_data.ipynb #cell-035
 def cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
@@ -252,11 +261,15 @@ def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int 
 
     The first thing that cannot be worked with is an InputError; what can be is told in `CellCheck.warnings`.
     """
-    if adata.X is None or 0 in adata.shape:
+    if adata.X is None:
+        raise InputError("the cells hold no values: adata.X is None; put counts there, or get the file again")
+    if 0 in adata.shape:
         raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
     refuse_repeated_names(adata.obs_names, "cell")
     refuse_repeated_names(adata.var_names, "gene")
     values = summarise_values(adata.X, adata.obs_names, adata.var_names)
+    if values.lowest == values.highest == 0:
+        raise InputError("every value is 0; pass cells in which something was counted")
     labels = None if label_key is None else cell_labels(adata.obs, label_key)
     counts = None if labels is None else _count_types(labels.dropna(), min_cells)
     return CellCheck(kind_of(values), adata.n_obs, adata.n_vars, counts, _notes(values, labels))
@@ -325,6 +338,11 @@ def kept_labels(obs: pd.DataFrame, label_key: str, *, min_cells: int | None = No
     """Return the labels, as text, of the cells that are worked with: `prepare_cells` says which."""
     labels = cell_labels(obs, label_key)
     kept = labels[_kept_cells(labels, min_cells)]
+    if min_cells is not None and kept.nunique() < 2 <= labels.nunique():
+        raise InputError(
+            f"{kept.nunique()} types of '{label_key}' have {min_cells} cells or more, the largest has"
+            f" {labels.value_counts().max()}, and 2 such types are needed; lower min_cells"
+        )
     _count_types(kept, 3 if min_cells is None else min_cells)
     return kept
 
@@ -406,8 +424,8 @@ def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = 
     `flavor` is "trend" (log variance above that of genes of similar mean) or "seurat" (scanpy's; Satija et al. 2015,
     doi:10.1038/nbt.3192). Equal genes come by name, genes that never vary last; `n_genes` above their number gives all.
     """
-    if n_genes < 1:
-        raise InputError(f"n_genes={n_genes} leaves no gene; pass 1 or more")
+    if not is_whole(n_genes, least=1):
+        raise InputError(f"n_genes={n_genes!r} leaves no gene; pass a whole number of 1 or more")
     if flavor not in ("trend", "seurat"):
         raise InputError(f"flavor={flavor!r} is not known; pass 'trend' or 'seurat'")
     if (kind := value_kind(adata.X)) != "log-normalised":
@@ -422,8 +440,11 @@ def existing_path(path: Path) -> Path:
         return path
     if not path.parent.is_dir():
         raise InputError(f"'{path}' does not exist: there is no folder '{path.parent}'; check the path")
-    siblings = [sibling.name for sibling in path.parent.iterdir()]
-    raise InputError(f"'{path}' does not exist; {_did_you_mean(path.name, siblings, 'check the path')}")
+    siblings = sorted(path.parent.iterdir(), key=lambda other: (other.suffix == path.suffix, other.name))
+    names = {sibling.stem: sibling.name for sibling in siblings}  # of two that differ in the ending, the like one
+    nearest = names.get(nearest_name(path.stem, names) or "")
+    hint = f"did you mean '{nearest}'?" if nearest else "check the path"
+    raise InputError(f"'{path}' does not exist; {hint}")
 
 # %% ../nbs/00_data.ipynb #cell-069
 @contextmanager
@@ -441,7 +462,8 @@ def reading(path: Path) -> Iterator[None]:
             " a small file"
         ) from error
     except Exception as error:  # a broken file raises anything: OSError, EOFError, KeyError, zlib.error, ParserError
-        detail = " ".join(str(error).split()).split(" (")[0][:100]
+        said = str(error).replace(str(path), path.name).split(" (")[0]
+        detail = textwrap.shorten(said, 100, placeholder=" ...")
         raise InputError(
             f"cannot read '{path}' ({type(error).__name__}: {detail}); it is cut short, damaged or not what its name"
             " says, so get it again"
@@ -695,7 +717,9 @@ def read_cells(paths: Paths, *, labels: Paths | None = None, label_key: str | No
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     label_files = [labels] if labels is None or isinstance(labels, str | Path) else list(labels)
     label_files = label_files * len(files) if len(label_files) == 1 else label_files
-    if not files or len(label_files) != len(files):
+    if not files:
+        raise InputError("no file of cells was named; pass one or more")
+    if len(label_files) != len(files):
         raise InputError(f"there are {len(label_files)} label files for {len(files)} files of cells; pass one for each")
     parts = [_read_file(file, labels, label_key) for file, labels in zip(files, label_files, strict=True)]
     return parts[0] if len(parts) == 1 else _join_files(parts, files)
@@ -769,6 +793,7 @@ def _refuse_place(error: OSError, path: Path) -> None:
     """Raise InputError where an error says that a place cannot be written to."""
     if error.errno in _WRITE_ERRORS or "No space left" in str(error):
         reason = error.strerror or "No space left on device"
+        reason = "that is a file" if path.parent.is_file() else reason
         raise InputError(
             f"cannot write '{path.name}' in the folder '{path.parent}' ({reason}); make room there, or choose another"
             " folder"

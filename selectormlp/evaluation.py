@@ -168,7 +168,7 @@ def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
         near = nearest_name(missing[0], adata.var_names)
         raise InputError(
             f"{len(missing)} of the panel's {len(genes)} genes are not in the data, the first is {missing[0]!r}"
-            + (f"; did you mean {near!r}?" if near else "")
+            + (f"; did you mean {near!r}?" if near else "; leave it out, or use the names of the data")
         )
     return genes
 

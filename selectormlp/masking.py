@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import FoldedClassifier, Matrix, model_colour
-from .data import InputError
+from .data import InputError, is_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,15 +35,17 @@ def rank_genes(model: Any, gene_names: Iterable[str] | None = None) -> pd.DataFr
     importance = np.asarray(model.feature_importances_, dtype=float)
     names = np.asarray(model.gene_names_ if gene_names is None else gene_names, dtype=str)
     if len(names) != len(importance):
-        raise InputError(f"there are {len(names)} gene names for a model of {len(importance)} genes")
+        raise InputError(
+            f"there are {len(names)} gene names for a model of {len(importance)} genes; pass one for each, in its order"
+        )
     order = np.lexsort((names, -importance))
     return pd.DataFrame({"gene": names[order], "importance": importance[order], "rank": np.arange(1, len(order) + 1)})
 
 # %% ../nbs/06_masking.ipynb #cell-012
 def curve_sizes(n_genes: int, step: int) -> np.ndarray:
     """How many genes are kept at each point: 0, step, 2 * step, ... and always all of them."""
-    if step < 1:
-        raise InputError(f"step is {step}; keep at least 1 more gene at each point of the curve")
+    if not is_whole(step, least=1):
+        raise InputError(f"step is {step!r}; keep at least 1 more gene at each point of the curve")
     return np.append(np.arange(0, n_genes, step), n_genes)
 
 
@@ -188,7 +190,10 @@ def _curves(model: Any, X: Matrix, y: np.ndarray, orders: Iterable[np.ndarray], 
     count_right = _right_by_adding if hasattr(model, "folded") else _right_plainly
     for order in orders:
         if cells.x.shape != (len(codes), len(order)):
-            raise InputError(f"X is {cells.x.shape}, for {len(codes)} labels in y and a model of {len(order)} genes")
+            raise InputError(
+                f"X is {cells.x.shape}, for {len(codes)} labels in y and a model of {len(order)} genes; pass the model's"
+                " genes and a label for each cell"
+            )
         sizes = curve_sizes(len(order), step)
         point_of_gene = np.searchsorted(sizes, np.argsort(order), side="right")
         right = count_right(model, cells, point_of_gene, (len(sizes), len(types)))
@@ -201,7 +206,7 @@ def predict_masked(model: Any, X: Matrix, genes: Iterable[str]) -> np.ndarray:
     genes, names = list(genes), _gene_names(model)
     kept = pd.Index(names).get_indexer(pd.Index(genes))
     if (kept < 0).any():
-        raise InputError(f"the model does not know the gene {genes[int(np.argmax(kept < 0))]!r}")
+        raise InputError(f"the model does not know the gene {genes[int(np.argmax(kept < 0))]!r}; leave it out")
     if not hasattr(model, "folded"):
         return model.predict(_covered(X, np.isin(np.arange(len(names)), kept)))
     layer = model.input_layer()
@@ -216,6 +221,8 @@ def random_masking_curve(
     model: Any, X: Matrix, y: np.ndarray, *, step: int = 50, n_orders: int = 5, seed: int = 0
 ) -> pd.DataFrame:
     """`masking_curve` for `n_orders` random orders of the genes; the column `order` tells them apart."""
+    if not is_whole(n_orders, least=1):
+        raise InputError(f"n_orders is {n_orders!r}; pass a whole number of 1 or more")
     names = np.sort(_gene_names(model).astype(str))
     orders = []
     for number in range(n_orders):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, existing_path, reading, write_table
+from .data import InputError, existing_path, is_whole, reading, write_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,7 +46,7 @@ class GenePanel:
 # %% ../nbs/07_retraining.ipynb #cell-006
 def panel_from_ranking(ranking: pd.DataFrame, n_genes: int, **about: Any) -> GenePanel:
     """The best `n_genes` of a ranking (`gene`, `importance`, `rank`) as a panel; `about` fills its other fields."""
-    if not 1 <= n_genes <= len(ranking):
+    if not is_whole(n_genes, least=1) or n_genes > len(ranking):
         raise InputError(f"a panel of {n_genes} genes was asked for, and there are {len(ranking)} to choose from")
     return GenePanel(ranking.head(n_genes).assign(reason="ranked").reset_index(drop=True), **about)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, cell_labels, existing_path, reading, write_table
+from .data import InputError, cell_labels, existing_path, is_whole, reading, refuse_label_key, write_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,8 +32,9 @@ def part_sizes(
 ) -> dict[str, int]:
     """Cells that a type of `n_cells` cells (3 or more) gives to each part: the report's rule, and at least one each."""
     caps = dict(zip(PARTS, (max_train, max_validation, max_test), strict=True))
-    if min(caps.values()) < 1:
-        raise InputError(f"max_train, max_validation and max_test must be 1 or more, not {tuple(caps.values())}")
+    if not all(is_whole(cap, least=1) for cap in caps.values()):
+        given = tuple(caps.values())
+        raise InputError(f"max_train, max_validation and max_test must be 1 or more, whole numbers, not {given}")
     if n_cells < len(PARTS):
         raise InputError(f"a type of {n_cells} cells cannot be split into train, validation and test: it needs 3")
     share = min(1.0, n_cells / sum(caps.values()))
@@ -64,7 +65,7 @@ class CellSplit:
         if missing.any():
             raise InputError(
                 f"{missing.sum()} {part} cells of the split are not in the data, the first is "
-                f"{names[missing][0]!r}: was the split made from other data?"
+                f"{names[missing][0]!r}; use the data that the split was made from"
             )
         return adata[places]
 
@@ -77,7 +78,7 @@ class CellSplit:
 
     def counts(self) -> pd.DataFrame:
         """Cells per type (rows, largest first) and part (columns)."""
-        table = pd.crosstab(self.table["cell_type"], self.table["part"])[list(PARTS)]
+        table = pd.crosstab(self.table["cell_type"], self.table["part"]).reindex(columns=list(PARTS), fill_value=0)
         return table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
 
     def to_csv(self, path: str | Path) -> None:
@@ -108,8 +109,8 @@ def draw_lots(names: np.ndarray, *, seed: int) -> np.ndarray:
 # %% ../nbs/02_data_split.ipynb #cell-017
 def _kept_types(labels: pd.Series, min_cells: int) -> tuple[list[str], dict[str, int]]:
     """Types with enough cells, in order of their names, and the sizes of the others (said in a warning)."""
-    if min_cells < len(PARTS):
-        raise InputError(f"min_cells must be 3 or more, not {min_cells}: each part needs a cell of every type")
+    if not is_whole(min_cells, least=len(PARTS)):
+        raise InputError(f"min_cells must be 3 or more, not {min_cells!r}: each part needs a cell of every type")
     counts = labels.value_counts()
     dropped = {str(name): int(n) for name, n in counts.items() if n < min_cells}
     if dropped:
@@ -143,6 +144,8 @@ def split_cells(
         raise InputError(
             "cell names occur more than once, and a split goes by name; call adata.obs_names_make_unique()"
         )
+    if not is_whole(seed, least=0):
+        raise InputError(f"seed is {seed!r}; pass a whole number of 0 or more")
     labels = cell_labels(obs, label_key).dropna()
     kept, dropped = _kept_types(labels, min_cells)
     caps = {"max_train": max_train, "max_validation": max_validation, "max_test": max_test}
@@ -195,6 +198,7 @@ def split_batches(
 
 def _cells_of_batches(obs: pd.DataFrame, batch_key: str, names: list[str]) -> np.ndarray:
     """Which cells belong to the named batches; some must, and some must not."""
+    refuse_label_key(obs, batch_key, setting="batch_key")
     batches = cell_labels(obs, batch_key)
     known = sorted(set(batches.dropna()))
     for name in names:

@@ -260,7 +260,8 @@ def _refuse_other_kind(block: csr_matrix, kind: str, cells: pd.Index, genes: pd.
     counted, logged = kind == "raw counts" and not values.whole, kind == "log-normalised" and too_high
     if found == "scaled" or counted or (logged and found == "normalised, not logged"):
         raise InputError(
-            f"the values from cell '{cells[0]}' on are {found}, but the first cells hold {kind}; "
+            f"among the {len(cells)} cells from '{cells[0]}' on are values that are {found}, but the first cells hold"
+            f" {kind}; "
             "pass cells whose values are of one kind"
         )
 

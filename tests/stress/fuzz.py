@@ -90,9 +90,10 @@ def make_10x_h5(folder: Path) -> Path:
     cells.var_names = [*GENES[:-1], "SOX9"]  # scanpy reads only ASCII names from such files
     with h5py.File(path, "w") as file:
         group = file.create_group("matrix")
-        for key, value in {"data": cells.X.data.astype("i4"), "indices": cells.X.indices, "indptr": cells.X.indptr,
-                           "shape": np.array(cells.shape[::-1]), "barcodes": as_bytes(cells.obs_names)}.items():  # fmt: skip
+        matrix = {"data": cells.X.data.astype("i4"), "indices": cells.X.indices, "indptr": cells.X.indptr}
+        for key, value in matrix.items():
             group[key] = value
+        group["shape"], group["barcodes"] = np.array(cells.shape[::-1]), as_bytes(cells.obs_names)
         features = group.create_group("features")
         columns = {"id": [f"ENSG{i}" for i in range(cells.n_vars)], "name": cells.var_names}
         same = {"feature_type": ["Gene Expression"] * cells.n_vars, "genome": ["GRCh38"] * cells.n_vars}
