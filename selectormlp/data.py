@@ -338,7 +338,7 @@ def kept_labels(obs: pd.DataFrame, label_key: str, *, min_cells: int | None = No
     """Return the labels, as text, of the cells that are worked with: `prepare_cells` says which."""
     labels = cell_labels(obs, label_key)
     kept = labels[_kept_cells(labels, min_cells)]
-    if min_cells is not None and kept.nunique() < 2 <= labels.nunique():
+    if min_cells is not None and kept.nunique() < min(2, labels.nunique()):
         raise InputError(
             f"{kept.nunique()} types of '{label_key}' have {min_cells} cells or more, the largest has"
             f" {labels.value_counts().max()}, and 2 such types are needed; lower min_cells"

@@ -332,6 +332,17 @@ def read_model(path: Path) -> None:
     assert len(predicted) == cells.n_obs and set(predicted) <= set(model.classes_)
 
 
+def read_itself(path: Path) -> None:
+    """No reader: fails in another way in each case, to show that the fuzz sees it."""
+    match int(os.environ.get("FUZZ_CASE", "0")):
+        case 1:
+            raise KeyError("as a broken reader does")
+        case 2:
+            time.sleep(600)
+        case 3:
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of file: how to make a good one (in a folder; returns what to read), and how to read it."""
@@ -340,6 +351,7 @@ class Kind:
     read: Callable[[Path], None]
 
 
+ITSELF = "itself"
 KINDS: dict[str, Kind] = {
     "h5ad": Kind(make_h5ad, read_cells),
     "h5ad, dense and packed": Kind(lambda folder: make_h5ad(folder, compression="gzip", dense=True), read_cells),
@@ -363,6 +375,7 @@ KINDS: dict[str, Kind] = {
     "train config": Kind(make_train_config, read_train_config),
     "model, svm": Kind(lambda folder: make_model(folder, network=False), read_model),
     "model, network": Kind(lambda folder: make_model(folder, network=True), read_model),
+    ITSELF: Kind(make_gene_list, read_itself),
 }
 
 # Damage
@@ -412,6 +425,7 @@ class Place:
         path.unlink()  # a new file, also for a library that still holds the old one
         if content is not None:
             path.write_bytes(content)
+        os.environ["FUZZ_CASE"] = str(number)
         try:
             return outcome_of(lambda: self.kind.read(self.target))
         finally:
@@ -530,11 +544,12 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000, help="cases in all, shared by the kinds")
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), metavar="KIND")
     parser.add_argument("--first", type=int, default=0, help="number of the first case of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="write data/studies/stress/fuzz.csv")
     options = parser.parse_args()
+    options.kinds = options.kinds or [kind for kind in KINDS if kind != ITSELF]
     each, rows, start = -(-options.cases // len(options.kinds)), [], time.monotonic()
     for kind in options.kinds:
         found = try_kind(kind, each, seed=options.seed, first=options.first)
