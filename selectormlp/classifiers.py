@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 Matrix: TypeAlias = Any  # cells x genes: a dense array or a CSR matrix
 
 # %% auto #0
-__all__ = ['Matrix', 'DUAL_PASSES', 'CONDITIONS', 'MORE_CONDITIONS', 'MLP_CONDITIONS', 'InputLayer', 'FoldedClassifier',
-           'gene_spread', 'gene_scale', 'balanced_weights', 'GeneClassifier', 'SelectorMLPClassifier', 'hold_out',
-           'LinearSVMClassifier', 'make_classifier', 'model_colour', 'plot_histories']
+__all__ = ['Matrix', 'DUAL_PASSES', 'CONDITIONS', 'MORE_CONDITIONS', 'MLP_CONDITIONS', 'OTHER_NETWORKS', 'InputLayer',
+           'FoldedClassifier', 'gene_spread', 'gene_scale', 'balanced_weights', 'GeneClassifier',
+           'SelectorMLPClassifier', 'hold_out', 'LinearSVMClassifier', 'make_classifier', 'model_colour',
+           'plot_histories']
 
 # %% ../nbs/05_classifiers.ipynb #cell-005
 @dataclass(frozen=True)
@@ -394,6 +395,19 @@ class SelectorMLPClassifier(GeneClassifier):
 
         return softmax(self.class_scores(X), axis=1)
 
+    def embed(self, X, layer: int = -1) -> np.ndarray:
+        """Activations of a hidden layer, of shape (cells, units): of the last one, or of `layer` 0, 1, ..."""
+        from torch import from_numpy, nn, no_grad
+
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False)
+        ends = [place for place, part in enumerate(self.network_.rest) if isinstance(part, nn.LeakyReLU)]
+        if not -len(ends) <= layer < len(ends):
+            raise InputError(f"layer is {layer}, and there are {len(ends)} hidden layers: 0 to {len(ends) - 1}")
+        with no_grad():
+            units = from_numpy(self.input_layer().units(X).astype(np.float32))
+            return self.network_.eval().rest[: ends[layer] + 1](units).numpy()
+
     @property
     def feature_importances_(self) -> np.ndarray:
         """Importance of each gene, of shape (genes,): |w| * ||W1|| * sd, or as the report has it: |w|, or sum |W1|."""
@@ -589,17 +603,25 @@ MLP_CONDITIONS: dict[str, dict[str, Any]] = {
     "mlp_no_noise": {"noise": 0.0},
     "mlp_nothing": {"dropout": 0.0, "batch_norm": False, "noise": 0.0},
 }
+OTHER_NETWORKS: dict[str, dict[str, Any]] = {
+    "first": {  # the network of chapter 13: ReLU, Adam, ten rounds
+        "protocol": "report", "hidden_sizes": (1028, 256, 128), "dropout": 0.2, "batch_norm": False, "leak": 0.0,
+        "noise": 0.0, "max_epochs": 10, "batch_size": 64, "learning_rate": 1e-4, "weight_decay": 0.0,
+        "scale_genes": True,
+    },
+}  # fmt: skip
 
 # %% ../nbs/05_classifiers.ipynb #cell-034
 def make_classifier(condition: str, *, protocol: str = "robust", seed: int = 0, **settings: Any) -> GeneClassifier:
-    """An unfitted classifier for a condition of the report ("selector_l1"), or of its MLP ablation ("mlp_no_noise")."""
+    """An unfitted classifier for a condition of the report ("selector_l1"), of its MLP ablation ("mlp_no_noise"), or
+    "first", the network of chapter 13, which has its own protocol."""
     common = {"protocol": protocol, "random_state": seed}
-    if condition in MLP_CONDITIONS:
-        own = {**MLP_CONDITIONS[condition], **settings}
-        return SelectorMLPClassifier(selector="none", penalty="none", **common, **own)
-    table = pd.concat([CONDITIONS, MORE_CONDITIONS])
+    networks, table = {**MLP_CONDITIONS, **OTHER_NETWORKS}, pd.concat([CONDITIONS, MORE_CONDITIONS])
+    if condition in networks:
+        given = {name: value for name, value in settings.items() if value is not None}
+        return SelectorMLPClassifier(selector="none", penalty="none", **{**common, **networks[condition], **given})
     if condition not in table.index:
-        known = dict.fromkeys([*table.index, *MLP_CONDITIONS])
+        known = dict.fromkeys([*table.index, *networks])
         raise InputError(f"there is no condition {condition!r}; there are {', '.join(known)}")
     row = table.loc[condition]
     if row["model"] == "svm":

@@ -24,7 +24,7 @@ PARTS = ("train", "validation", "test")
 
 # %% auto #0
 __all__ = ['PARTS', 'part_sizes', 'CellSplit', 'read_split', 'draw_lots', 'split_cells', 'usable_cells', 'split_batches',
-           'map_cells', 'plot_cell_map']
+           'map_cells', 'map_points', 'plot_cell_map']
 
 # %% ../nbs/02_data_split.ipynb #cell-008
 def part_sizes(
@@ -213,22 +213,29 @@ def _cells_of_batches(obs: pd.DataFrame, batch_key: str, names: list[str]) -> np
 def map_cells(adata: AnnData, *, n_cells: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """UMAP of at most `n_cells` cells of log-normalised expression; one row per cell: `cell`, `umap_1`, `umap_2`."""
     import scanpy
+
+    chosen = np.sort(np.argsort(draw_lots(adata.obs_names.to_numpy(), seed=seed))[:n_cells])
+    cells = adata[chosen].copy()
+    scanpy.pp.pca(cells, n_comps=min(50, cells.n_vars - 1, cells.n_obs - 1), random_state=seed)
+    return map_points(cells.obsm["X_pca"], cells.obs_names, seed=seed)
+
+
+def map_points(values: np.ndarray, names: Iterable[str], *, seed: int = 0) -> pd.DataFrame:
+    """UMAP of `values` (cells x anything, such as a hidden layer); one row per cell: `cell`, `umap_1`, `umap_2`."""
     import torch
     from umap import UMAP
 
-    chosen = np.sort(np.argsort(draw_lots(adata.obs_names.to_numpy(), seed=seed))[:n_cells])
-    cells, threads = adata[chosen].copy(), torch.get_num_threads()
-    scanpy.pp.pca(cells, n_comps=min(50, cells.n_vars - 1, cells.n_obs - 1), random_state=seed)
+    threads = torch.get_num_threads()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_jobs value", category=UserWarning)  # umap, when it is given a seed
-        neighbours = min(15, cells.n_obs - 1)
-        places = UMAP(n_neighbors=neighbours, min_dist=0.5, random_state=seed).fit_transform(cells.obsm["X_pca"])
+        umap = UMAP(n_neighbors=min(15, len(values) - 1), min_dist=0.5, random_state=seed)
+        places = umap.fit_transform(values)
     torch.set_num_threads(threads)  # numba changes it, and sums in another order would change later trainings
-    return pd.DataFrame({"cell": cells.obs_names, "umap_1": places[:, 0], "umap_2": places[:, 1]})
+    return pd.DataFrame({"cell": list(names), "umap_1": places[:, 0], "umap_2": places[:, 1]})
 
 # %% ../nbs/02_data_split.ipynb #cell-030
 def plot_cell_map(places: pd.DataFrame, cell_types: pd.Series, ax: Axes | None = None) -> Axes:
-    """Figure 1: the cells of `map_cells`, coloured by type (`cell_types` is indexed by cell name)."""
+    """Figure 1: the cells of `map_cells` or `map_points`, coloured by type (`cell_types` is indexed by cell name)."""
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots(figsize=(7.5, 4.5), layout="constrained")[1]

@@ -296,3 +296,29 @@ def test_two_processes_share_each_batch(monkeypatch) -> None:
             [code for _, codes, _ in BatchLoader(part, batch_size=4, shuffle=True) for code in codes.tolist()]
         )
     assert sorted(seen[0] + seen[1]) == list(range(10)) and not set(seen[0]) & set(seen[1])
+
+
+def test_hidden_layers_can_be_looked_at(cells) -> None:
+    import torch
+
+    x, y = cells
+    model = SelectorMLPClassifier(**SMALL | {"hidden_sizes": (16, 8)}).fit(x, y)
+    assert model.embed(x, layer=0).shape == (300, 16)
+    last = model.embed(x)
+    assert last.shape == (300, 8) and (model.embed(x, layer=1) == last).all()
+    with torch.no_grad():
+        scores = model.network_.rest[-1](torch.from_numpy(last)).numpy()
+    np.testing.assert_allclose(scores, model.class_scores(x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="layer is 2, and there are 2 hidden layers: 0 to 1"):
+        model.embed(x, layer=2)
+
+
+def test_the_first_network_is_that_of_its_chapter(cells) -> None:
+    from torch import nn
+
+    model = make_classifier("first", max_epochs=1).fit(*cells)
+    kinds = [type(layer).__name__ for layer in model.network_.rest]
+    assert kinds == ["LeakyReLU", "Dropout", "Linear"] * 3 and model.network_.selector is None
+    assert [layer.in_features for layer in model.network_.rest if isinstance(layer, nn.Linear)] == [1028, 256, 128]
+    assert {layer.negative_slope for layer in model.network_.rest if isinstance(layer, nn.LeakyReLU)} == {0.0}
+    assert make_classifier("first", max_epochs=None).max_epochs == 10
