@@ -512,7 +512,10 @@ def _read_10x_h5(path: Path, label_key: str | None) -> AnnData:
 
     with warnings.catch_warnings():  # shared symbols are told apart just below
         warnings.filterwarnings("ignore", message="Variable names are not unique")
-        adata = scanpy.read_10x_h5(path)
+        adata = scanpy.read_10x_h5(path, gex_only=False)
+    refuse_broken_matrix(adata.X)
+    if "feature_types" in adata.var:  # leave out antibodies and the like
+        adata = adata[:, (adata.var["feature_types"] == "Gene Expression").to_numpy()].copy()
     adata.var_names = _name_genes(adata.var_names.to_series(), adata.var["gene_ids"].astype(str))
     return adata
 
@@ -531,13 +534,23 @@ def _name_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", header=None, dtype=str, na_filter=False)
 
 
+def _refuse_zero_end(path: Path) -> None:
+    """Raise ValueError where a file ends in zeros, as one does that was being copied when the power failed."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if path.suffix != ".gz" and file.read() == b"\0":
+            raise ValueError("it ends in zero bytes")  # on which scipy's reader would crash
+
+
 def _read_10x_folder(path: Path, label_key: str | None) -> AnnData:
     """Read a 10x folder: genes x cells in matrix.mtx, barcodes.tsv, and features.tsv or genes.tsv; plain or .gz."""
     from anndata import AnnData
     from scipy.io import mmread
 
     folder = path if path.is_dir() else path.parent
-    counts = csr_matrix(mmread(path if path.is_file() else _one_file(folder, "matrix.mtx")).T)
+    matrix = path if path.is_file() else _one_file(folder, "matrix.mtx")
+    _refuse_zero_end(matrix)
+    counts = csr_matrix(mmread(matrix).T)
     genes = _name_table(_one_file(folder, "features.tsv", "genes.tsv"))
     cells = _name_table(_one_file(folder, "barcodes.tsv"))
     obs, var = pd.DataFrame(index=pd.Index(cells[0].to_numpy())), pd.DataFrame({"gene_ids": genes[0].to_numpy()})

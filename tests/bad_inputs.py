@@ -261,6 +261,7 @@ several("file", {
     "a 10x folder without its gene names": lambda f: read(tenx(f, without="features.tsv")),
     "a 10x folder without its matrix": lambda f: read(tenx(f, without="matrix.mtx")),
     "a 10x matrix that is cut short": lambda f: after(cut(tenx(f) / "matrix.mtx"), lambda: read(f / "tenx")),
+    "a 10x matrix that ends in zeros, as after a power failure": lambda f: after(append_zeros(tenx(f) / "matrix.mtx"), lambda: read(f / "tenx")),
     "a 10x folder with one cell name too few": lambda f: after(drop_line(tenx(f) / "barcodes.tsv"), lambda: read(f / "tenx")),
     "a .zarr folder whose values are gone": lambda f: data.check_cells(read(zarr_without_values(f))),
     "two files without a gene in common": lambda f: read([file_of(f), file_of(f, renamed([f"ENSG{i}" for i in range(6)], of="genes"), "ids.h5ad")]),
@@ -288,6 +289,11 @@ def pointing_outside(folder: Path) -> Path:
     with h5py.File(path := file_of(folder), "r+") as file:
         file["X/indices"][5] = 10**6
     return path
+
+
+def append_zeros(path: Path) -> None:
+    """Put zero bytes where a file ends: scipy would crash on it."""
+    path.write_bytes(path.read_bytes().rstrip() + bytes(9))
 
 
 def drop_line(path: Path) -> None:
@@ -326,6 +332,7 @@ several("labels", {
     "all labels say 'nan'": lambda f: data.prepare_cells(with_labels(["nan", "None", ""] * 20), "cell_type"),
     "there is one type only": lambda f: data.prepare_cells(with_labels("alpha"), "cell_type"),
     "a type has too few cells": lambda f: data.prepare_cells(with_labels(["rare"] + ["alpha", "beta"] * 29 + ["alpha"]), "cell_type"),
+    "the only type has fewer cells than asked for": lambda f: data.prepare_cells(with_labels("alpha"), "cell_type", min_cells=1000),
     "no type has as many cells as asked for": lambda f: data.prepare_cells(cells(), "cell_type", min_cells=1000),
     "a file on disk lacks the label column": lambda f: open_cells(file_of(f), label_key="celltype"),
     "every cell is a type of its own": lambda f: data.prepare_cells(with_labels([f"t{i}" for i in range(60)]), "cell_type"),
