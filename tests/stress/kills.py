@@ -136,6 +136,8 @@ def start(work: Work, cells: Path, folder: Path, *, limit: int | None = None) ->
         log = os.open(folder.parent / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, or a shell's "&", would have them ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if limit:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
