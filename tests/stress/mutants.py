@@ -2,9 +2,9 @@
 
     python tests/stress/mutants.py [MODULE ...] [--write] [--folder FOLDER]
 
-mutmut makes the faults (mutants) in a copy of the checkout: it turns a + into a -, a 1 into a 2, drops an argument, and so
-on. A mutant is killed if a test of the module's own file, tests/test_MODULE.py, fails; all others count as survivors or
-as timeouts. Every survivor is printed with its change and with the reason why no test notices it (REASONS). `--write`
+mutmut makes the faults (mutants) in a copy of the checkout: it turns a + into a -, a 1 into a 2, drops an argument, and
+so on. A mutant is killed if a test of the module's own file, tests/test_MODULE.py, fails; all others are survivors or
+timeouts. Every survivor is printed with its change and with the reason why no test notices it (REASONS). `--write`
 writes data/studies/stress/mutants.csv and mutant_survivors.csv; `--folder` keeps the copy and the whole log.
 Constants of a module, properties and dataclass fields are out of mutmut's reach.
 """
