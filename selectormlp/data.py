@@ -462,12 +462,17 @@ def reading(path: Path) -> Iterator[None]:
             " a small file"
         ) from error
     except Exception as error:  # a broken file raises anything: OSError, EOFError, KeyError, zlib.error, ParserError
-        said = str(error).replace(str(path), path.name).split(" (")[0]
-        detail = textwrap.shorten(said, 100, placeholder=" ...")
-        raise InputError(
-            f"cannot read '{path}' ({type(error).__name__}: {detail}); it is cut short, damaged or not what its name"
-            " says, so get it again"
-        ) from error
+        raise _not_read(path, error) from error
+
+
+def _not_read(path: Path, error: Exception) -> InputError:
+    """The error for a file that is not what it should be."""
+    said = str(error).replace(str(path), path.name).split(" (")[0]
+    detail = textwrap.shorten(said, 100, placeholder=" ...")
+    return InputError(
+        f"cannot read '{path}' ({type(error).__name__}: {detail}); it is cut short, damaged or not what its name"
+        " says, so get it again"
+    )
 
 # %% ../nbs/00_data.ipynb #cell-070
 def refuse_broken_matrix(values: Any) -> None:

@@ -104,6 +104,8 @@ def read_split(path: str | Path) -> CellSplit:
 # %% ../nbs/02_data_split.ipynb #cell-014
 def draw_lots(names: np.ndarray, *, seed: int) -> np.ndarray:
     """A pseudo-random 64-bit number for each name, that depends on the name and the seed alone."""
+    if not is_whole(seed, least=0):
+        raise InputError(f"seed is {seed!r}; pass a whole number of 0 or more")
     return pd.util.hash_array(np.asarray(names, dtype=object), hash_key=f"{seed:016d}"[-16:], categorize=False)
 
 # %% ../nbs/02_data_split.ipynb #cell-017
@@ -144,8 +146,6 @@ def split_cells(
         raise InputError(
             "cell names occur more than once, and a split goes by name; call adata.obs_names_make_unique()"
         )
-    if not is_whole(seed, least=0):
-        raise InputError(f"seed is {seed!r}; pass a whole number of 0 or more")
     labels = cell_labels(obs, label_key).dropna()
     kept, dropped = _kept_types(labels, min_cells)
     caps = {"max_train": max_train, "max_validation": max_validation, "max_test": max_test}

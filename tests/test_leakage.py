@@ -243,7 +243,7 @@ def test_the_ranking_of_an_svm_is_free_of_units(counts, split) -> None:
     cells = prepare_cells(counts, "cell_type")
     X, y = split.labelled(cells, "train", "cell_type")
     spread = gene_spread(X)
-    units = np.where(spread > np.quantile(spread, 0.6), 10.0, 1.0).astype(np.float32)  # which leaves the median as it is
+    units = np.where(spread > np.quantile(spread, 0.6), 10.0, 1.0).astype(np.float32)
     scaled = csr_matrix(X.multiply(units))
 
     def best(protocol: str, x: csr_matrix) -> list[str]:
