@@ -19,7 +19,9 @@ from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from .classifiers import GeneClassifier, LinearSVMClassifier, SelectorMLPClassifier
-from .data import InputError, nearest_name, normalise, read_json, write_json, write_table, write_whole
+from selectormlp.data import (
+    InputError, existing_path, nearest_name, normalise, read_json, write_json, write_table, write_whole,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -117,6 +119,8 @@ def _own_file(folder: Path, name: str, checksums: dict[str, str] | None) -> Path
 # %% ../nbs/05b_saved_models.ipynb #cell-014
 def _checked_description(folder: Path) -> dict[str, Any]:
     """config.json of a model, in today's format, with everything of the right kind in it."""
+    if not (existing_path(folder) / "config.json").exists():
+        raise InputError(f"'{folder}' holds no model (no config.json); pass a folder that save_model wrote")
     config = read_json(_own_file(folder, "config.json", None))
     if not isinstance(config, dict):
         raise _damaged(folder, "config.json does not describe a model")

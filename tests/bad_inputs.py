@@ -30,11 +30,12 @@ from scipy.io import mmwrite
 
 from selectormlp import cli, data
 from selectormlp.benchmark import DataSet, read_benchmark, run_benchmark
-from selectormlp.classifiers import LinearSVMClassifier, load_model, make_classifier, save_model
+from selectormlp.classifiers import LinearSVMClassifier, make_classifier
 from selectormlp.evaluation import compare_panels, confusion_table, make_judge, score_panel, score_predictions
 from selectormlp.masking import masking_curve, predict_masked, random_masking_curve, rank_genes
 from selectormlp.panels import GenePanel, panel_from_ranking, read_panel
 from selectormlp.peers import LabelledCells, choose_with
+from selectormlp.saving import load_model, save_model
 from selectormlp.selection import extend_panel, select_genes
 from selectormlp.simulation import simulate_cells, simulate_to_file
 from selectormlp.split import CellSplit, read_split, split_batches, split_cells

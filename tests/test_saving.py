@@ -149,7 +149,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "description cut off": (cut("config.json", 100), "not a readable JSON"),
     "no weights": (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors is missing"),
     "no history": (lambda f: (f / "history.csv").unlink(), "history.csv is missing"),
-    "no description": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "no description": (lambda f: (f / "config.json").unlink(), "holds no model"),
     "another model's weights": (
         lambda f: shutil.copy(f.parent / "svm" / "weights.safetensors", f / "weights.safetensors"),
         "checksum differs",

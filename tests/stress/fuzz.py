@@ -183,8 +183,9 @@ def make_train_config(folder: Path) -> Path:
 
 def make_model(folder: Path, *, network: bool) -> Path:
     """The folder of a saved model."""
-    from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier, save_model
+    from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier
     from selectormlp.data import prepare_cells
+    from selectormlp.saving import save_model
 
     cells = prepare_cells(small_cells(), "cell_type")
     settings = {"hidden_sizes": (4,), "max_epochs": 1, "steps_per_epoch": 1}
@@ -323,8 +324,8 @@ def read_train_config(path: Path) -> None:
 
 def read_model(path: Path) -> None:
     """Load a model and let it predict."""
-    from selectormlp.classifiers import align_genes, load_model
     from selectormlp.data import normalise
+    from selectormlp.saving import align_genes, load_model
 
     model = load_model(path)
     cells = normalise(small_cells())

@@ -36,8 +36,9 @@ import sklearn.svm  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
 from selectormlp import panels, selection  # noqa: F401
-from selectormlp.classifiers import SelectorMLPClassifier, save_model
+from selectormlp.classifiers import SelectorMLPClassifier
 from selectormlp.data import InputError, normalise, write_table
+from selectormlp.saving import save_model
 from selectormlp.simulation import simulate_cells
 from selectormlp.study import run_study, study_config
 
