@@ -167,7 +167,6 @@ def test_the_panel_does_not_depend_on_orders(what: str, cells) -> None:
     np.testing.assert_allclose(one.table["gain"], other.table["gain"], atol=1e-9)
 
 
-@pytest.mark.xfail(strict=True, reason="type_folds goes on from type to type, so that the names of types decide a fold")
 def test_the_panel_does_not_depend_on_the_names_of_types(cells) -> None:
     codes = np.repeat([0, 1, 2], [7, 11, 9])
     np.testing.assert_array_equal(type_folds(codes), type_folds(2 - codes))
