@@ -35,8 +35,10 @@ setup(
     package_data={
         "selectormlp": ["py.typed"],
         "selectormlp.chapters": ["*.ipynb", "_quarto.yml", "*.css", "*.svg", "*.png"],
-        "selectormlp.example_data": ["README.md", "*.h5ad"]
-        + [f"{folder}/*" for folder in ("report", "example_workflow", "studies/*", "faults")],
+        "selectormlp.example_data": [
+            *("README.md", "*.h5ad"),
+            *("report/*", "example_workflow/*", "studies/*/*", "faults/*"),
+        ],
     },
     entry_points={
         "console_scripts": settings["console_scripts"].split(),

@@ -447,6 +447,23 @@ def existing_path(path: Path) -> Path:
     raise InputError(f"'{path}' does not exist; {hint}")
 
 # %% ../nbs/00_data.ipynb #cell-069
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """Say in one sentence why a file could not be read: a broken one raises anything."""
+    if isinstance(error, PermissionError):
+        return f"there is no right to read '{path}'; ask its owner for it, or for a copy"
+    if isinstance(error, MemoryError):  # also where a few wrong bytes say how large it is
+        return (
+            f"'{path}' asks for more memory than there is; read it in parts with open_cells, or get it again if it is"
+            " a small file"
+        )
+    said = str(error).replace(str(path), path.name).split(" (")[0]
+    detail = textwrap.shorten(said, 100, placeholder=" ...")
+    return (
+        f"cannot read '{path}' ({type(error).__name__}: {detail}); it is cut short, damaged or not what its name says,"
+        " so get it again"
+    )
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside, while a file is read, into one sentence."""
@@ -454,25 +471,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except PermissionError as error:
-        raise InputError(f"there is no right to read '{path}'; ask its owner for it, or for a copy") from error
-    except MemoryError as error:  # or a few wrong bytes where the file says how large it is
-        raise InputError(
-            f"'{path}' asks for more memory than there is; read it in parts with open_cells, or get it again if it is"
-            " a small file"
-        ) from error
-    except Exception as error:  # a broken file raises anything: OSError, EOFError, KeyError, zlib.error, ParserError
-        raise _not_read(path, error) from error
-
-
-def _not_read(path: Path, error: Exception) -> InputError:
-    """The error for a file that is not what it should be."""
-    said = str(error).replace(str(path), path.name).split(" (")[0]
-    detail = textwrap.shorten(said, 100, placeholder=" ...")
-    return InputError(
-        f"cannot read '{path}' ({type(error).__name__}: {detail}); it is cut short, damaged or not what its name"
-        " says, so get it again"
-    )
+    except Exception as error:
+        raise InputError(_why_unreadable(path, error)) from error
 
 # %% ../nbs/00_data.ipynb #cell-070
 def refuse_broken_matrix(values: Any) -> None:

@@ -191,8 +191,8 @@ def _curves(model: Any, X: Matrix, y: np.ndarray, orders: Iterable[np.ndarray], 
     for order in orders:
         if cells.x.shape != (len(codes), len(order)):
             raise InputError(
-                f"X is {cells.x.shape}, for {len(codes)} labels in y and a model of {len(order)} genes; pass the"
-                " model's genes and a label for each cell"
+                f"X is {cells.x.shape}, for {len(codes)} labels in y and a model of {len(order)} genes; pass"
+                " the model's genes and a label for each cell"
             )
         sizes = curve_sizes(len(order), step)
         point_of_gene = np.searchsorted(sizes, np.argsort(order), side="right")
