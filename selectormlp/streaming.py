@@ -442,7 +442,8 @@ class DiskMatrix:
         with reading(existing_path(self.path)):
             self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
             self.shape: tuple[int, int] = self._values.shape
-            if min(self.shape) < 1:
+            group = getattr(self._values, "group", None)
+            if min(self.shape) < 1 or (group is not None and len(group["indptr"]) != self.shape[0] + 1):
                 raise ValueError(f"its shape is {self.shape}")
 
     def __len__(self) -> int:
