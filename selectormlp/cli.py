@@ -5,6 +5,7 @@
 # %% ../nbs/16_command_line.ipynb #cell-005
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -45,12 +46,12 @@ __all__ = ['Protocol', 'OnDisk', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKN
            'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings',
            'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'panel_rules', 'run_select',
            'choose_panel', 'run_report', 'run_reader_book', 'run_simulate', 'prediction_table', 'cells_to_label',
-           'run_predict', 'split_step', 'run_split', 'refuse_idle_settings', 'Part', 'capped', 'read_part',
-           'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint', 'keep_checkpoints', 'threads',
-           'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts', 'save_figure', 'write_training',
-           'read_trained_model', 'masking_table', 'plot_ranked_genes', 'cells_for_model', 'mask_genes',
-           'run_feature_selection', 'Command', 'study_options', 'simulation_options', 'make_parser', 'label_column',
-           'run_command', 'talk', 'with_underscores', 'main', 'exit_status']
+           'run_predict', 'write_predictions', 'write_annotated', 'split_step', 'run_split', 'refuse_idle_settings',
+           'Part', 'capped', 'read_part', 'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint',
+           'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
+           'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
+           'cells_for_model', 'mask_genes', 'run_feature_selection', 'Command', 'study_options', 'simulation_options',
+           'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main', 'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #cell-007
 def say(text: str) -> None:
@@ -115,7 +116,7 @@ class PredictOptions:
 
     cells: tuple[str, ...] = setting("one or more files of cells, or the name of an example")
     model: str = setting("folder of a saved model, such as my_run/models/mlp")
-    out: str = setting("csv file for the predictions")
+    out: str = setting("csv file for the predictions, or .h5ad for a copy of the cells that carries them")
     probabilities: bool = setting("write the probability of every type, not only of the best", False)
     max_missing: NonNegativeFloat = setting("share of the model's genes that the cells may lack", 0.1)
     on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
@@ -387,6 +388,8 @@ class ConfigFile(ActionConfigFile):
 
         if not isinstance(found := read_json(values), dict):
             raise InputError(f"'{values}' does not hold settings: it must be {{\"name\": value, ...}}")
+        if found.pop("format_version", None) is not None:  # of a run's config.json
+            values = json.dumps(found)
         for name in parser.lists & set(found):
             if not isinstance(found[name], list):
                 raise InputError(f"{name} is {found[name]!r} in '{values}'; write a list: [{found[name]!r}]")
@@ -656,13 +659,21 @@ def cells_to_label(options: PredictOptions) -> Iterator[AnnData]:
 
 def run_predict(options: PredictOptions) -> None:
     """Name the types of new cells with a saved model (predict)."""
-    import pandas as pd
-
-    from selectormlp.saving import align_genes, load_model
-    from selectormlp.data import write_table
+    from selectormlp.saving import load_model
 
     check_place(options.out, folder=False, inputs=options.cells)
-    model, tables = load_model(options.model), []
+    write = write_annotated if options.out.lower().endswith(".h5ad") else write_predictions
+    write(load_model(options.model), options)
+
+
+def write_predictions(model: GeneClassifier, options: PredictOptions) -> None:
+    """A table of the predicted types, one row per cell."""
+    import pandas as pd
+
+    from selectormlp.data import write_table
+    from selectormlp.saving import align_genes
+
+    tables = []
     for cells in cells_to_label(options):
         X = align_genes(cells, model.gene_names_, max_missing=options.max_missing)
         tables.append(prediction_table(model, X, cells.obs_names, probabilities=options.probabilities))
@@ -674,6 +685,17 @@ def run_predict(options: PredictOptions) -> None:
     say(f"The types of {len(table):,} cells are in '{options.out}'.")
 
 # %% ../nbs/16_command_line.ipynb #cell-048
+def write_annotated(model: GeneClassifier, options: PredictOptions) -> None:
+    """A copy of the cells with their predicted types, as `annotate_cells` makes it."""
+    from selectormlp.data import write_whole
+    from selectormlp.saving import annotate_cells
+
+    named = annotate_cells(model, load_given(options.cells), max_missing=options.max_missing)
+    with write_whole(options.out) as path:
+        named.write_h5ad(path)
+    say(f"The cells, with obs['predicted_type'], are in '{options.out}'.")
+
+# %% ../nbs/16_command_line.ipynb #cell-050
 PART_FILES = {"train": "adata_train.h5ad", "validation": "adata_val.h5ad", "test": "adata_test.h5ad"}
 
 
@@ -707,7 +729,7 @@ def run_split(step: SplitStep) -> None:
     write_json(asdict(step), folder / "config.json")
     say(f"{', '.join(f'{len(split.cells(part)):,} {part}' for part in PART_FILES)} cells are in '{folder}'.")
 
-# %% ../nbs/16_command_line.ipynb #cell-050
+# %% ../nbs/16_command_line.ipynb #cell-052
 def refuse_idle_settings(step: TrainStep) -> None:
     """Raise `InputError` for a setting of `train` that would do nothing."""
     from selectormlp.data import InputError
@@ -725,7 +747,7 @@ def refuse_idle_settings(step: TrainStep) -> None:
         if idle:
             raise InputError(f"{reason}; change it, or leave it out")
 
-# %% ../nbs/16_command_line.ipynb #cell-052
+# %% ../nbs/16_command_line.ipynb #cell-054
 class Part(NamedTuple):
     """Cells of one part: expression (cells x genes), type names, gene names."""
 
@@ -746,7 +768,7 @@ def capped(cells: AnnData, label_key: str, size: int | None, seed: int) -> AnnDa
     rank = lots.groupby(cells.obs[label_key].astype(str).to_numpy()).rank(method="first")
     return cells[rank.to_numpy() <= size]
 
-# %% ../nbs/16_command_line.ipynb #cell-053
+# %% ../nbs/16_command_line.ipynb #cell-055
 def read_part(step: TrainStep, name: str, genes: np.ndarray | None = None) -> Part:
     """One part that split_data wrote, with the genes of the training cells."""
     from selectormlp.saving import align_genes
@@ -762,7 +784,7 @@ def read_part(step: TrainStep, name: str, genes: np.ndarray | None = None) -> Pa
     X = X.toarray() if data.torch_sparsity_type == "dense" else X
     return Part(X, cells.obs[data.y_column].to_numpy().astype(str), genes)
 
-# %% ../nbs/16_command_line.ipynb #cell-054
+# %% ../nbs/16_command_line.ipynb #cell-056
 SELECTORS = {"std": "free", "clamped": "clamped", "none": "none", None: "none"}
 PENALTIES = {"L1": "l1", "L2": "l2", "L1/L2": "l1_l2", "none": "none", None: "none"}
 
@@ -804,7 +826,7 @@ def make_svm(step: TrainStep) -> GeneClassifier:
         protocol="report", penalty=svm.penalty.lower(), C=svm.C, max_iter=svm.max_iter, random_state=step.seed
     )
 
-# %% ../nbs/16_command_line.ipynb #cell-056
+# %% ../nbs/16_command_line.ipynb #cell-058
 def checkpoint_accuracy(path: Path) -> float:
     """Validation accuracy in the name of a checkpoint; -1 where there is none."""
     found = re.search(r"accuracy=([\d.]+)\.ckpt$", path.name)
@@ -838,7 +860,7 @@ def keep_checkpoints(step: TrainStep, folder: Path) -> Any:
         enable_version_counter=False,
     )
 
-# %% ../nbs/16_command_line.ipynb #cell-057
+# %% ../nbs/16_command_line.ipynb #cell-059
 @contextmanager
 def threads(n_threads: int) -> Iterator[None]:
     """Let torch compute with so many threads; 0 leaves it to torch."""
@@ -875,7 +897,7 @@ def remove_leftovers(logs: Path, checkpoints: Path) -> None:
     for path in checkpoints.glob("*.ckpt"):
         path.unlink(missing_ok=True)
 
-# %% ../nbs/16_command_line.ipynb #cell-058
+# %% ../nbs/16_command_line.ipynb #cell-060
 MAY_CHANGE = ("training.max_epochs", "checkpoint.restart_run")  # between a run and its restart
 
 
@@ -913,7 +935,7 @@ def read_parts(step: TrainStep) -> dict[str, Part]:
     names = ["validation", "test"] if step.data.test_cluster_size else ["validation"]
     return {"train": train, **{name: read_part(step, name, train.genes) for name in names}}
 
-# %% ../nbs/16_command_line.ipynb #cell-059
+# %% ../nbs/16_command_line.ipynb #cell-061
 def save_figure(axes: Axes, path: Path) -> None:
     """Write the figure of some Axes as PNG, whole, and free it."""
     import matplotlib.pyplot as plt
@@ -944,7 +966,7 @@ def write_training(model: GeneClassifier, parts: dict[str, Part], logs: Path, *,
         summary["best_epoch"] = model.best_epoch_
     write_json(summary, logs / "summary.json")
 
-# %% ../nbs/16_command_line.ipynb #cell-061
+# %% ../nbs/16_command_line.ipynb #cell-063
 def read_trained_model(step: FeatureSelectionStep) -> tuple[GeneClassifier, str]:
     """The model in `model_path` and its type, which must be the one asked for."""
     from selectormlp.classifiers import LinearSVMClassifier
@@ -962,7 +984,7 @@ def read_trained_model(step: FeatureSelectionStep) -> tuple[GeneClassifier, str]
         raise InputError(f"model_type is {step.model_type!r}, but the model in '{step.model_path}' is of type {kind!r}")
     return model, kind
 
-# %% ../nbs/16_command_line.ipynb #cell-062
+# %% ../nbs/16_command_line.ipynb #cell-064
 def masking_table(curve: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     """The original's table of results: accuracies of the ranking and, averaged, of random orders."""
     mean = random.groupby("n_genes", as_index=False)[["accuracy", "balanced_accuracy"]].mean()
@@ -985,7 +1007,7 @@ def plot_ranked_genes(ranking: pd.DataFrame, ax: Axes | None = None, *, n_genes:
     ax.set(ylabel="importance", title=f"the best {len(best)} of {len(ranking)} genes")
     return ax
 
-# %% ../nbs/16_command_line.ipynb #cell-063
+# %% ../nbs/16_command_line.ipynb #cell-065
 def cells_for_model(step: FeatureSelectionStep, model: GeneClassifier) -> Part:
     """The cells of `adata_input` with the model's genes; a type that the model does not know is an `InputError`."""
     from selectormlp.saving import align_genes
@@ -1019,7 +1041,7 @@ def mask_genes(step: FeatureSelectionStep, model: GeneClassifier, cells: Part, s
     save_figure(plot_ranked_genes(ranking), Path(f"{stem}_ranked_genes.png"))
     save_figure(plot_masking_curves(both), Path(f"{stem}_feature_selection_results.png"))
 
-# %% ../nbs/16_command_line.ipynb #cell-064
+# %% ../nbs/16_command_line.ipynb #cell-066
 def run_feature_selection(step: FeatureSelectionStep) -> None:
     """Rank genes and mask them with a trained model (feature_selection)."""
     from selectormlp.data import write_json
@@ -1033,7 +1055,7 @@ def run_feature_selection(step: FeatureSelectionStep) -> None:
     write_json(settings, note)
     say(f"The ranked genes and the results of masking them are in '{folder}' ({kind}_*).")
 
-# %% ../nbs/16_command_line.ipynb #cell-066
+# %% ../nbs/16_command_line.ipynb #cell-068
 class Command(NamedTuple):
     """A command: a line of help, the dataclasses of its options (made when asked for), and what it does."""
 
@@ -1055,7 +1077,7 @@ def simulation_options() -> tuple[type, ...]:
 
     return SimulationOutput, SimulationRecipe
 
-# %% ../nbs/16_command_line.ipynb #cell-067
+# %% ../nbs/16_command_line.ipynb #cell-069
 COMMANDS: dict[str, Command] = {
     "select": Command("choose a gene panel from labelled cells", lambda: (SelectOptions,), run_select),
     "report": Command("run the whole report: models, curves, panels, test accuracy", study_options, run_report),
@@ -1069,7 +1091,7 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 
-# %% ../nbs/16_command_line.ipynb #cell-068
+# %% ../nbs/16_command_line.ipynb #cell-070
 DESCRIPTION = (
     "Small gene panels from labelled single-cell data. 'selectormlp COMMAND --help' lists a command's options."
 )
@@ -1093,7 +1115,7 @@ def make_parser(arguments: Sequence[str]) -> CommandParser:
         commands.add_subcommand(name, own, help=command.line)
     return parser
 
-# %% ../nbs/16_command_line.ipynb #cell-070
+# %% ../nbs/16_command_line.ipynb #cell-072
 def label_column(cells: str | list[str], label_key: str | None) -> str:
     """The label column that was given, or the example's own."""
     from selectormlp.data import EXAMPLES, InputError
@@ -1120,7 +1142,7 @@ def run_command(parser: CommandParser, arguments: Sequence[str]) -> None:
         values.label_key = label_column(values.cells, values.label_key)
     command.run(*(build(kind, values) for kind in command.options()))
 
-# %% ../nbs/16_command_line.ipynb #cell-071
+# %% ../nbs/16_command_line.ipynb #cell-073
 def talk() -> None:
     """Let the library say on the error stream what it is doing."""
     library, handler = logging.getLogger("selectormlp"), logging.StreamHandler()
@@ -1151,10 +1173,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     return 0
 
-# %% ../nbs/16_command_line.ipynb #cell-073
+# %% ../nbs/16_command_line.ipynb #cell-075
 def exit_status(stop: KeyboardInterrupt | SystemExit) -> int:
     """Exit status for an end that is no error: of --help, or from the keyboard."""
     if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
         sys.stderr.write("selectormlp: stopped; the same command goes on, or starts again, where it can\n")
         return 130
-    return stop.code if isinstance(stop.code, int) else 0
+    if type(stop).__name__ == "SIGTERMException":  # Lightning's, of a scheduler that wants its machine back
+        return 143
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from scipy.linalg import solve_triangular
 from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
-from .data import InputError, above_trend, by_score, cell_labels, kept_labels, nearest_name, prepare_cells
+from selectormlp.data import (
+    InputError, above_trend, by_score, cell_labels, is_whole, kept_labels, nearest_name, prepare_cells,
+    refuse_label_key,
+)  # fmt: skip
 from .evaluation import Scores, score_panel
 from .masking import rank_genes
 from .panels import GenePanel
@@ -370,18 +374,19 @@ def panel_design(**settings: Any) -> PanelDesign:
 
 def _check_numbers(design: PanelDesign) -> None:
     """Raise an `InputError` for a number that no panel can be made with."""
-    least = {"n_genes": 1, "min_detected": 0, "min_markers": 0, "n_variable": 1, "sibling_cost": 0}
-    for name, low in least.items():
-        if not getattr(design, name) >= low:
-            raise InputError(f"{name}={getattr(design, name)!r} is too small: it must be {low} or more")
-    if design.min_detected > 1 or design.sibling_cost > 1:
-        raise InputError("min_detected and sibling_cost are shares: they must be between 0 and 1")
+    for name, low in {"n_genes": 1, "min_markers": 0, "n_variable": 1, "seed": 0}.items():
+        if not is_whole(value := getattr(design, name), least=low):
+            raise InputError(f"{name}={value!r} cannot be used: it must be a whole number of {low} or more")
+    for name in ("min_detected", "sibling_cost"):
+        if not (isinstance(value := getattr(design, name), Real) and 0 <= float(value) <= 1):
+            raise InputError(f"{name}={value!r} cannot be used: it is a share, and must be between 0 and 1")
     if len(design.must_include) > design.n_genes:
         raise InputError(
             f"must_include has {len(design.must_include)} genes, more than the {design.n_genes} of the panel;"
             " ask for a larger panel"
         )
-    wrong = [name for name, weight in design.type_weights.items() if not 0 <= weight < np.inf]
+    weights = design.type_weights.items()
+    wrong = [name for name, weight in weights if not (isinstance(weight, Real) and 0 <= weight < np.inf)]
     if wrong:
         raise InputError(f"type_weights[{wrong[0]!r}] is {design.type_weights[wrong[0]]!r}: it must be 0 or more")
 
@@ -483,7 +488,7 @@ def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str])
 
 
 def candidate_genes(genes: GeneSummary, design: PanelDesign) -> list[str]:
-    """The genes that a design allows: those that must be in, then the most variable of the others.
+    """The genes that a design allows: those that must be in, then the most variable of the others that vary at all.
 
     A list of candidates is taken as it is, not cut to the most variable.
     """
@@ -492,7 +497,7 @@ def candidate_genes(genes: GeneSummary, design: PanelDesign) -> list[str]:
     clash = sorted(out & set(design.must_include))
     if clash:
         raise InputError(f"{clash[0]!r} is in must_include and in exclude; take it out of one of them")
-    allowed = ~genes.names.isin(out) & (genes.most_detected >= design.min_detected)
+    allowed = ~genes.names.isin(out) & (genes.most_detected >= design.min_detected) & genes.varying
     allowed &= genes.highest_mean <= (np.inf if design.max_expression is None else design.max_expression)
     if design.candidates:
         allowed &= _listed(genes.names, design.candidates)
@@ -546,10 +551,14 @@ def _group_levels(types: Sequence[str], obs: pd.DataFrame, label_key: str, group
 
 def _group_of_types(types: Sequence[str], obs: pd.DataFrame, label_key: str, column: str) -> np.ndarray:
     """The group in a column of obs that nine in ten cells of each type belong to."""
+    refuse_label_key(obs, column, setting="groups")
     counts = pd.crosstab(cell_labels(obs, label_key), cell_labels(obs, column)).loc[list(types)]
     torn = counts.max(axis=1) < 0.9 * counts.sum(axis=1)
     if torn.any():
-        raise InputError(f"the cells of type {counts.index[torn][0]!r} are in several groups of {column!r}")
+        raise InputError(
+            f"the cells of type {counts.index[torn][0]!r} are in several groups of {column!r}; name a column whose"
+            " groups are made of whole types"
+        )
     return counts.idxmax(axis=1).to_numpy()
 
 # %% ../nbs/10_better_panels.ipynb #cell-036
@@ -704,7 +713,10 @@ def build_panel(
     """The panel of a design from log-normalised training cells x candidate genes; `ranked` fixes it beforehand."""
     names = train.var_names.tolist()
     if design.n_genes > len(names):
-        raise InputError(f"a panel of {design.n_genes} genes was asked for, and there are {len(names)} to choose from")
+        raise InputError(
+            f"a panel of {design.n_genes} genes was asked for, and there are {len(names)} to choose from"
+            " (that vary, and that the rules allow); ask for fewer"
+        )
     required = [names.index(gene) for gene in ranked or design.must_include]
     search = _search(train, label_key, design)
     grown = grow_panel(search, design.n_genes, required=required, min_markers=design.min_markers)
@@ -724,6 +736,8 @@ def split_of(obs: pd.DataFrame, label_key: str, design: PanelDesign) -> CellSpli
 def _search(train: AnnData, label_key: str, design: PanelDesign) -> DiscriminantSearch:
     """The search on training cells, with the costs and the batches of a design."""
     y = train.obs[label_key].to_numpy().astype(str)
+    if design.batch_key is not None:
+        refuse_label_key(train.obs, design.batch_key, setting="batch_key")
     batches = None if design.batch_key is None else cell_labels(train.obs, design.batch_key).fillna("none").to_numpy()
     costs = pair_costs(np.unique(y).tolist(), train.obs, label_key, design)
     return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches)

@@ -31,6 +31,7 @@ from selectormlp.classifiers import (
 from selectormlp.data import (
     InputError,
     choose_variable_genes,
+    is_whole,
     load_cells,
     nearest_name,
     prepare_cells,
@@ -52,10 +53,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 MEAN = "mean_per_class_accuracy"
+FORMAT_VERSION = 1  # of a run's folder
 
 # %% auto #0
-__all__ = ['logger', 'MEAN', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study', 'open_study', 'write_page',
-           'study_steps', 'only_run', 'run_study']
+__all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study',
+           'open_study', 'write_page', 'study_steps', 'only_run', 'run_study']
 
 # %% ../nbs/09_report.ipynb #cell-005
 @dataclass(frozen=True)
@@ -94,13 +96,20 @@ class StudyConfig:
             raise InputError(
                 f"panel_conditions names {sorted(absent)[0]!r}, which is not in conditions: it would not be trained"
             )
-        if self.n_genes < 1 or self.step < 1 or self.panel_step < 1 or min(self.panel_sizes, default=1) < 1:
-            raise InputError("n_genes, step, panel_step and panel_sizes must be 1 or more")
+        sizes = {"n_genes": [self.n_genes], "step": [self.step], "panel_step": [self.panel_step]}
+        for name, values in {**sizes, "panel_sizes": self.panel_sizes}.items():
+            for value in values:
+                if not is_whole(value, least=1):
+                    raise InputError(f"{name} is {value!r}; pass a whole number of 1 or more")
 
 # %% ../nbs/09_report.ipynb #cell-006
 def study_config(**settings: Any) -> StudyConfig:
     """A `StudyConfig` from settings (of a JSON file, say); an unknown one is an `InputError` that names the nearest."""
     known = [field.name for field in fields(StudyConfig)]
+    settings.pop("format_version", None)  # of a run's config.json
+    missing = {"cells", "label_key"} - set(settings)
+    if missing:
+        raise InputError(f"a study needs {min(missing)!r} among its settings; add it")
     for name in settings:
         if name not in known:
             near = nearest_name(name, known)
@@ -108,12 +117,20 @@ def study_config(**settings: Any) -> StudyConfig:
                 f"a study has no setting {name!r}"
                 + (f"; did you mean {near!r}?" if near else f"; it has {', '.join(known)}")
             )
-    fixed: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
-    }
+    fixed: dict[str, Any] = _from_json(settings)
     return StudyConfig(**fixed)
 
+
+def _from_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a study has them: tuples for lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
 # %% ../nbs/09_report.ipynb #cell-009
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON has them: it knows no tuples."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+
 def _fingerprint(adata: AnnData) -> dict[str, int]:
     """A few numbers that change when the cells, the genes or their values do."""
     names = [
@@ -129,9 +146,11 @@ def _fingerprint(adata: AnnData) -> dict[str, int]:
     }
 
 
-def _compare(path: Path, value: dict[str, Any]) -> None:
-    """Raise an `InputError` where another description than this one lies at `path`."""
-    there = read_json(path) if path.exists() else value
+def _compare(path: Path, value: dict[str, Any], usual: dict[str, Any] | None = None) -> None:
+    """Raise an `InputError` where another description than this one lies at `path`; what it lacks is as `usual`."""
+    there = {**(usual or {}), **read_json(path)} if path.exists() else value
+    if there.get("format_version", 1) > FORMAT_VERSION:
+        raise InputError(f"a newer version wrote the run in {str(path.parent)!r}; update selectormlp to go on with it")
     for key in value:
         if there.get(key) != value[key]:
             raise InputError(
@@ -148,12 +167,16 @@ class Study:
     ):
         self.config, self.folder = config, Path(folder)
         self._load = load or (lambda given: load_cells(given.cells, given.label_key, given.labels))
-        _compare(self.folder / "config.json", self._described())
+        _compare(self.folder / "config.json", self._described(), self._usual())
         self._models: dict[str, GeneClassifier] = {}
 
     def _described(self) -> dict[str, Any]:
         """The configuration as JSON has it."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.config).items()}
+        return _as_json(asdict(self.config))
+
+    def _usual(self) -> dict[str, Any]:
+        """What a run had that was begun before a setting, or the number of the format, was known."""
+        return _as_json({field.name: field.default for field in fields(self.config)})
 
     @cached_property
     def cells(self) -> AnnData:
@@ -170,7 +193,7 @@ class Study:
         if not path.exists():
             caps = {name: getattr(config, name) for name in ("max_train", "max_validation", "max_test", "min_cells")}
             split = split_cells(self.cells, config.label_key, seed=config.seed, **caps)
-            write_json(self._described(), self.folder / "config.json")
+            write_json({"format_version": FORMAT_VERSION, **self._described()}, self.folder / "config.json")
             write_json(_fingerprint(self.cells), self.folder / "data.json")
             split.to_csv(path)
         return read_split(path)

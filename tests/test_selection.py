@@ -176,7 +176,7 @@ def test_panel_does_not_depend_on_the_order_of_the_file(counts) -> None:
     ("arguments", "words"),
     [
         ({"n_genes": 500}, "a panel of 500 genes was asked for, and there are 120"),
-        ({"n_genes": 0}, "n_genes=0 is too small"),
+        ({"n_genes": 0}, "n_genes=0 cannot be used"),
         ({"must_include": ["nope"]}, "'nope', which is not in the data"),
         ({"exclude": "("}, "not a regular expression"),
         ({"method": "selector_l9"}, "there is no condition 'selector_l9'"),
@@ -185,7 +185,7 @@ def test_panel_does_not_depend_on_the_order_of_the_file(counts) -> None:
         ({"batch": "donor"}, "no setting 'batch'; did you mean 'batch_key'?"),
         ({"batch_key": "donr"}, "'donr' is not in adata.obs"),
         ({"min_detected": 1.5}, "between 0 and 1"),
-        ({"min_markers": -1}, "min_markers=-1 is too small"),
+        ({"min_markers": -1}, "min_markers=-1 cannot be used"),
         ({"max_expression": 0.0}, "there are 0 to choose from"),
         ({"candidates": ["x", "y"]}, "none of the 2 candidates is in the data"),
         ({"type_weights": {"type_9": 2.0}}, "type_weights names 'type_9'"),

@@ -152,7 +152,7 @@ def test_study_that_cannot_start_leaves_nothing(config, tmp_path) -> None:
         ({"protocol": "fast"}, "protocol is 'fast'"),
         ({"conditions": ["mpl"]}, "there is no condition 'mpl'"),
         ({"conditions": ["mlp"], "panel_conditions": ["svm_l1"]}, "not in conditions"),
-        ({"step": 0}, "must be 1 or more"),
+        ({"step": 0}, "1 or more"),
     ],
 )
 def test_config_refusals(settings: dict, words: str) -> None:
