@@ -11,7 +11,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from selectormlp.data import InputError
+from selectormlp.data import InputError, read_json, write_json
 from selectormlp.panels import GenePanel
 from selectormlp.simulation import simulate_cells
 from selectormlp.study import Study, StudyConfig, run_study, study_config, study_steps
@@ -158,6 +158,41 @@ def test_study_that_cannot_start_leaves_nothing(config, tmp_path) -> None:
 def test_config_refusals(settings: dict, words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
         study_config(cells="pancreas", label_key="cell_type", **settings)
+
+
+def test_a_run_that_an_earlier_version_wrote_opens_and_goes_on(tmp_path) -> None:
+    """The folder holds a run of format 1, of the version that introduced it; every later version must open it."""
+
+    def absent(config: StudyConfig) -> AnnData:
+        raise AssertionError("everything is there: the cells are not needed")
+
+    folder = tmp_path / "run"
+    shutil.copytree(Path(__file__).parent / "models" / "study_format_1", folder)
+    before = tables(folder)
+    opened = Study(study_config(**read_json(folder / "config.json")), folder, load=absent)
+    assert opened.types() == ["type_00", "type_01", "type_02"] and len(opened.genes()) == 20
+    assert opened.model("svm_l1").gene_names_.tolist() == opened.genes() and len(opened.panel("svm_l1", 5)) == 5
+    shown = [opened.ranking("svm_l1"), opened.masking(), opened.panel_masking(), opened.overlap(), opened.scores()]
+    assert all(len(table) for table in shown) and opened.test_accuracy()["mean_per_class_accuracy"].gt(0.3).all()
+    assert tables(folder) == before
+
+
+def test_a_run_without_a_setting_that_came_later_has_its_default(config, tmp_path) -> None:
+    write_json({"cells": config.cells, "label_key": config.label_key, "n_genes": 60}, tmp_path / "config.json")
+    Study(study_config(cells=config.cells, label_key=config.label_key, n_genes=60), tmp_path)
+    with pytest.raises(InputError, match="its panel_step is 5, not 7"):
+        Study(study_config(cells=config.cells, label_key=config.label_key, n_genes=60, panel_step=7), tmp_path)
+
+
+def test_a_run_of_a_newer_version_is_refused(config, tmp_path) -> None:
+    write_json({"format_version": 99}, tmp_path / "config.json")
+    with pytest.raises(InputError, match="a newer version wrote the run in .*; update selectormlp"):
+        Study(config, tmp_path)
+
+
+def test_a_study_says_what_it_needs() -> None:
+    with pytest.raises(InputError, match="a study needs 'cells' among its settings"):
+        study_config(label_key="cell_type")
 
 
 def test_panel_of_one_method_scores_like_any_other(study) -> None:
