@@ -73,7 +73,7 @@ def _gene_list(table: pd.DataFrame, path: Path) -> list[str]:
     if table.shape[1] != 1 or not isinstance(table.index, pd.RangeIndex):
         held = ", ".join(map(str, table.columns[:5]))
         raise InputError(f"'{path}' has no column 'gene' (it begins with {held}); name the column of the genes so")
-    return [str(table.columns[0]), *table.iloc[:, 0].astype(str)]
+    return pd.read_csv(path, header=None, dtype=str, keep_default_na=False)[0].tolist()
 
 # %% ../nbs/07_retraining.ipynb #cell-009
 def panel_overlap(panels: dict[str, GenePanel]) -> pd.DataFrame:

@@ -64,6 +64,11 @@ def test_columns_that_a_file_has_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "again.csv").read_text() == text
 
 
+def test_genes_with_names_of_digits_keep_their_zeros(tmp_path: Path) -> None:
+    assert read_panel(written(tmp_path, "gene,rank\n007,1\n0012,2\n")).genes == ["007", "0012"]
+    assert read_panel(written(tmp_path, "007\n0012\n1e3\n")).genes == ["007", "0012", "1e3"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -117,13 +122,26 @@ def test_the_map_of_a_panel_shows_shares_of_each_genes_highest_mean() -> None:
     panel = GenePanel(pd.DataFrame({"gene": ["PPY", "GCG"]}))
     ax = plot_panel(panel, expression)
     (picture,) = ax.get_images()
-    np.testing.assert_allclose(picture.get_array(), [[0.25, 1.0], [0.0, 0.0]])  # a gene that is never on stays 0
-    assert picture.get_clim() == (0, 1) and ax.get_aspect() == "auto"
+    shares = [[0.25, 1.0], [0.0, 0.0]]  # a gene that is never on stays 0
+    np.testing.assert_allclose(np.ma.filled(picture.get_array(), np.nan), shares)
+    assert ax.get_aspect() == "auto"
     assert [text.get_text() for text in ax.get_xticklabels()] == ["α", "β"]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["PPY", "GCG"]
     assert [tick.tolist() for tick in (ax.get_xticks(), ax.get_yticks())] == [[0, 1], [0, 1]]
     (bar,) = [other for other in ax.figure.axes if other is not ax]
-    assert bar.get_ylabel() == "share of the gene's highest mean"
+    assert bar.get_ylabel() == "share of the gene's highest mean" and picture.colorbar.ax is bar
     figure, own = plt.subplots()
     assert plot_panel(panel, expression, own) is own and figure.axes[0] is own
+    plt.close("all")
+
+
+def test_the_map_of_a_panel_has_one_scale_and_room_for_its_genes() -> None:
+    genes = [f"g{i}" for i in range(60)]
+    expression = pd.DataFrame({"a": np.linspace(1, 2, 60), "b": 4.0}, index=genes).assign(c=0.0)
+    heights = []
+    for names, types in ((genes[:2], ["a", "b"]), (genes[:2], ["c"]), (genes, ["a", "b"])):
+        ax = plot_panel(GenePanel(pd.DataFrame({"gene": names})), expression[types])
+        assert ax.get_images()[0].get_clim() == (0, 1)
+        heights.append(ax.figure.get_figheight())
+    assert heights[0] == heights[1] and 8 < heights[2] < 20
     plt.close("all")

@@ -200,7 +200,7 @@ def test_defaults_are_the_reports() -> None:
     with pytest.warns(UserWarning) as said:
         split = split_cells(obs_of_sizes({"a": 20, "d": 9, "b": 6, "c": 4}), "cell_type")
     assert [str(one.message) for one in said] == ["types with fewer than 7 cells are left out: b (6), c (4)"]
-    assert split.dropped_types == {"b": 6, "c": 4}
+    assert split.dropped_types == {"b": 6, "c": 4} and set(split.table["cell_type"]) == {"a", "d"}
 
 
 def test_few_cells_are_kept_where_they_may_be() -> None:
@@ -258,6 +258,8 @@ def test_counts_come_with_the_largest_type_first() -> None:
     counts = split_cells(obs_of_sizes({"a": 14, "c": 70, "b": 14}), "cell_type").counts()
     assert counts.index.tolist() == ["c", "a", "b"] and list(counts) == ["train", "validation", "test"]
     assert counts.to_numpy().tolist() == [[50, 10, 10], [10, 2, 2], [10, 2, 2]]
+    alike = split_cells(obs_of_sizes({f"type {i:02d}": 7 + 7 * (i % 2) for i in range(40)}), "cell_type").counts()
+    assert alike.index.tolist() == [f"type {i:02d}" for i in [*range(1, 40, 2), *range(0, 40, 2)]]
     two = CellSplit(pd.DataFrame({"cell": ["x", "y"], "cell_type": "a", "part": "train"}))
     assert two.counts().loc["a"].tolist() == [2, 0, 0]
 
@@ -313,16 +315,19 @@ def test_test_donors_give_their_cells_by_lot() -> None:
         assert set(chosen["cell"]) == set(lowest)
     default = split_batches(obs, "cell_type", batch_key="donor", test="e", max_test=5)
     pd.testing.assert_frame_equal(default.table, few[0].table)
-    train = split_cells(obs[obs["donor"] != "e"], "cell_type").table
-    assert set(few[0].cells("train")) == set(train.loc[train["part"] != "validation", "cell"])
+    for seed, split in few.items():
+        train = split_cells(obs[obs["donor"] != "e"], "cell_type", seed=seed).table
+        assert set(split.cells("train")) == set(train.loc[train["part"] != "validation", "cell"])
 
 
 def test_donors_may_be_numbers_and_cells_may_lack_a_type() -> None:
-    obs = obs_of_sizes({"a": 40, "b": 40})
-    obs["donor"] = np.arange(80) % 4
+    obs = obs_of_sizes({"a": 60, "b": 60})
+    obs["donor"] = np.arange(120) % 12
     obs.loc["cell0", "cell_type"] = None
-    split = split_batches(obs, "cell_type", batch_key="donor", test=[0, 1])
-    assert set(obs.loc[split.cells("test"), "donor"]) == {0, 1} and "cell0" not in set(split.table["cell"])
+    split = split_batches(obs, "cell_type", batch_key="donor", test=[0, 11])
+    assert set(obs.loc[split.cells("test"), "donor"]) == {0, 11} and "cell0" not in set(split.table["cell"])
+    one = split_batches(obs, "cell_type", batch_key="donor", test="11")
+    assert set(obs.loc[one.cells("test"), "donor"]) == {11}
 
 
 def test_types_without_training_cells_are_named() -> None:
@@ -367,6 +372,8 @@ class StubUMAP:
 
         torch.set_num_threads(torch.get_num_threads() + 1)
         warnings.warn("n_jobs value 1 overridden to 1 by setting random_state", stacklevel=1)
+        if len(values) > 10_000:
+            warnings.warn("many cells", stacklevel=1)
         StubUMAP.settings["components"] = values.shape[1]
         return values[:, :2]
 
@@ -409,6 +416,13 @@ def test_a_map_of_few_cells_or_genes_is_drawn_too(stub_umap) -> None:
     assert stub_umap.settings["components"] == 5
     map_cells(cells_to_map(70, 65), n_cells=69)
     assert stub_umap.settings["components"] == 50
+
+
+def test_a_map_of_very_many_cells_is_one_of_ten_thousand(stub_umap) -> None:
+    cells = AnnData(np.eye(10_002, 4, dtype=np.float32))
+    assert len(map_cells(cells)) == 10_000
+    with pytest.warns(UserWarning, match="many cells"):  # what umap has to say is not swallowed
+        map_cells(cells, n_cells=10_001)
 
 
 def test_the_map_shows_every_type_in_a_colour_of_its_own() -> None:

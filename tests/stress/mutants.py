@@ -61,15 +61,16 @@ def run_mutmut(folder: Path) -> None:
 
 
 def change(diff: str) -> str:
-    """The part of a line that a mutant changed, with a little of what stands around it: `a + b -> a - b`."""
+    """What a mutant changed, with a little of what stands around it: `table.sum(axis=[1 -> 2]).max()`."""
     lines = [line for line in diff.splitlines()[3:] if line[:1] in "+-"]
-    old, new = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
-    words, others = (re.findall(r"\w+|\s+|.", text) for text in (old, new))
-    blocks = difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes()
+    old, new = (
+        re.findall(r"[\w.]+|.", " ".join(line[1:].strip() for line in lines if line[0] == sign)) for sign in "-+"
+    )
+    blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     changed = [block for block in blocks if block[0] != "equal"]
     (_, i, _, j, _), (_, _, i_end, _, j_end) = changed[0], changed[-1]
-    sides = "".join(words[max(0, i - 6) : i_end + 6]), "".join(others[max(0, j - 6) : j_end + 6])
-    return f"{sides[0].strip()} -> {sides[1].strip()}"
+    here = f"[{''.join(old[i:i_end])} -> {''.join(new[j:j_end])}]"
+    return ("".join(old[max(0, i - 8) : i]) + here + "".join(old[i_end : i_end + 8])).strip()
 
 
 def judged(module: str, folder: Path) -> pd.DataFrame:
