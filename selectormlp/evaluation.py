@@ -70,7 +70,7 @@ def score_predictions(true: ArrayLike, predicted: ArrayLike) -> Scores:
             "n_cells": n_true,
             "recall": hits / np.maximum(n_true, 1),
             "precision": hits / np.maximum(n_called, 1),
-            "f1": 2 * hits / np.maximum(n_true + n_called, 1),
+            "f1": 2 * hits / (n_true + n_called),
         }
     )
     return Scores(scores[n_true > 0].reset_index(drop=True), float(hits.sum() / n_true.sum()))

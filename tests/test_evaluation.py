@@ -87,6 +87,8 @@ def test_scores_of_types_that_are_never_predicted_or_never_true() -> None:
     assert scores.per_type["type"].tolist() == ["a", "b"] and scores.mean_per_class_accuracy == 0.5
     assert scores.per_type.loc[1, ["recall", "precision", "f1"]].tolist() == [0, 0, 0]
     assert score_predictions(["b"], ["a"]).per_type.index.tolist() == [0]
+    assert score_predictions(["a", "b", "b"], ["b", "b", "a"]).per_type["precision"].tolist() == [0, 0.5]
+    assert score_predictions(["a", "a"], ["a", "b"]).per_type["precision"].tolist() == [1]  # one call, and right
 
 
 def test_labels_that_do_not_fit_are_refused() -> None:
@@ -105,6 +107,7 @@ def test_the_confusion_table_shows_the_types_that_are_asked_for_in_their_order()
     chosen = confusion_table([1, 1, 2], [1, 3, 2], types=(name for name in ("3", "1", "new")))
     assert chosen.index.tolist() == list(chosen) == ["3", "1", "new"]
     assert chosen.to_numpy().tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert confusion_table([1, 1, 2], [1, 3, 2], types=[2, 1]).to_numpy().tolist() == [[1, 0], [0, 1]]
 
 
 # ------------------------------------------------------------------------------------------------------------ judges
@@ -149,6 +152,16 @@ def test_judges_call_types_by_their_names(judge: str) -> None:
     default, zero = (judge_cells(judge, (X[:60], y[:60]), X[60:] / 2, **given) for given in ({}, {"seed": 0}))
     assert (default == zero).all()
     assert refusal(judge_cells, judge, (X, y), X, step=1) == f"the judge {judge!r} takes no 'step'; leave it out"
+
+
+def test_the_seed_of_a_judge_is_the_one_that_is_given() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(120, 3)).astype(np.float32), rng.choice(["a", "b"], 120)
+    for seed in (0, 1):
+        called = judge_cells("random_forest", (X[:60], y[:60]), X[60:], seed=seed)
+        expected = make_judge("random_forest", seed=seed).fit(X[:60], y[:60]).predict(X[60:])
+        assert (called == expected).all()
+    assert (called != judge_cells("random_forest", (X[:60], y[:60]), X[60:])).any()
 
 
 class Recorder:
@@ -257,27 +270,32 @@ def test_the_confusion_figure_shows_shares_of_each_true_type() -> None:
     table = confusion_table(list("aaab"), list("aacb"), types="abc")
     ax = plot_confusion(table)
     (picture,) = ax.get_images()
-    np.testing.assert_allclose(picture.get_array(), [[2 / 3, 0, 1 / 3], [0, 1, 0], [0, 0, 0]])
-    assert picture.get_clim() == (0, 1)
+    np.testing.assert_allclose(np.ma.filled(picture.get_array(), np.nan), [[2 / 3, 0, 1 / 3], [0, 1, 0], [0, 0, 0]])
     assert [text.get_text() for text in ax.get_xticklabels()] == list("abc")
     assert [text.get_text() for text in ax.get_yticklabels()] == list("abc")
     assert [tick.tolist() for tick in (ax.get_xticks(), ax.get_yticks())] == [[0, 1, 2], [0, 1, 2]]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted type", "true type")
     (bar,) = [other for other in ax.figure.axes if other is not ax]
-    assert bar.get_ylabel() == "share of the true type"
+    assert bar.get_ylabel() == "share of the true type" and picture.colorbar.ax is bar
     figure, own = plt.subplots()
     assert plot_confusion(table, own) is own and figure.axes[0] is own
     plt.close("all")
 
 
+def test_the_confusion_figure_has_one_scale_and_room_for_its_types() -> None:
+    few, many = pd.DataFrame(np.ones((3, 3))), pd.DataFrame(np.ones((60, 60)))
+    sizes = []
+    for table in (few, many):
+        ax = plot_confusion(table)
+        assert ax.get_images()[0].get_clim() == (0, 1)
+        sizes.append(ax.figure.get_size_inches().tolist())
+    assert 3 < sizes[0][1] < 4 < sizes[0][0] < 5 and sizes[1] == [8, 7]
+    plt.close("all")
+
+
 def test_the_accuracy_figure_has_a_bar_for_each_model_and_condition() -> None:
-    values = {
-        ("mlp", "all, genes"): 0.9,
-        ("svm_l1", "all, genes"): 0.8,
-        ("mlp", "top 10"): 0.7,
-        ("svm_l1", "top 10"): 0.6,
-    }
-    rows = [(*names, value) for names, value in values.items()]
+    names = [(model, condition) for condition in ("top 10", "all, genes") for model in ("svm_l1", "mlp")]
+    rows = [(*name, value) for name, value in zip(names, (0.9, 0.8, 0.7, 0.6), strict=True)]
     scores = pd.DataFrame(rows, columns=["model", "condition", "mean_per_class_accuracy"])
     ax = plot_test_accuracy(scores)
     bars = [container for container in ax.containers if isinstance(container, BarContainer)]
@@ -286,11 +304,11 @@ def test_the_accuracy_figure_has_a_bar_for_each_model_and_condition() -> None:
     assert centres == [[-0.2, 0.8], [0.2, 1.2]]
     assert {round(bar.get_width(), 6) for group in bars for bar in group} == {0.4}
     colours = [tuple(group[0].get_facecolor()) for group in bars]
-    expected = [plt.matplotlib.colors.to_rgba(model_colour(name)) for name in ("mlp", "svm_l1")]
+    expected = [plt.matplotlib.colors.to_rgba(model_colour(name)) for name in ("svm_l1", "mlp")]
     assert colours == expected
     assert [text.get_text() for text in ax.texts] == ["0.90", "0.70", "0.80", "0.60"]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mlp", "svm_l1"]
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["all,\ngenes", "top 10"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["svm_l1", "mlp"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["top 10", "all,\ngenes"]
     assert ax.get_ylabel() == "mean per-class accuracy (test)" and ax.get_xticks().tolist() == [0, 1]
     assert ax.get_ylim()[0] == 0 and 1 < ax.get_ylim()[1] < 1.2
     figure, own = plt.subplots()

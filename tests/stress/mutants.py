@@ -37,8 +37,40 @@ pytest_add_cli_args_test_selection=tests/test_{module}.py
 use_git_change_detection=false
 use_setproctitle=false
 """
-# Why a survivor is none of our business: (module.function, what was changed, reason); the first that fits is taken.
-REASONS: list[tuple[str, str, str]] = []
+
+
+def argument(names: str) -> str:
+    """A pattern of changes to the named arguments of a call: to their values, or that they are left out."""
+    names = names.replace(" ", "|")
+    return rf"\b({names})=(\([^)=]*|[^,=\]]*)\[|\[[^]]*\b({names})="
+
+
+STYLING = "styling: sizes, colours and places in a figure"
+DRAWING = (
+    "figsize layout fontsize rotation ha shrink cmap s linewidth linewidths color padding frameon ncols markerscale loc"
+    " bbox_to_anchor"
+)
+# Why a survivor is let live: (module.function, what was changed, reason); the first that fits is taken.
+REASONS = [
+    (r"\.plot_", argument(DRAWING), STYLING),
+    ("plot_cell_map", r"get_cmap\(|max\(len\(names\), \[20", STYLING),
+    ("", argument("stacklevel"), "which line a warning names; the calls of mutmut stand in between"),
+    ("", argument("strict"), "equivalent: what is zipped has one length, or need not have"),
+    ("", "keep_default_na=.False -> None", "equivalent: None is false too"),
+    ("", "stable -> STABLE", "equivalent: numpy reads it in any case"),
+    ("_by_lot", argument("kind"), "equivalent unless two of the 64-bit lots are the same"),
+    ("draw_lots", argument("categorize"), "equivalent: a quicker or a slower way to the same numbers"),
+    ("map_cells", argument("n_comps"), "equivalent: the rule of scanpy is the same"),
+    ("map_cells", argument("random_state"), "the principal components of few cells are the same from any start"),
+    ("map_cells", argument("category"), "no other warning begins with these words"),
+    ("map_cells", "N_JOBS", "equivalent: case does not count in a filter of warnings"),
+    ("_forest_judge", r"Classifier\(\[100, ", "equivalent: 100 trees are the default of scikit-learn"),
+    ("score_predictions", r"axis=\[0 -> None", "equivalent in pandas 2"),
+    ("compare_panels", "index -> INDEX", "equivalent: pandas reads it in any case"),
+    ("plot_test_accuracy", "2f -> .2F", "equivalent: no letters are written"),
+    ("plot_", r"colorbar\(picture.*ax=", "equivalent: matplotlib takes the same axes by itself"),
+    ("plot_panel", r"replace\(0, \[1 -> 2", "equivalent: 0 / 2 is 0 / 1"),
+]
 
 
 def prepare(module: str, folder: Path) -> None:
@@ -70,7 +102,7 @@ def change(diff: str) -> str:
     changed = [block for block in blocks if block[0] != "equal"]
     (_, i, _, j, _), (_, _, i_end, _, j_end) = changed[0], changed[-1]
     here = f"[{''.join(old[i:i_end])} -> {''.join(new[j:j_end])}]"
-    return ("".join(old[max(0, i - 8) : i]) + here + "".join(old[i_end : i_end + 8])).strip()
+    return ("".join(old[max(0, i - 16) : i]) + here + "".join(old[i_end : i_end + 8])).strip()
 
 
 def judged(module: str, folder: Path) -> pd.DataFrame:
