@@ -7,11 +7,12 @@ SETUP := settings.ini setup.py constraints.txt
 export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help report test site export clean
+.PHONY: help report test stress site export clean
 
 help:
 	@echo "make report   the whole report on the shipped pancreas cells, into runs/report"
 	@echo "make test     everything that is checked before a change is accepted"
+	@echo "make stress   the long checks: kills, damaged files, memory, mutants (hours); writes data/studies/stress"
 	@echo "make site     the site, into _docs"
 	@echo "make export   the library and README.md from the notebooks"
 	@echo "make clean    remove what was built (not .venv, not runs)"
@@ -21,6 +22,14 @@ report: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python tools/check.py
+
+stress: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install -qq 'mutmut>=3.8,<4'
+	$(BIN)/python tests/stress/fuzz.py --cases 11000 --write
+	$(BIN)/python tests/stress/kills.py
+	$(BIN)/python tests/stress/fits.py
+	SELECTORMLP_EXAMPLES=500 $(BIN)/python -m pytest -q tests/test_properties.py
+	$(BIN)/python tests/stress/mutants.py --write
 
 site: $(VENV)/.installed-dev
 	$(BIN)/python tools/build_site.py
