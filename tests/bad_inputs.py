@@ -30,12 +30,13 @@ from scipy.io import mmwrite
 
 from selectormlp import cli, data
 from selectormlp.benchmark import DataSet, read_benchmark, run_benchmark
-from selectormlp.classifiers import LinearSVMClassifier, make_classifier
+from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier, make_classifier
 from selectormlp.evaluation import compare_panels, confusion_table, make_judge, score_panel, score_predictions
 from selectormlp.masking import masking_curve, predict_masked, random_masking_curve, rank_genes
 from selectormlp.panels import GenePanel, panel_from_ranking, read_panel
 from selectormlp.peers import LabelledCells, choose_with
-from selectormlp.saving import load_model, save_model
+from selectormlp.pipeline import GeneSelector
+from selectormlp.saving import annotate_cells, load_model, save_model
 from selectormlp.selection import extend_panel, select_genes
 from selectormlp.simulation import simulate_cells, simulate_to_file
 from selectormlp.split import CellSplit, read_split, split_batches, split_cells
@@ -371,6 +372,17 @@ several("names", {
 
 # Splits
 
+def alike() -> AnnData:
+    """Sixty times the same cell."""
+    found = cells()
+    found.X = sparse.csr_matrix(np.ones(found.shape, dtype=np.float32))
+    return found
+
+
+several("values", {
+    "all cells are alike": lambda f: select(adata=alike()),
+})  # fmt: skip
+
 several("split", {
     "a split file that does not exist": lambda f: read_split(f / "split.csv"),
     "a table that is no split": lambda f: read_split(text(f, "split.csv", "a,b\n1,2\n")),
@@ -438,6 +450,7 @@ several("parameters", {
     "no candidate is in the data": lambda f: select(candidates=["TP53", "MYC"]),
     "a setting that there is not": lambda f: select(batch="donor"),
     "a method that there is not": lambda f: select(method="selector_l9"),
+    "a number of genes that is a word": lambda f: select(n_genes="ten"),
     "a share above 1": lambda f: select(min_detected=1.5),
     "a negative number of markers": lambda f: select(min_markers=-1),
     "expression below zero is asked for": lambda f: select(max_expression=-1.0),
@@ -545,13 +558,84 @@ several("command line", lines(
     ("a simulation of two cells, from the command line", "simulate --out new.h5ad --n-cells 2"),
 ))  # fmt: skip
 
-# Models: last, as the sentences of saved models belong to their chapter
+# Classifiers and their files
+
+
+def learn(X: Any = None, y: Any = None, **more: Any) -> object:
+    """Fit an SVM on the cells, some of which may be given otherwise."""
+    found = ready()
+    return LinearSVMClassifier(**more.pop("settings", {})).fit(
+        found.X if X is None else X, found.obs["cell_type"].to_numpy().astype(str) if y is None else y, **more
+    )
+
+
+several("classifier", {
+    "labels of one type only": lambda f: learn(y=np.repeat("alpha", 60)),
+    "weights of the cells, one too few": lambda f: learn(sample_weight=np.ones(59)),
+    "a cell with a negative weight": lambda f: learn(sample_weight=np.r_[-1, np.ones(59)]),
+    "no cell has a weight": lambda f: learn(sample_weight=np.zeros(60)),
+    "one gene name too few": lambda f: learn(gene_names=GENES[:5]),
+    "a gene name twice": lambda f: learn(gene_names=[*GENES[:5], "INS"]),
+    "an unknown protocol": lambda f: learn(settings={"protocol": "fast"}),
+    "validation cells of a type that no training cell has": lambda f: learn(validation=(ready().X[:2], ["alpha", "PP"])),
+    "a network with a penalty that there is not": lambda f: network(penalty="l3"),
+    "a network with half of its cells dropped, twice": lambda f: network(dropout=2),
+    "a network with a layer of no units": lambda f: network(hidden_sizes=(8, 0)),
+    "all cells are held out": lambda f: network(validation_fraction=1.0),
+    "a hidden layer that there is not": lambda f: network().embed(ready().X, layer=7),
+    "a gene selector without types": lambda f: GeneSelector(2).fit(ready()),
+    "a gene selector with more genes than there are": lambda f: GeneSelector(20, label_key="cell_type").fit(ready()),
+    "genes to keep that the cells lack": lambda f: GeneSelector(6, label_key="cell_type").fit(ready()).transform(
+        ready()[:, :3]
+    ),
+})  # fmt: skip
+
+
+def network(**settings: Any) -> SelectorMLPClassifier:
+    """A network of few units, fitted for a moment."""
+    quick = {"hidden_sizes": (4,), "max_epochs": 1, "steps_per_epoch": 1, **settings}
+    return SelectorMLPClassifier(**quick).fit(ready().X, ready().obs["cell_type"].to_numpy().astype(str))
+
 
 several("model", {
     "the folder of a model does not exist": lambda f: load_model(f / "models" / "mlp"),
     "a folder that holds no model": lambda f: load_model(f),
     "the description of a model is cut short": lambda f: load_model(broken_model(f)),
+    "the weights of a model are cut short": lambda f: load_model(saved(f, lambda m: cut(m / "weights.safetensors"))),
+    "the weights of a model are missing": lambda f: load_model(saved(f, lambda m: (m / "weights.safetensors").unlink())),
+    "the weights of a model are a link": lambda f: load_model(saved(f, linked)),
+    "a model of a newer version": lambda f: load_model(saved(f, described(format_version=99))),
+    "a model of an unknown kind": lambda f: load_model(saved(f, described(model="Forest"))),
+    "a model with a gene less than its weights": lambda f: load_model(saved(f, described(genes=GENES[:5]))),
+    "a model with a setting that would write files": lambda f: load_model(saved(f, described(settings={"log_folder": "/"}))),
+    "a model is asked about cells that lack its genes": lambda f: annotate_cells(svm(), cells()[:, :3].copy()),
+    "a model is asked about cells that have its answer": lambda f: annotate_cells(svm(), with_labels("x", "predicted_type")),
+    "a model is asked about cells with a gene twice": lambda f: annotate_cells(svm(), renamed([*GENES[:5], "INS"], of="genes")),
 })  # fmt: skip
+
+
+def saved(folder: Path, change: Callable[[Path], object]) -> Path:
+    """The folder of a saved model, with something changed in it."""
+    save_model(svm(), folder / "model")
+    change(folder / "model")
+    return folder / "model"
+
+
+def linked(model: Path) -> None:
+    """The weights lie elsewhere."""
+    (model / "weights.safetensors").rename(model.parent / "elsewhere")
+    (model / "weights.safetensors").symlink_to(model.parent / "elsewhere")
+
+
+def described(**changes: Any) -> Callable[[Path], object]:
+    """Other entries in the description of a model."""
+
+    def change(model: Path) -> None:
+        data.write_json(data.read_json(model / "config.json") | changes, model / "config.json")
+
+    return change
+
+
 several("model", lines(
     ("a model that does not exist, from the command line", "predict cells.h5ad --model nowhere --out types.csv"),
 ))  # fmt: skip

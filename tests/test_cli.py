@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import anndata
 import numpy as np
@@ -327,6 +328,17 @@ def test_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.testing.assert_frame_equal(pd.read_csv("disk.csv"), table, rtol=1e-4)
 
 
+def test_predict_writes_the_cells_with_their_types(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["predict", "cells.h5ad", "--model", "best/Tiny_best_model", "--out"]
+    assert cli.main([*line, "named.h5ad"]) == cli.main([*line, "named.csv"]) == 0
+    named, cells = anndata.read_h5ad("named.h5ad"), anndata.read_h5ad("cells.h5ad")
+    assert named.obs["predicted_type"].astype(str).tolist() == pd.read_csv("named.csv")["cell_type"].tolist()
+    assert (named.X != cells.X).nnz == 0 and named.obs["cell_type"].equals(cells.obs["cell_type"])
+    capsys.readouterr()
+    again = ["predict", "named.h5ad", "--model", "best/Tiny_best_model", "--out", "twice.h5ad"]
+    assert cli.main(again) == 2 and "has a column 'predicted_type' already" in capsys.readouterr().err
+
+
 # The original's three steps
 
 
@@ -627,6 +639,14 @@ def test_stopped_from_the_keyboard(here: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("selectormlp.selection.select_genes", stop)
     assert cli.main(SELECT.split()) == 130
     assert not Path("out.csv").exists()
+
+
+def test_stopped_by_a_scheduler_or_with_a_reason(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+    for stop, status in ((SIGTERMException(), 143), (SystemExit("no"), 1), (SystemExit(5), 5), (SystemExit(), 0)):
+        monkeypatch.setattr("selectormlp.selection.select_genes", Mock(side_effect=stop))
+        assert cli.main(SELECT.split()) == status
 
 
 def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
