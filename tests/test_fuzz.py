@@ -6,7 +6,8 @@ import pytest
 from stress import fuzz
 
 CHEAP = ("h5ad", "h5ad.gz", "zarr", "10x h5", "10x folder", "csv", "tsv.gz", "labels", "split", "panel csv",
-         "panel txt", "h5ad on disk", "several on disk", "study config", "train config", "model, svm", "model, network")  # fmt: skip
+         "panel txt", "h5ad on disk", "several on disk", "study config", "train config",
+         "model, svm", "model, network")  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", CHEAP)
