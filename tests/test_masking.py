@@ -110,6 +110,16 @@ def test_random_orders_are_curves_of_their_own(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["svm", "selector"])
+def test_classifiers_of_this_library_need_no_full_prediction(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = cells(5)
+    model = fitted(kind)
+    called = model.predict(x)
+    monkeypatch.setattr(model, "predict", None)  # the slow way of other estimators
+    assert (predict_masked(model, x, model.gene_names_) == called).all()
+    assert np.isclose(masking_curve(model, x, y, rank_genes(model))["accuracy"].iloc[-1], (called == y).mean())
+
+
+@pytest.mark.parametrize("kind", ["svm", "selector"])
 def test_cells_without_any_gene_have_a_flat_curve(kind: str) -> None:
     model = fitted(kind)
     curve = masking_curve(model, sparse.csr_matrix((6, N_GENES)), np.repeat(["type 0", "type 1"], 3), rank_genes(model))

@@ -142,6 +142,7 @@ def test_the_map_of_a_panel_has_one_scale_and_room_for_its_genes() -> None:
     for names, types in ((genes[:2], ["a", "b"]), (genes[:2], ["c"]), (genes, ["a", "b"])):
         ax = plot_panel(GenePanel(pd.DataFrame({"gene": names})), expression[types])
         assert ax.get_images()[0].get_clim() == (0, 1)
+        assert not np.ma.is_masked(ax.get_images()[0].get_array())  # a gene that is nowhere on has shares of 0
         heights.append(ax.figure.get_figheight())
     assert heights[0] == heights[1] and 8 < heights[2] < 20
     plt.close("all")

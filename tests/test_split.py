@@ -226,7 +226,7 @@ def test_a_split_says_what_it_cannot_do() -> None:
     assert refusal(split_cells, obs, "cell_type", min_cells=2) == (
         "min_cells must be 3 or more, not 2: each part needs a cell of every type"
     )
-    assert refusal(split_cells, obs, "cell_type", seed=-1) == "seed is -1; pass a whole number of 0 or more"
+    assert refusal(draw_lots, obs.index, seed=-1) == "seed is -1; pass a whole number of 0 or more"
     assert refusal(split_cells, obs.set_axis(["one"] * 55), "cell_type") == (
         "cell names occur more than once, and a split goes by name; call adata.obs_names_make_unique()"
     )

@@ -74,6 +74,7 @@ REASONS = [
     ("_changes", argument("kind"), "equivalent: cells with as many changes may come in any order"),
     ("_changes|_right_plainly", argument("minlength"), "equivalent: there is one for each already"),
     ("_gains", argument("dtype"), "equivalent, but for memory"),
+    ("_right_by_adding", argument("dtype"), "values that are no float32 differ in the 8th digit"),
     ("_gains", "filterwarnings", "torch warns once in a process, and of nothing else here"),
     ("plot_", "sort=.False -> None", "equivalent: None is false too"),
     ("plot_test_accuracy", "2f -> .2F", "equivalent: no letters are written"),
