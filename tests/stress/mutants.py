@@ -68,7 +68,6 @@ REASONS = [
     ("_forest_judge", r"Classifier\(\[100, ", "equivalent: 100 trees are the default of scikit-learn"),
     ("score_predictions", r"axis=\[0 -> None", "equivalent in pandas 2"),
     ("compare_panels", "index -> INDEX", "equivalent: pandas reads it in any case"),
-    (r"\._add", r"end \+ \[1|places\[-1\] -> None", "more numbers are handed over, and never read"),
     (r"\._add", "check_invariants", "equivalent for what is right, and the tests check it themselves"),
     ("_changes", r"max\(\)\) \+ \[1 -> 2", "equivalent: points are numbered, with or without a gap"),
     ("_changes", argument("kind"), "equivalent: cells with as many changes may come in any order"),
