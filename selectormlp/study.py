@@ -208,14 +208,12 @@ class Study:
 
     @cached_property
     def _genes(self) -> list[str]:
-        train, flavor = (
-            self.split().subset(self.cells, "train"),
-            "seurat" if self.config.protocol == "report" else "trend",
-        )
-        return self._table(
-            "genes.csv",
-            lambda: pd.DataFrame({"gene": choose_variable_genes(train, self.config.n_genes, flavor=flavor)}),
-        )["gene"].tolist()
+        return self._table("genes.csv", self._choose_genes)["gene"].tolist()
+
+    def _choose_genes(self) -> pd.DataFrame:
+        train = self.split().subset(self.cells, "train")
+        flavor = "seurat" if self.config.protocol == "report" else "trend"
+        return pd.DataFrame({"gene": choose_variable_genes(train, self.config.n_genes, flavor=flavor)})
 
     def genes(self) -> list[str]:
         """The most variable genes of the training cells (genes.csv)."""

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,22 @@ import torch
 from selectormlp import SelectorMLPClassifier
 from selectormlp.data import normalise
 from selectormlp.models import NetworkShape, SelectorNet
+from selectormlp.saving import load_model, save_model
 from selectormlp.simulation import simulate_cells
 from selectormlp.training import REPORT, ROBUST, CodedCells, TrainingStopped, train_network
+
+
+def listen() -> None:
+    """Take Ctrl-C as a terminal has it: a shell's background jobs begin deaf to it, and so do their children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _listening() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    listen()
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +113,8 @@ def test_a_fit_that_is_stopped_leaves_a_fitted_model(cells, tmp_path) -> None:
         model.fit(*cells)
     assert len(model.history_) == 3 and model.best_epoch_ in (2, 3)
     assert (model.predict(cells[0]) == cells[1]).mean() > 0.4
-    model.save(tmp_path) if hasattr(model, "save") else None
+    save_model(model, tmp_path)
+    assert (load_model(tmp_path).predict(cells[0]) == model.predict(cells[0])).all()
 
 
 SCRIPT = """
@@ -120,7 +136,7 @@ def test_ctrl_c_stops_a_whole_run_and_no_half_trained_model_is_saved(tmp_path: P
     simulate_cells(n_cells=300, n_genes=60, n_types=3, seed=0).write_h5ad(tmp_path / "cells.h5ad")
     command = [sys.executable, "-c", SCRIPT, "report", "cells.h5ad", "--label-key", "cell_type", "--out", "run"]
     begin = time.monotonic()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, preexec_fn=listen)
     assert done.returncode == 130, done.stderr
     assert "the same command goes on" in done.stderr and "Traceback" not in done.stderr
     models = tmp_path / "run" / "models"

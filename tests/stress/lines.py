@@ -72,7 +72,8 @@ def main() -> int:
     if importlib.util.find_spec("coverage") is None:
         parser.error("this check needs coverage.py, which is not installed: pip install 'coverage>=7.10'")
     with tempfile.TemporaryDirectory() as folder:
-        table = table_of(run([given.only] if given.only else list(RUNS), Path(folder)))
+        names = [given.only] if given.only else list(RUNS)
+        table = table_of(run(names, Path(folder))).assign(run_by=" and ".join(names))
     print(table[["module", "lines", "run", "percent"]].to_string(index=False))
     for row in table[table["missing"].str.len() > 0].itertuples():
         print(f"{row.module}: lines {', '.join(map(str, row.missing))} did not run")
