@@ -193,8 +193,9 @@ def _expected_shapes(model: GeneClassifier) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"gene_spread": (n_genes,), "gene_scale": (n_genes,)}
     if isinstance(model, LinearSVMClassifier):
         return {**shapes, "coef": (n_types, n_genes), "intercept": (n_types,)}
+    shape = model._shape(n_genes)  # not below: modules that it imports would make their own tensors without values
     with torch.device("meta"):
-        network = SelectorNet(model._shape(n_genes))
+        network = SelectorNet(shape)
     of_network = {name: tuple(value.shape) or (1,) for name, value in network.state_dict().items()}
     return {**shapes, **{f"network.{name}": shape for name, shape in of_network.items()}}
 

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,21 @@ def test_models_of_every_format_load_and_predict_what_they_did(kind: str, versio
     x = np.loadtxt(OLD / "cells.csv", delimiter=",")
     expected = np.loadtxt(folder / "scores.csv", delimiter=",")
     np.testing.assert_allclose(load_model(folder).class_scores(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_process_that_loads_first_can_train_afterwards() -> None:
+    """What is imported while the shapes are found out must not take them for values."""
+    code = (
+        "import sys, numpy as np\n"
+        "from selectormlp import SelectorMLPClassifier, load_model\n"
+        "assert 'selectormlp.training' not in sys.modules\n"
+        "load_model(sys.argv[1])\n"
+        "x, y = np.random.default_rng(0).random((40, 5)), np.repeat(['a', 'b'], 20)\n"
+        "SelectorMLPClassifier(hidden_sizes=(4,), max_epochs=1).fit(x, y)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, str(OLD / "format_2_network")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
 
 
 def test_an_old_model_saved_again_has_todays_format(tmp_path) -> None:
