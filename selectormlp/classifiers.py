@@ -65,13 +65,27 @@ class FoldedClassifier:
 # %% ../nbs/05_classifiers.ipynb #cell-007
 def gene_spread(x: Matrix, cell_weights: np.ndarray | None = None) -> np.ndarray:
     """Standard deviation of each gene over the cells, of shape (genes,), in float64; block by block from disk."""
-    sums, squares, start = np.zeros(x.shape[1]), np.zeros(x.shape[1]), 0
+    return _gene_sums(x, cell_weights).spread
+
+
+@dataclass(frozen=True)
+class _GeneSums:
+    """What one pass over the cells adds up: the spread of each gene, (genes,), and the sum of all values."""
+
+    spread: np.ndarray
+    total: float
+
+
+def _gene_sums(x: Matrix, cell_weights: np.ndarray | None) -> _GeneSums:
+    """Go through the cells once, block by block."""
+    sums, squares, start, total = np.zeros(x.shape[1]), np.zeros(x.shape[1]), 0, 0.0
     for block in _blocks(x):
         square = block.multiply(block) if sparse.issparse(block) else np.square(block)
         own = None if cell_weights is None else cell_weights[start : start + block.shape[0]]
         sums, squares, start = sums + _total(block, own), squares + _total(square, own), start + block.shape[0]
+        total += _total(block, None).sum()
     n_cells = x.shape[0] if cell_weights is None else cell_weights.sum()
-    return np.sqrt(np.maximum(squares / n_cells - (sums / n_cells) ** 2, 0))
+    return _GeneSums(np.sqrt(np.maximum(squares / n_cells - (sums / n_cells) ** 2, 0)), total)
 
 
 def _total(block: Matrix, cell_weights: np.ndarray | None) -> np.ndarray:
@@ -120,10 +134,10 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
             )
         names = gene_names if gene_names is not None else getattr(self, "feature_names_in_", None)
         self.gene_names_ = _checked_names(names, X.shape[1])
-        self.gene_spread_ = gene_spread(X, sample_weight)
+        sums = _gene_sums(X, sample_weight)
+        self.gene_spread_, self.trained_on_ = sums.spread, _trained_on(y, sums.total)
         self.gene_scale_ = gene_scale(self.gene_spread_) if self._settings().scale_genes else np.ones(X.shape[1])
         weights = self._cell_weights(y, codes, sample_weight)
-        self.trained_on_ = _trained_on(X, y)
         self._fit(_scaled(X, self.gene_scale_), codes, weights, self._coded_validation(validation))
         return self
 
@@ -231,11 +245,10 @@ def _checked_weights(sample_weight, n_cells: int) -> np.ndarray:
     return weights
 
 
-def _trained_on(X: Matrix, y: np.ndarray) -> dict[str, Any]:
+def _trained_on(y: np.ndarray, total: float) -> dict[str, Any]:
     """What tells these training cells from others: their number, that of each type, and the sum of all values."""
     types, counts = np.unique(y, return_counts=True)
-    total = sum(_total(block, None).sum() for block in _blocks(X))
-    return {"n_cells": X.shape[0], "cells_of_type": counts.tolist(), "sum_of_values": float(f"{total:.6g}")}
+    return {"n_cells": len(y), "cells_of_type": counts.tolist(), "sum_of_values": float(f"{total:.6g}")}
 
 
 def _checked_names(names, n_genes: int) -> np.ndarray:

@@ -283,9 +283,11 @@ def gaussian_noise(like: torch.Tensor) -> torch.Tensor:
     return NORMAL_QUANTILES.to(like.dtype).index_select(0, places).view(like.shape)
 
 # %% ../nbs/04_training.ipynb #cell-026
-def _about(protocol: TrainingProtocol) -> dict[str, Any]:
-    """The settings of a training, but for when it ends: who goes on may go on for longer."""
-    return {name: value for name, value in asdict(protocol).items() if name not in ("max_epochs", "patience")}
+def _about(module: SelectorModule, train: CodedCells) -> dict[str, Any]:
+    """What is trained on what, but for when it ends: who goes on may go on for longer."""
+    lasting = {name: value for name, value in asdict(module.protocol).items() if name not in ("max_epochs", "patience")}
+    own = {"seed": module.seed, "penalty": module.penalty}
+    return {**own, **lasting, **_described(module.network), **_fingerprint(train)}
 
 
 def _described(network: SelectorNet) -> dict[str, Any]:
@@ -501,7 +503,7 @@ def train_network(
     place, history = None if folder is None else Path(folder), History()
     keepers = [KeepBest(protocol.patience, first=protocol.first_watched)] if protocol.patience else []
     module = SelectorModule(network, protocol, penalty=penalty, seed=seed)
-    module.about = {"seed": seed, "penalty": penalty, **_about(protocol), **_described(network), **_fingerprint(train)}
+    module.about = _about(module, train) if place else {}  # only checkpoints need it, and it goes through all cells
     loaders = _loaders(train, validation, protocol, seed=seed)
     with _less_talk():
         trainer = _trainer(protocol.max_epochs, [history, *keepers], place, trainer_arguments or {})
