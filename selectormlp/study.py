@@ -24,7 +24,7 @@ from selectormlp.classifiers import (
     CONDITIONS,
     MLP_CONDITIONS,
     GeneClassifier,
-    LinearSVMClassifier,
+    NetworkClassifier,
     make_classifier,
     plot_histories,
 )
@@ -247,7 +247,7 @@ class Study:
         model = make_classifier(
             condition, protocol=self.config.protocol, seed=self.config.seed, max_epochs=self.config.max_epochs
         )
-        if not isinstance(model, LinearSVMClassifier):
+        if isinstance(model, NetworkClassifier):
             model.set_params(log_folder=str(folder / "logs"), resume=True)
         model.fit(*self.part("train", genes), validation=self.part("validation", genes), gene_names=genes)
         save_model(model, folder)
