@@ -26,8 +26,9 @@ setup(
     extras_require={
         "book": book,
         "peers": settings["peers_requirements"].split(),
+        "sims": sims,
         "dask": dask,
-        "dev": settings["dev_requirements"].split() + book + dask,
+        "dev": settings["dev_requirements"].split() + book + sims + dask,
     },
     # The chapters and the example data live at the top of the repository and travel inside the package.
     packages=["selectormlp", "selectormlp.chapters", "selectormlp.example_data"],

@@ -37,8 +37,8 @@ Matrix: TypeAlias = Any  # cells x genes: a dense array or a CSR matrix
 # %% auto #0
 __all__ = ['Matrix', 'DUAL_PASSES', 'CONDITIONS', 'MORE_CONDITIONS', 'MLP_CONDITIONS', 'OTHER_NETWORKS', 'OTHER_KINDS', 'KINDS',
            'InputLayer', 'FoldedClassifier', 'gene_spread', 'gene_scale', 'balanced_weights', 'GeneClassifier',
-           'LinearInput', 'NetworkClassifier', 'SelectorMLPClassifier', 'hold_out', 'LinearSVMClassifier',
-           'classifier_kind', 'make_classifier', 'model_colour', 'plot_histories']
+           'LinearInput', 'checked_names', 'NetworkClassifier', 'SelectorMLPClassifier', 'whole_seed', 'hold_out',
+           'LinearSVMClassifier', 'classifier_kind', 'make_classifier', 'model_colour', 'plot_histories']
 
 # %% ../nbs/05_classifiers.ipynb #cell-005
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
                 f"there is only one class, {str(self.classes_[0])!r}, in y; a classifier needs two or more"
             )
         names = gene_names if gene_names is not None else getattr(self, "feature_names_in_", None)
-        self.gene_names_ = _checked_names(names, X.shape[1])
+        self.gene_names_ = checked_names(names, X.shape[1])
         sums = _gene_sums(X, sample_weight)
         self.gene_spread_, self.trained_on_ = sums.spread, _trained_on(y, sums.total)
         self.gene_scale_ = gene_scale(self.gene_spread_) if self._settings().scale_genes else np.ones(X.shape[1])
@@ -272,7 +272,7 @@ def _trained_on(y: np.ndarray, total: float) -> dict[str, Any]:
     return {"n_cells": len(y), "cells_of_type": counts.tolist(), "sum_of_values": float(f"{total:.6g}")}
 
 
-def _checked_names(names, n_genes: int) -> np.ndarray:
+def checked_names(names, n_genes: int) -> np.ndarray:
     """Gene names as an array of text; g0, g1, ... when none are given."""
     if names is None:
         return np.array([f"g{i}" for i in range(n_genes)], dtype=object)
@@ -296,7 +296,7 @@ class NetworkClassifier(GeneClassifier):
 
         from selectormlp.training import CodedCells, TrainingStopped
 
-        seed, train = _whole_seed(self.random_state), CodedCells(x, codes, weights)
+        seed, train = whole_seed(self.random_state), CodedCells(x, codes, weights)
         if validation is None:
             train, validation = hold_out(train, self.validation_fraction, seed=seed)
         make = self._network_maker(x.shape[1])
@@ -515,7 +515,7 @@ def _folded_layers(network: SelectorNet, inputs: InputLayer) -> list[Any]:
     return layers
 
 # %% ../nbs/05_classifiers.ipynb #cell-017
-def _whole_seed(random_state: Any) -> int:
+def whole_seed(random_state: Any) -> int:
     """A whole number from scikit-learn's `random_state`."""
     return random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))
 

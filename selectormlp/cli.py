@@ -16,7 +16,7 @@ import warnings
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -127,6 +127,7 @@ class ReportOutput:
     """Where `selectormlp report` writes."""
 
     out: str = setting("folder for the run: a new one, or the same run's, which then goes on")
+    model: str | None = setting("one model in place of the report's: tabnet, first, selector_l1, svm_l1, ...", None)
     on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
 
@@ -598,6 +599,8 @@ def run_report(output: ReportOutput, config: StudyConfig) -> None:
         return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
 
     check_place(output.out)
+    if output.model is not None:
+        config = replace(config, conditions=(output.model,), ablations=(), panel_conditions=(output.model,))
     study = run_study(config, output.out, load=load)
     say(f"The figures are in '{study.folder / 'figures'}', the tables in '{study.folder}',")
     say(f"and the page to read is '{study.folder / 'report.html'}'.")

@@ -44,8 +44,8 @@ WINDOW = 8192  # cells on disk that are mixed, and about as many are in memory a
 # %% auto #0
 __all__ = ['logger', 'Batch', 'MEASURED', 'WINDOW', 'REPORT', 'ROBUST', 'PROTOCOLS', 'NORMAL_QUANTILES', 'CodedCells',
            'BatchLoader', 'TrainingProtocol', 'training_protocol', 'accuracies', 'NetworkModule', 'SelectorModule',
-           'gaussian_noise', 'History', 'KeepBest', 'WholeCheckpoints', 'TrainingResult', 'TrainingStopped',
-           'train_network', 'train_module']
+           'gaussian_noise', 'some_cells', 'History', 'KeepBest', 'WholeCheckpoints', 'TrainingResult',
+           'TrainingStopped', 'train_network', 'train_module']
 
 # %% ../nbs/04_training.ipynb #cell-008
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def _weighted_loss(scores: torch.Tensor, codes: torch.Tensor, weights: torch.Ten
     return (functional.cross_entropy(scores, codes, reduction="none") * weights).sum() / weights.sum()
 
 
-def _some(cells: CodedCells, n_cells: int | None) -> CodedCells:
+def some_cells(cells: CodedCells, n_cells: int | None) -> CodedCells:
     """At most `n_cells` of the cells, spread evenly over them."""
     total = len(cells.codes)
     if n_cells is None or total <= n_cells:
@@ -564,6 +564,6 @@ def _loaders(
     train: CodedCells, validation: CodedCells, protocol: TrainingProtocol, *, seed: int
 ) -> tuple[BatchLoader, list[BatchLoader]]:
     """What is trained on, and what is measured after each epoch: validation cells, and some of the training cells."""
-    measured = [BatchLoader(cells, batch_size=4096) for cells in (validation, _some(train, protocol.measured_cells))]
+    measured = [BatchLoader(cells, batch_size=4096) for cells in (validation, some_cells(train, protocol.measured_cells))]
     size, steps = protocol.batch_size, protocol.steps_per_epoch
     return BatchLoader(train, batch_size=size, shuffle=True, n_batches=steps, seed=seed), measured
