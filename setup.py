@@ -7,7 +7,7 @@ from setuptools import setup
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
-book, dask = (settings[f"{name}_requirements"].split() for name in ("book", "dask"))
+book, dask, sims = (settings[f"{name}_requirements"].split() for name in ("book", "dask", "sims"))
 
 setup(
     name=settings["lib_name"],

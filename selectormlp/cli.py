@@ -45,13 +45,14 @@ __all__ = ['Protocol', 'OnDisk', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKN
            'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option',
            'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings',
            'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'panel_rules', 'run_select',
-           'choose_panel', 'run_report', 'run_reader_book', 'run_simulate', 'prediction_table', 'cells_to_label',
-           'run_predict', 'write_predictions', 'write_annotated', 'split_step', 'run_split', 'refuse_idle_settings',
-           'Part', 'capped', 'read_part', 'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint',
-           'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
-           'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
-           'cells_for_model', 'mask_genes', 'run_feature_selection', 'Command', 'study_options', 'simulation_options',
-           'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main', 'exit_status']
+           'choose_panel', 'of_one_model', 'run_report', 'run_reader_book', 'run_simulate', 'prediction_table',
+           'cells_to_label', 'run_predict', 'write_predictions', 'write_annotated', 'split_step', 'run_split',
+           'refuse_idle_settings', 'Part', 'capped', 'read_part', 'make_network', 'make_svm', 'checkpoint_accuracy',
+           'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model',
+           'run_train', 'read_parts', 'save_figure', 'write_training', 'read_trained_model', 'masking_table',
+           'plot_ranked_genes', 'cells_for_model', 'mask_genes', 'run_feature_selection', 'Command', 'study_options',
+           'simulation_options', 'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main',
+           'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #cell-007
 def say(text: str) -> None:
@@ -583,6 +584,11 @@ def _donor_split(obs: pd.DataFrame, options: SelectOptions) -> CellSplit | None:
     return split_batches(obs, options.label_key, batch_key=options.batch_key, test=options.test_batches, **more)
 
 # %% ../nbs/16_command_line.ipynb #cell-043
+def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
+    """The same study with one model in place of the report's."""
+    return replace(config, conditions=(model,), ablations=(), panel_conditions=(model,))
+
+
 def run_report(output: ReportOutput, config: StudyConfig) -> None:
     """Run the whole report (report)."""
     from selectormlp.study import run_study
@@ -599,9 +605,7 @@ def run_report(output: ReportOutput, config: StudyConfig) -> None:
         return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
 
     check_place(output.out)
-    if output.model is not None:
-        config = replace(config, conditions=(output.model,), ablations=(), panel_conditions=(output.model,))
-    study = run_study(config, output.out, load=load)
+    study = run_study(config if output.model is None else of_one_model(config, output.model), output.out, load=load)
     say(f"The figures are in '{study.folder / 'figures'}', the tables in '{study.folder}',")
     say(f"and the page to read is '{study.folder / 'report.html'}'.")
 

@@ -24,7 +24,6 @@ from torchmetrics.classification import (
     MulticlassRecall,
     MulticlassSpecificity,
 )
-from torchmetrics.wrappers import ClasswiseWrapper
 
 from .classifiers import Matrix, NetworkClassifier, checked_names, hold_out, whole_seed
 from .data import InputError
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['SHORTEST_EPOCH', 'TabNetShape', 'Sparsemax', 'MaskingEncoder', 'TabNetNet', 'TabNetProtocol', 'MedianF1',
+__all__ = ['SHORTEST_EPOCH', 'TabNetShape', 'Sparsemax', 'MaskingEncoder', 'TabNetNet', 'TabNetProtocol', 'F1OfTypes',
            'tabnet_measures', 'TabNetModule', 'TabNetClassifier', 'explain_cells', 'explain_types', 'plot_type_shares',
            'Rebuilder', 'PretrainingModule', 'PretrainedEncoder', 'pretrain_tabnet']
 
@@ -180,19 +179,24 @@ class TabNetProtocol(TrainingProtocol):
     plateau_patience: int = 20
 
 
-class MedianF1(MulticlassF1Score):
-    """The median over the types of their F1 scores."""
+class F1OfTypes(MulticlassF1Score):
+    """The F1 score of each type, and their median, by name."""
 
-    def compute(self) -> torch.Tensor:
-        """One number."""
-        return super().compute().median()
+    def __init__(self, types: Iterable[str]):
+        self.types = list(types)
+        super().__init__(len(self.types), average=None)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """`median_f1`, and `f1_` and the name of each type."""
+        scores = super().compute()
+        return {"median_f1": scores.quantile(0.5), **{f"f1_{name}": score for name, score in zip(self.types, scores, strict=True)}}
 
 
 def tabnet_measures(types: Iterable[str]) -> MetricCollection:
     """What SIMS measures: accuracy (micro, macro, weighted), precision, recall, specificity, F1 of each type and their
     median. Recall is the same as balanced accuracy, and weighted accuracy the same as accuracy."""
-    names = [str(name) for name in types]
-    n_types, mean = len(names), {"average": "macro"}
+    of_types = F1OfTypes(str(name) for name in types)
+    n_types, mean = len(of_types.types), {"average": "macro"}
     measures: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(n_types, average="micro"),
         "balanced_accuracy": MulticlassAccuracy(n_types, **mean),
@@ -200,8 +204,7 @@ def tabnet_measures(types: Iterable[str]) -> MetricCollection:
         "precision": MulticlassPrecision(n_types, **mean),
         "recall": MulticlassRecall(n_types, **mean),
         "specificity": MulticlassSpecificity(n_types, **mean),
-        "median_f1": MedianF1(n_types, average=None),
-        "f1": ClasswiseWrapper(MulticlassF1Score(n_types, average=None), labels=names, prefix="f1_"),
+        "f1": of_types,
     }
     return MetricCollection(measures)
 

@@ -299,6 +299,19 @@ def test_report_runs_and_says_where_things_are(here: Path, capsys: pytest.Captur
     assert "another run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("model", "absent"), [("tabnet", "figure2 figure3"), ("first", "figure2 figure3"),
+                                               ("svm_l1", "figure2 figure3 figure4")])  # fmt: skip
+def test_report_with_one_model_shows_that_model_alone(here: Path, model: str, absent: str) -> None:
+    line = ["report", "cells.h5ad", "--label-key", "cell_type", "--out", "run", "--max-epochs", "1", "--step", "30"]
+    sizes = ["--panel_sizes", "[20, 10]", "--panel_step", "10", "--n_orders", "1"]
+    assert cli.main([*line, "--model", model, *sizes]) == 0
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert f"<code>{model}</code>" in page and "Do the models agree" not in page
+    assert sorted(path.name for path in Path("run/models").iterdir()) == [model, f"{model}_top10", f"{model}_top20"]
+    drawn = {path.stem for path in Path("run/figures").iterdir()}
+    assert {f"figure{i}" for i in range(1, 7)} - drawn == set(absent.split())
+
+
 def test_book_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("selectormlp.book.run_book", lambda *given, **more: seen.append((given, more)) or "index.html")
