@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -503,7 +503,7 @@ class PretrainedEncoder:
         """The weights, for a classifier of the same genes and the same shape; an `InputError` for another."""
         if tuple(str(gene) for gene in genes) != self.genes:
             raise InputError("the encoder was pretrained on other genes, or in another order; pretrain it on these")
-        if shape != self.shape:
+        if asdict(shape) != asdict(self.shape):
             raise InputError(f"the encoder was pretrained as {self.shape}, and this is {shape}; give both one shape")
         return self.weights
 
