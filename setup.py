@@ -1,4 +1,5 @@
 """Everything is read from settings.ini, the one source of truth."""
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -8,12 +9,14 @@ config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 book, dask = (settings[f"{name}_requirements"].split() for name in ("book", "dask"))
+readme = Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else ""
+source = f"{settings['git_url']}/blob/{settings['branch']}/"
 
 setup(
     name=settings["lib_name"],
     version=settings["version"],
     description=settings["description"],
-    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
+    long_description=re.sub(r"\]\((?!\w+:|#)", f"]({source}", readme),  # links that also work on the page of the index
     long_description_content_type="text/markdown",
     author=settings["author"],
     author_email=settings["author_email"],

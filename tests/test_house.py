@@ -180,7 +180,7 @@ def test_importing_the_library_is_light() -> None:
 
 def test_help_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     start = time.monotonic()
-    command = [sys.executable, "-m", "selectormlp.cli", "--help"]
+    command = [sys.executable, "-m", "selectormlp", "--help"]
     program = Path(sys.executable).parent / "selectormlp"
     result = subprocess.run([str(program), "--help"] if program.exists() else command, capture_output=True, text=True)
     with capsys.disabled():
