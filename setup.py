@@ -34,7 +34,7 @@ setup(
     package_dir={"selectormlp.chapters": "nbs", "selectormlp.example_data": "data"},
     package_data={
         "selectormlp": ["py.typed"],
-        "selectormlp.chapters": ["*.ipynb", "_quarto.yml", "*.css", "*.svg", "*.png"],
+        "selectormlp.chapters": ["*.ipynb", "_quarto.yml", "*.css", "*.js", "*.svg", "*.png"],
         "selectormlp.example_data": [
             *("README.md", "*.h5ad"),
             *("report/*", "example_workflow/*", "studies/*/*", "faults/*"),

@@ -165,7 +165,7 @@ def link_pages(text: str, names: dict[str, str], address: str = "") -> str:
     if address:
         text = text.replace(address.rstrip("/") + "/", "")
     for stem, name in names.items():
-        text = re.sub(rf"\]\((?:\./)?{re.escape(stem)}\.(?:ipynb|html)", f"]({name}.html", text)
+        text = re.sub(rf"\]\((?:\./)?{re.escape(stem)}\.(?:ipynb|md|html)", f"]({name}.html", text)
     return text
 
 # %% ../nbs/09b_book.ipynb #cell-027
@@ -203,11 +203,11 @@ def fit_entries(value: Any, names: dict[str, str]) -> Any:
     return value
 
 # %% ../nbs/09b_book.ipynb #cell-032
-SIDE_FILES = ("*.css", "*.js", "*.svg", "*.png")
+SIDE_FILES = ("*.css", "*.svg", "*.png")
 
 
 def _write_pages(notebook_folder: Path, stage: Path, quarto_yml: Path, title: str | None) -> dict[str, str]:
-    """Write the prepared chapters and their frame into a folder to render; names the file that each page is made from."""
+    """Write the prepared chapters and their frame into a folder to render; names the file behind each page."""
     import nbformat
 
     sources = [path for kind in ("*.ipynb", "*.md") for path in sorted(notebook_folder.glob(kind))]
@@ -293,7 +293,7 @@ REPAIRS = {
     r'<nav class="page-navigation"': '<nav class="page-navigation" aria-label="Next and previous"',
     r'<i class="(bi[^"]*)"(?: role="img"| aria-hidden="true")?>': r'<i class="\1" aria-hidden="true">',
     r'<a (class="sidebar-item-text[^"]*") data-bs-toggle[^>]*>(.*?)</a>': r"<span \1>\2</span>",
-    r'<a (class="sidebar-item-toggle[^>]*) role="navigation"([^>]*)>(.*?)</a>': r'<button type="button" \1\2>\3</button>',
+    r'<a (class="sidebar-item-toggle[^>]*) role="[^"]*"([^>]*)>(.*?)</a>': r'<button type="button" \1\2>\3</button>',
     r'<a class="(quarto-color[^"]*)" href="" title="[^"]*" onclick="([^;]*);[^"]*">(.*?)</a>': (
         r'<button type="button" class="btn \1" aria-label="Dark or light" onclick="\2">\3</button>'
     ),
@@ -311,10 +311,12 @@ def open_to_all(page: str) -> str:
 def _finish_site(site: Path, sources: dict[str, str]) -> None:
     """Make the rendered pages independent of any server, and usable for all; links to sources name the files."""
     _write_index(site)
+    shutil.copy(chapters_folder() / "site.js", site / "site_libs" / "site.js")
     for path in site.rglob("*.css"):
         path.write_text(OUTSIDE_FONT.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
     for path in site.glob("*.html"):
         page = open_to_all(formulas_to_mathml(path.read_text(encoding="utf-8")))
+        page = page.replace("</head>", '<script src="site_libs/site.js" defer></script></head>', 1)
         page = re.sub(rf'(/(?:edit|blob)/\w+/){path.stem}\.\w+"', rf'\1{sources[path.stem]}"', page)
         path.write_text(page, encoding="utf-8")
 
@@ -326,8 +328,7 @@ def render_site(
 
     Parameters
     ----------
-    notebook_folder : the executed notebooks, with an `index.ipynb`; pages in Markdown, pictures, style sheets and scripts
-        beside them travel along.
+    notebook_folder : the executed notebooks, with an `index.ipynb`; beside them Markdown, pictures, style sheets.
     site_folder : where the site goes; an older site in it is replaced.
     quarto_yml : the frame: title, theme, navigation.
     title : the name of the site, if not the one of the frame.

@@ -127,7 +127,7 @@ def test_check_links_finds(tmp_path: Path, extra: str, problem: str) -> None:
 
 def test_pages_from_the_disk_can_search(tmp_path: Path) -> None:
     page = build(tmp_path, new_markdown_cell("An unmistakable word."))
-    assert "site_libs/search.js" in page
+    assert "site_libs/site.js" in page and "site_libs/search.js" in (tmp_path / "site/site_libs/site.js").read_text()
     assert "unmistakable" in (tmp_path / "site" / "site_libs" / "search.js").read_text(encoding="utf-8")
 
 
@@ -138,6 +138,7 @@ def small_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     shipped = tmp_path / "shipped"
     shipped.mkdir()
+    (shipped / "site.js").touch()
     (shipped / "_quarto.yml").write_text(FRAME.replace("07_absent", "02_split"), encoding="utf-8")
     parameters = "cells = 'pancreas'\nlabel_key = 'a'\nrun_folder = '../runs/x'\nprotocol = 'robust'\nseed = 0"
     tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})

@@ -1,8 +1,8 @@
 """Open every page of the site in Chromium and list what would stop a reader; pictures of the pages go to runs/pages.
 
-Each page is opened as the published site serves it: in light and dark, at the width of a desk and of a phone, by a reader
-who has only a keyboard, with axe-core (accessibility), and printed. Then words are looked up, and a wrong address tried.
-Where there is no Chromium, no page is opened, and the exit status is 77.
+Each page is opened as the published site serves it: in light and dark, at the width of a desk and of a phone, by a
+reader who has only a keyboard, by axe-core (accessibility), and for paper. Then words are looked up, and the site is
+read from the disk. Where there is no Chromium, no page is opened, and the exit status is 77.
 """
 
 import argparse
@@ -22,8 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SKIPPED = 77
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-PAPER = {"width": 718, "height": 1017}  # A4 at 96 dots per inch, less margins of 1 cm at the sides and 1.4 cm above and below
-MARGINS = {"left": "1cm", "right": "1cm", "top": "1.4cm", "bottom": "1.4cm"}
+PAPER = {"width": 718, "height": 1017}  # A4 at 96 dots per inch, less the margins of styles.css
 HIGHEST_PICTURE = 65_000  # pixels; a JPEG can hold 65,535
 WRONG_ADDRESS = "no/such/page.html"  # shows 404.html
 WORDS = {"select_genes": r"\bselect_genes\b", "INS": r"\bINS\b"}  # what is looked up, and what each first hit must show
@@ -37,7 +36,7 @@ class PublishedSite(SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         """Find the file of an address; addresses outside the site have none."""
         inside = path.startswith(self.prefix)
-        return super().translate_path("/" + path.removeprefix(self.prefix)) if inside else str(Path(self.directory) / "-")
+        return super().translate_path("/" + path.removeprefix(self.prefix) if inside else "/outside")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer with the site's own page instead of the server's."""
@@ -47,7 +46,7 @@ class PublishedSite(SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing."""
 
 
@@ -55,11 +54,11 @@ class PublishedSite(SimpleHTTPRequestHandler):
 def serving(site: Path) -> Iterator[str]:
     """Serve the site on this machine only; gives the address of its first folder."""
     found = re.search(r"<loc>https?://[^/]+(/.*?)index.html</loc>", (site / "sitemap.xml").read_text(encoding="utf-8"))
-    handler = type("Handler", (PublishedSite,), {"prefix": found[1] if found else "/"})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site)))
+    PublishedSite.prefix = found[1] if found else "/"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(PublishedSite, directory=str(site)))
     Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}{handler.prefix}"
+        yield f"http://127.0.0.1:{server.server_port}{PublishedSite.prefix}"
     finally:
         server.shutdown()
 
@@ -147,7 +146,7 @@ def look_once(reader: Reader) -> None:
     reader.page.keyboard.press("Enter")
     skipped = reader.page.evaluate("document.activeElement.closest('main') !== null")
     reader.note([] if skipped else ["the first press of Tab, then Enter, does not lead to the text"])
-    reader.page.pdf(path=reader.pictures / f"{Path(reader.where).stem}.pdf", format="A4", margin=MARGINS)
+    reader.page.pdf(path=reader.pictures / f"{Path(reader.where).stem}.pdf", prefer_css_page_size=True)
 
 
 def look_up(reader: Reader, words: str, shows: str) -> None:
