@@ -23,7 +23,7 @@ SKIPPED = 77
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PAPER = {"width": 718, "height": 1017}  # A4 at 96 dots per inch, less the margins of styles.css
-HIGHEST_PICTURE = 65_000  # pixels; a JPEG can hold 65,535
+HIGHEST_PICTURE = 12_000  # pixels: a dozen screens; the printed page is whole
 WRONG_ADDRESS = "no/such/page.html"  # shows 404.html
 WORDS = {"select_genes": r"\bselect_genes\b", "INS": r"\bINS\b"}  # what is looked up, and what each first hit must show
 
@@ -99,7 +99,7 @@ class Reader:
         self.page.goto(self.address + (WRONG_ADDRESS if name == "404.html" else name))
 
     def keep(self, kind: str) -> None:
-        """Keep a picture of the whole page."""
+        """Keep a picture of the page."""
         size = {axis: self.page.evaluate(f"document.documentElement.scroll{axis}") for axis in ("Width", "Height")}
         clip = {"x": 0, "y": 0, "width": size["Width"], "height": min(size["Height"], HIGHEST_PICTURE)}
         path = self.pictures / f"{Path(self.where).stem}_{kind}_{self.theme}.jpg"
@@ -117,15 +117,10 @@ class Reader:
 
 
 def look(reader: Reader) -> None:
-    """Look at an open page as every theme has to show it: on a desk, on a phone, by keyboard, printed."""
+    """Look at an open page for what depends on the theme: contrast, on the screen and on paper; keep a picture."""
     reader.keep("desk")
     reader.page.evaluate("reader.markKindsOfText()")
     reader.axe({"include": [["[data-kind-of-text]"]]}, runOnly=["color-contrast"])
-    reader.page.set_viewport_size(PHONE)
-    reader.page.keyboard.press("Tab")
-    reader.ask("keyboard()")
-    reader.ask("cutOff()")
-    reader.keep("phone")
     reader.page.emulate_media(media="print")
     reader.page.set_viewport_size(PAPER)
     reader.page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -136,17 +131,24 @@ def look(reader: Reader) -> None:
 
 
 def look_once(reader: Reader) -> None:
-    """Look at what does not depend on the theme: structure, pictures, the way in by keyboard, the printed page."""
+    """Look at an open page for what no theme changes: its structure, the keyboard's way, the phone; print it."""
+    reader.page.set_viewport_size(DESK)
     reader.axe(rules={"color-contrast": {"enabled": False}})
     reader.ask("pictures()")
-    reader.page.keyboard.press("Tab")
     reader.ask("keyboard()")
-    reader.page.reload()
+    reader.page.set_viewport_size(PHONE)
+    reader.ask("keyboard()")
+    reader.ask("cutOff()")
+    reader.keep("phone")
+    reader.page.pdf(path=reader.pictures / f"{Path(reader.where).stem}.pdf", prefer_css_page_size=True)
+
+
+def skip_to_text(reader: Reader) -> None:
+    """Go from the address of a page to its text by keyboard; from then on the browser shows where the focus is."""
     reader.page.keyboard.press("Tab")
     reader.page.keyboard.press("Enter")
     skipped = reader.page.evaluate("document.activeElement.closest('main') !== null")
     reader.note([] if skipped else ["the first press of Tab, then Enter, does not lead to the text"])
-    reader.page.pdf(path=reader.pictures / f"{Path(reader.where).stem}.pdf", prefer_css_page_size=True)
 
 
 def look_up(reader: Reader, words: str, shows: str) -> None:
@@ -179,26 +181,30 @@ def look_around(reader: Reader, site: Path) -> None:
     look_up(reader, *next(iter(WORDS.items())))
 
 
-def check_site(site: Path, pictures: Path, only: list[str], executable: str) -> list[tuple[str, str]]:
-    """Open the pages in light and dark and list the faults: page and fault."""
+@contextlib.contextmanager
+def readers(site: Path, pictures: Path, executable: str) -> Iterator[tuple[Reader, Reader]]:
+    """Serve the site and open two windows of a browser on it, one in the light theme and one in the dark."""
     from playwright.sync_api import sync_playwright
 
     pictures.mkdir(parents=True, exist_ok=True)
-    names = [path.name for path in sorted(site.glob("*.html"))]
     with serving(site) as address, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        light, dark = (Reader(browser, address, theme, pictures) for theme in ("light", "dark"))
-        for name in [name for name in names if not only or Path(name).stem in only]:
+        yield Reader(browser, address, "light", pictures), Reader(browser, address, "dark", pictures)
+        browser.close()
+
+
+def look_at_pages(site: Path, pictures: Path, names: list[str], executable: str) -> list[tuple[str, str]]:
+    """Open pages in light and dark and list the faults: page and fault."""
+    with readers(site, pictures, executable) as (light, dark):
+        for name in names:
             start = time.monotonic()
-            for reader in (light, dark):
-                reader.open(name)
+            for reader in (dark, light):
+                reader.open(f"{name}.html")
+                skip_to_text(reader)
                 look(reader)
-            light.open(name)
             look_once(light)
             print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
-        look_around(light, site)
-        browser.close()
-    return light.faults + dark.faults
+        return light.faults + dark.faults
 
 
 def main() -> int:
@@ -216,7 +222,12 @@ def main() -> int:
         print(f"there is no site in {arguments.site}; build it with: make site")
         return 1
     start = time.monotonic()
-    faults = check_site(arguments.site.resolve(), arguments.pictures, arguments.pages, executable)
+    site = arguments.site.resolve()
+    names = arguments.pages or [path.stem for path in sorted(site.glob("*.html"))]
+    faults = look_at_pages(site, arguments.pictures, names, executable)
+    with readers(site, arguments.pictures, executable) as (light, _):
+        look_around(light, site)
+        faults += light.faults
     for page, fault in dict.fromkeys(faults):
         print(f"{page}: {fault}")
     print(f"{len(faults)} faults in {time.monotonic() - start:.0f} s; pictures of the pages: {arguments.pictures}")
