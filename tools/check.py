@@ -1,6 +1,7 @@
 """Check everything that has to hold before a change is accepted; pytest comes last.
 
-All are run, also after one failed; the last line says which failed. Name some to run only those:
+All are run, also after one failed; the last line says which failed, and which this machine cannot make. Name some to
+run only those:
     python tools/check.py lint types sync
 """
 
@@ -17,6 +18,7 @@ from subprocess import PIPE, STDOUT
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
+SKIPPED = 77  # the exit status of a check that this machine cannot make
 AT_ONCE = "2"  # notebooks, and tests, that run at the same time
 
 
@@ -110,12 +112,18 @@ def check_site() -> bool:
     return run(PYTHON, "tools/build_site.py")
 
 
+def check_browser() -> bool | None:
+    """Every page of the site as Chromium shows it; without Chromium on this machine the pages are not opened."""
+    status = subprocess.run([PYTHON, "tools/check_site.py"], cwd=ROOT, env=surroundings()).returncode
+    return None if status == SKIPPED else status == 0
+
+
 def check_tests() -> bool:
     """The tests."""
     return run(PYTHON, "-m", "pytest", "-q", "-n", AT_ONCE, "--dist", "worksteal", "--durations=20", "tests")
 
 
-CHECKS: dict[str, Callable[[], bool]] = {
+CHECKS: dict[str, Callable[[], bool | None]] = {
     "lint": check_lint,
     "workflows": check_workflows,
     "types": check_types,
@@ -123,6 +131,7 @@ CHECKS: dict[str, Callable[[], bool]] = {
     "readme": check_readme,
     "notebooks": check_notebooks,
     "site": check_site,
+    "browser": check_browser,
     "tests": check_tests,
 }
 
@@ -133,13 +142,15 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"there is no check {unknown[0]!r}; the checks are: {', '.join(CHECKS)}")
         return 2
-    failed = []
+    results = {}
     for name in [name for name in CHECKS if name in names or not names]:
         print(f"== {name}: {(CHECKS[name].__doc__ or '').splitlines()[0]}", flush=True)
         start = time.monotonic()
-        failed += [] if CHECKS[name]() else [name]
-        print(f"== {name}: {'FAILED' if name in failed else 'passed'} in {time.monotonic() - start:.0f} s", flush=True)
-    print(f"checks failed: {', '.join(failed)}" if failed else "all checks passed", flush=True)
+        results[name] = {True: "passed", False: "FAILED", None: "SKIPPED"}[CHECKS[name]()]
+        print(f"== {name}: {results[name]} in {time.monotonic() - start:.0f} s", flush=True)
+    failed, skipped = ([name for name, result in results.items() if result == kind] for kind in ("FAILED", "SKIPPED"))
+    summary = f"checks failed: {', '.join(failed)}" if failed else "all checks passed"
+    print(summary + (f"; skipped on this machine: {', '.join(skipped)}" if skipped else ""), flush=True)
     return int(bool(failed))
 
 
