@@ -11,6 +11,7 @@ _MODULE_OF = {
         "split": "CellSplit read_split split_batches split_cells",
         "classifiers": "LinearSVMClassifier SelectorMLPClassifier make_classifier",
         "saving": "align_genes annotate_cells load_model save_model",
+        "collection": "ModelCollection open_model",
         "masking": "masking_curve random_masking_curve rank_genes",
         "panels": "GenePanel panel_overlap read_panel",
         "evaluation": "compare_panels confusion_table score_panel score_predictions",
