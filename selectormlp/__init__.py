@@ -15,6 +15,7 @@ _MODULE_OF = {
         "masking": "masking_curve random_masking_curve rank_genes",
         "panels": "GenePanel panel_overlap read_panel",
         "evaluation": "compare_panels confusion_table score_panel score_predictions",
+        "generalisation": "ablation_curve group_transfer hold_out_types top_types unknown_detection",
         "study": "StudyConfig open_study run_study",
         "book": "run_book",
         "selection": "DesignedPanel PanelDesign describe_panel extend_panel select_genes",
