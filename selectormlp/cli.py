@@ -116,9 +116,10 @@ class PredictOptions:
     """Options of `selectormlp predict`."""
 
     cells: tuple[str, ...] = setting("one or more files of cells, or the name of an example")
-    model: str = setting("folder of a saved model, such as my_run/models/mlp")
+    model: str = setting("folder of a saved model (my_run/models/mlp), or its address in a collection (https://...)")
     out: str = setting("csv file for the predictions, or .h5ad for a copy of the cells that carries them")
     probabilities: bool = setting("write the probability of every type, not only of the best", False)
+    top: PositiveInt = setting("most probable types to write for each cell, with their probabilities", 1)
     max_missing: NonNegativeFloat = setting("share of the model's genes that the cells may lack", 0.1)
     on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
@@ -629,21 +630,22 @@ def run_simulate(output: SimulationOutput, recipe: SimulationRecipe) -> None:
     say("var says which genes are markers, obs['cell_type'] holds the types.")
 
 # %% ../nbs/16_command_line.ipynb #cell-045
-def prediction_table(model: GeneClassifier, X: Any, cells: Sequence[str], *, probabilities: bool) -> pd.DataFrame:
-    """The predicted type of each cell; for networks its probability, or those of all types."""
-    import numpy as np
+def prediction_table(
+    model: GeneClassifier, X: Any, cells: Sequence[str], *, probabilities: bool = False, top: int = 1
+) -> pd.DataFrame:
+    """The predicted type of each cell; of networks its probability, the next types, and the probabilities of all."""
     import pandas as pd
 
     from selectormlp.data import InputError
+    from selectormlp.generalisation import top_types
 
-    table = pd.DataFrame({"cell": cells, "cell_type": model.predict(X)})
     if not hasattr(model, "predict_proba"):
-        if probabilities:
-            raise InputError("a linear SVM gives no probabilities; leave out --probabilities, or use a network")
-        return table
-    shares = np.asarray(model.predict_proba(X))
-    table["probability"] = shares.max(axis=1)
-    each = pd.DataFrame(shares, columns=[f"probability_{name}" for name in model.classes_])
+        if probabilities or top > 1:
+            option = "--probabilities" if probabilities else "--top"
+            raise InputError(f"a linear SVM gives no probabilities; leave out {option}, or use a network")
+        return pd.DataFrame({"cell": cells, "cell_type": model.predict(X)})
+    table = top_types(model, X, top, cells)
+    each = pd.DataFrame(model.predict_proba(X), columns=[f"probability_{name}" for name in model.classes_])
     return pd.concat([table, each], axis=1) if probabilities else table
 
 # %% ../nbs/16_command_line.ipynb #cell-046
@@ -666,11 +668,15 @@ def cells_to_label(options: PredictOptions) -> Iterator[AnnData]:
 
 def run_predict(options: PredictOptions) -> None:
     """Name the types of new cells with a saved model (predict)."""
-    from selectormlp.saving import load_model
+    from selectormlp.collection import open_model
+    from selectormlp.data import InputError
 
     check_place(options.out, folder=False, inputs=options.cells)
-    write = write_annotated if options.out.lower().endswith(".h5ad") else write_predictions
-    write(load_model(options.model), options)
+    annotated = options.out.lower().endswith(".h5ad")
+    if annotated and options.top > 1:
+        raise InputError("an .h5ad file gets the probabilities of all types; leave out --top, or name a csv file")
+    write = write_annotated if annotated else write_predictions
+    write(open_model(options.model), options)
 
 
 def write_predictions(model: GeneClassifier, options: PredictOptions) -> None:
@@ -683,7 +689,8 @@ def write_predictions(model: GeneClassifier, options: PredictOptions) -> None:
     tables = []
     for cells in cells_to_label(options):
         X = align_genes(cells, model.gene_names_, max_missing=options.max_missing)
-        tables.append(prediction_table(model, X, cells.obs_names, probabilities=options.probabilities))
+        shown = {"probabilities": options.probabilities, "top": options.top}
+        tables.append(prediction_table(model, X, cells.obs_names, **shown))
     table = pd.concat(tables, ignore_index=True)
     write_table(table, options.out)
     n_missing = sum(gene not in cells.var_names for gene in model.gene_names_)
