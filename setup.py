@@ -37,7 +37,7 @@ setup(
         "selectormlp.chapters": ["*.ipynb", "_quarto.yml", "*.css", "*.svg", "*.png"],
         "selectormlp.example_data": [
             *("README.md", "*.h5ad"),
-            *("report/*", "example_workflow/*", "studies/*/*", "faults/*"),
+            *("nci60/*", "report/*", "example_workflow/*", "studies/*/*", "faults/*"),
         ],
     },
     entry_points={
