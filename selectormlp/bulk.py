@@ -57,9 +57,9 @@ def _varying(table: AnnData) -> AnnData:
     X = csr_matrix(table.X)
     varying = (X.max(axis=0).toarray() > X.min(axis=0).toarray()).ravel()
     if not varying.any():
-        raise InputError(f"each of the {len(varying):,} genes has the same value in all samples; pass the measured values")
+        raise InputError(f"each of the {len(varying):,} genes has one value in all samples; pass the measured values")
     if not varying.all():
-        lost = f"{(~varying).sum():,} of {len(varying):,} genes have the same value in all samples"
+        lost = f"{(~varying).sum():,} of {len(varying):,} genes have one value in all samples"
         warnings.warn(f"{lost} and are left out", stacklevel=3)
     return table if varying.all() else table[:, varying].copy()
 
@@ -73,7 +73,7 @@ def _kind_of_table(X: csr_matrix, values: str) -> str:
         raise InputError(f"values={values!r} is not known; pass one of {', '.join(map(repr, VALUES))}")
     lowest, highest = X.min(), X.max()
     if values in ("counts", "linear") and lowest < 0:
-        raise InputError(f"values={values!r} takes a logarithm, and the lowest value is {lowest:g}; pass values='ready'")
+        raise InputError(f"values={values!r} takes logarithms, and the lowest value is {lowest:g}; pass values='ready'")
     if values != "auto":
         return values
     if lowest >= 0 and (X.data == np.floor(X.data)).all():
@@ -88,18 +88,21 @@ def _ready_values(X: csr_matrix, kind: str) -> csr_matrix:
     return X.log1p() if kind == "linear" else X
 
 # %% ../nbs/15_bulk_expression.ipynb #cell-012
-def prepare_samples(adata: AnnData, label_key: str, *, values: str = "auto", missing: str = "samples") -> AnnData:
+def prepare_samples(
+    adata: AnnData, label_key: str, *, values: str = "auto", missing: str = "samples", min_cells: int | None = None
+) -> AnnData:
     """Return new samples x genes that the rest of the library takes as they are: complete, labelled, ready.
 
     `values` are "counts" (brought to log counts per million), "linear" (log(1 + x)) or "ready" (kept); "auto" looks.
     `missing` says what is left out where values are missing: "samples" or "genes". Genes that never vary and samples
-    without a label are left out too, each with a warning. uns["values_taken_as"] tells the rest of the library, and you.
+    without a label are left out too, each with a warning; with `min_cells` also labels that fewer samples have.
+    uns["values_taken_as"] tells the rest of the library, and you. What cannot be used is an `InputError`.
     """
     refuse_label_key(adata.obs, label_key)
     refuse_repeated_names(adata.obs_names, "cell")
     refuse_repeated_names(adata.var_names, "gene")
     table = _without_missing(adata, missing)
-    labels = kept_labels(table.obs, label_key)
+    labels = kept_labels(table.obs, label_key, min_cells=min_cells)
     table = _varying(table[table.obs_names.isin(labels.index)].copy())
     check_cells(table)
     X = csr_matrix(table.X, dtype=np.float32, copy=True)
@@ -167,7 +170,7 @@ def small_network(*, seed: int = 0, **settings: Any) -> GeneClassifier:
 class FoldScores:
     """What cross-validation found: `scores` has a row for each fold, `predictions` one for each sample held out in it.
 
-    `scores`: fold, n_train, n_test and all that `score_answers` gives; `predictions`: fold, sample, positive (the truth, 1 or
+    `scores`: fold, n_train, n_test and all of `score_answers`; `predictions`: fold, sample, positive (the truth, 1 or
     0), probability, predicted.
     """
 
@@ -198,7 +201,7 @@ def _folds(cv: Any, X: Any, positive: np.ndarray, groups: Any) -> list[tuple[np.
 
     smallest = int(np.bincount(positive).min())
     if cv is None and smallest < 5:
-        raise InputError(f"one label has {smallest} samples, and 5 folds need 5; pass cv with fewer folds, or ask more")
+        raise InputError(f"one label has {smallest} samples, and 5 folds need 5; pass cv with fewer folds")
     cv = RepeatedStratifiedKFold(n_splits=5, n_repeats=5, random_state=0) if cv is None else cv
     folds = list(cv.split(X, positive, groups))
     for number, parts in enumerate(folds, 1):
@@ -221,14 +224,15 @@ def cross_validated_scores(
 
     if not hasattr(model, "predict_proba"):
         raise InputError(f"{type(model).__name__} gives no probabilities; put it into a CalibratedClassifierCV")
-    is_positive, rows = yes_or_no(y, positive), getattr(X, "iloc", X)
+    rows: Any = getattr(X, "iloc", X)
+    is_positive = yes_or_no(y, positive)
     names = np.arange(len(is_positive)) if names is None else np.asarray(list(names), dtype=str)
     folds = _folds(cv, X, is_positive, groups)
     settings: dict[str, Any] = {"cv": folds, "n_jobs": n_jobs, "error_score": "raise", "return_estimator": True}
     found = cross_validate(model, X, is_positive, scoring=_judge, **settings)
     said = [
-        pd.DataFrame({"fold": number, "sample": names[test], "positive": is_positive[test], **_say(fitted, rows[test])})
-        for number, (fitted, (_, test)) in enumerate(zip(found["estimator"], folds, strict=True), 1)
+        pd.DataFrame({"fold": fold, "sample": names[test], "positive": is_positive[test], **_say(fitted, rows[test])})
+        for fold, (fitted, (_, test)) in enumerate(zip(found["estimator"], folds, strict=True), 1)
     ]
     return FoldScores(_score_table(found, folds), pd.concat(said, ignore_index=True))
 
@@ -288,7 +292,8 @@ def plot_fold_scores(scores: pd.DataFrame, measure: str = "roc_auc", ax: Axes | 
     lots = np.random.default_rng(0)
     for place, name in enumerate(names):
         rows = scores[scores["model"] == name]
-        ax.scatter(rows[measure], place + lots.uniform(-0.25, 0.25, len(rows)), s=10, color="C0", alpha=0.4, linewidths=0)
+        heights = place + lots.uniform(-0.25, 0.25, len(rows))
+        ax.scatter(rows[measure], heights, s=10, color="C0", alpha=0.4, linewidths=0)
         if len(rows) > 1:
             found = score_interval(rows, measure)
             ax.plot([found.low, found.high], [place, place], color="C1", linewidth=2)

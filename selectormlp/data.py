@@ -227,8 +227,8 @@ def _count_types(labels: pd.Series, min_cells: int) -> pd.Series:
     if len(small):
         raise InputError(
             f"the type '{small.index[-1]}' of '{labels.name}' has {small.iloc[-1]} of the {min_cells} cells needed"
-            f" (types too small: {len(small)}); pass min_cells={max(min_cells, 3)} to prepare_cells to leave such types"
-            " out, or join them to others"
+            f" (types too small: {len(small)}); pass min_cells={max(min_cells, 3)} to prepare_cells or"
+            " read_samples to leave such types out, or join them to others"
         )
     return counts
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import io
 import re
 import subprocess
 import sys
@@ -48,10 +49,11 @@ def download_sdist(folder: str) -> Path:
 def read_sdist(sdist: Path) -> tuple[pd.DataFrame, pd.Series]:
     """Read intensities (genes x lines) and the p53 status of each line."""
     with tarfile.open(sdist) as archive:
-        intensities = pd.read_csv(archive.extractfile(FOLDER + "P53.txt"), sep="\t", index_col="NAME")
-        classes = archive.extractfile(FOLDER + "P53.cls").read().decode().split("\n")
+        texts = {name: archive.extractfile(f"{FOLDER}{name}") for name in ("P53.txt", "P53.cls")}
+        table, classes = (file.read().decode() if file else "" for file in texts.values())
+    intensities = pd.read_csv(io.StringIO(table), sep="\t", index_col="NAME")
     intensities = intensities.drop(columns="DESCRIPTION")
-    status = pd.Series(classes[2].split(), index=intensities.columns, name="p53")
+    status = pd.Series(classes.split("\n")[2].split(), index=intensities.columns, name="p53")
     if intensities.shape != (10100, 50) or status.value_counts().to_dict() != {"MUT": 33, "WT": 17}:
         raise SystemExit(f"unexpected: {intensities.shape} intensities, {status.value_counts().to_dict()}")
     return intensities, status
