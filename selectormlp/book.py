@@ -448,15 +448,16 @@ def chapters_folder() -> Path:
     raise InputError(f"the chapters of the book are missing beside {package}; install selectormlp again")
 
 
-def _has_parameters(chapter: Path) -> bool:
-    """Say whether a chapter has a cell tagged `parameters`."""
-    return any("parameters" in cell["metadata"].get("tags", []) for cell in read_json(chapter)["cells"])
+def _takes_cells(chapter: Path) -> bool:
+    """Say whether a chapter has a cell tagged `parameters` that sets `cells`."""
+    tagged = [cell for cell in read_json(chapter)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    return any(re.search(r"^cells *=", "".join(cell["source"]), re.MULTILINE) for cell in tagged)
 
 
 def book_chapters(folder: Path | None = None) -> list[Path]:
     """List the chapters that run on the reader's cells, in order."""
     folder = folder or chapters_folder()
-    return [chapter for chapter in sorted(folder.glob("[0-9]*.ipynb")) if _has_parameters(chapter)]
+    return [chapter for chapter in sorted(folder.glob("[0-9]*.ipynb")) if _takes_cells(chapter)]
 
 # %% ../nbs/09b_book.ipynb #cell-059
 def chapter_digest(chapter: Path, parameters: dict[str, Any]) -> str:
