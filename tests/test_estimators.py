@@ -23,9 +23,11 @@ from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier
 from selectormlp.data import InputError
 from selectormlp.pipeline import GeneSelector
 from selectormlp.selection import PanelDesign
+from selectormlp.tabnet import TabNetClassifier
 
 QUICK: dict[str, Any] = {"hidden_sizes": (32,), "max_epochs": 5, "learning_rate": 1e-2, "batch_size": 64}
-MACHINES = [LinearSVMClassifier(), SelectorMLPClassifier(**QUICK)]
+BRIEF: dict[str, Any] = {"max_epochs": 3, "steps_per_epoch": 10, "batch_size": 64, "virtual_batch_size": 32}
+MACHINES = [LinearSVMClassifier(), SelectorMLPClassifier(**QUICK), TabNetClassifier(**BRIEF)]
 SELECTORS = [GeneSelector(1), GeneSelector(1, method=LogisticRegression())]
 # scikit-learn expects the same two failures of its LinearSVC and SGDClassifier; what holds instead is tested below
 STOCHASTIC = "batches, held-out cells and the order of LIBLINEAR's steps are drawn for the cells that are there"
