@@ -26,6 +26,7 @@ setup(
     extras_require={
         "book": book,
         "peers": settings["peers_requirements"].split(),
+        "scanvi": settings["scanvi_requirements"].split(),
         "dask": dask,
         "dev": settings["dev_requirements"].split() + book + dask,
     },

@@ -80,7 +80,8 @@ def calibration_error(right: ArrayLike, confidence: ArrayLike, *, n_bins: int = 
         raise InputError(f"there are {right.shape} predictions and {confidence.shape} confidences; give one for each")
     unfit = confidence[~((confidence >= 0) & (confidence <= 1 + 1e-6))]
     if len(unfit):
-        raise InputError(f"confidence holds {unfit[0]:g}; give probabilities, 0 to 1, such as predict_proba(X).max(axis=1)")
+        hint = "give probabilities, 0 to 1, such as predict_proba(X).max(axis=1)"
+        raise InputError(f"confidence holds {unfit[0]:g}; {hint}")
     step = np.clip(np.ceil(confidence * n_bins), 1, n_bins).astype(int)
     return float(np.abs(np.bincount(step, right - confidence)).sum() / len(right))
 

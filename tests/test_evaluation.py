@@ -98,7 +98,7 @@ def test_the_calibration_error_is_that_of_torchmetrics(n_types: int, n_bins: int
 
 
 def test_the_calibration_error_by_hand() -> None:
-    right, sure = [True, False, True, True], [1.0, 0.95, 0.5, 0.0]  # 1 belongs to the last step, 0 to the first
+    right, sure = [False, True, True, True], [1.0, 0.95, 0.5, 0.0]  # 1 is in the last step, with 0.95; 0 in the first
     assert np.isclose(calibration_error(right, sure), (0.95 + 0.5 + 1) / 4)
     assert calibration_error([True, False], [0.5, 0.5]) == 0  # half of them are right, as was said
     assert calibration_error([False], [1.0000001]) == pytest.approx(1)  # rounding of a softmax
