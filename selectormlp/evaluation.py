@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['JUDGES', 'confusion_table', 'Scores', 'score_predictions', 'plot_confusion', 'make_judge', 'dense', 'judge_cells',
-           'score_panel', 'compare_panels', 'plot_test_accuracy']
+__all__ = ['JUDGES', 'confusion_table', 'Scores', 'calibration_error', 'score_predictions', 'plot_confusion', 'make_judge',
+           'dense', 'judge_cells', 'score_panel', 'compare_panels', 'plot_test_accuracy']
 
 # %% ../nbs/08_test_accuracy.ipynb #cell-007
 def confusion_table(true: ArrayLike, predicted: ArrayLike, *, types: Iterable[str] | None = None) -> pd.DataFrame:
@@ -44,10 +44,14 @@ def confusion_table(true: ArrayLike, predicted: ArrayLike, *, types: Iterable[st
 # %% ../nbs/08_test_accuracy.ipynb #cell-008
 @dataclass(frozen=True)
 class Scores:
-    """How good predictions are: `per_type` has one row per true type and the columns n_cells, recall, precision, f1."""
+    """How good predictions are: `per_type` has one row per true type and the columns n_cells, recall, precision, f1.
+
+    `calibration_error` is NaN where no confidence was given.
+    """
 
     per_type: pd.DataFrame
     accuracy: float
+    calibration_error: float = float("nan")
 
     @property
     def mean_per_class_accuracy(self) -> float:
@@ -59,9 +63,34 @@ class Scores:
         """Mean F1 over the types."""
         return float(self.per_type["f1"].mean())
 
+    @property
+    def median_f1(self) -> float:
+        """Median F1 over the types (Abdelaal et al. 2019): half of the types fare at least as well."""
+        return float(self.per_type["f1"].median())
 
-def score_predictions(true: ArrayLike, predicted: ArrayLike) -> Scores:
-    """Recall, precision and F1 of each true type; a type that is never predicted has precision 0."""
+# %% ../nbs/08_test_accuracy.ipynb #cell-009
+def calibration_error(right: ArrayLike, confidence: ArrayLike, *, n_bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017): 0 if of the cells called with 80 % some 80 % are right.
+
+    `right` (cells,) says which predictions are right, `confidence` (cells,) how probable each was held (0 to 1). It is
+    the mean over cells of |share that is right - mean confidence| within `n_bins` equal steps of confidence.
+    """
+    right, confidence = np.asarray(right, dtype=bool), np.asarray(confidence, dtype=float)
+    if right.shape != confidence.shape or right.ndim != 1 or not len(right):
+        raise InputError(f"there are {right.shape} predictions and {confidence.shape} confidences; give one for each")
+    unfit = confidence[~((confidence >= 0) & (confidence <= 1 + 1e-6))]
+    if len(unfit):
+        hint = "give probabilities, 0 to 1, such as predict_proba(X).max(axis=1)"
+        raise InputError(f"confidence holds {unfit[0]:g}; {hint}")
+    step = np.clip(np.ceil(confidence * n_bins), 1, n_bins).astype(int)
+    return float(np.abs(np.bincount(step, right - confidence)).sum() / len(right))
+
+
+def score_predictions(true: ArrayLike, predicted: ArrayLike, *, confidence: ArrayLike | None = None) -> Scores:
+    """Recall, precision and F1 of each true type; a type that is never predicted has precision 0.
+
+    `confidence` (cells,), the probability that each prediction was given, adds the `calibration_error`.
+    """
     table = confusion_table(true, predicted)
     hits, n_true, n_called = np.diag(table), table.sum(axis=1).to_numpy(), table.sum(axis=0).to_numpy()
     scores = pd.DataFrame(
@@ -73,9 +102,11 @@ def score_predictions(true: ArrayLike, predicted: ArrayLike) -> Scores:
             "f1": 2 * hits / (n_true + n_called),
         }
     )
-    return Scores(scores[n_true > 0].reset_index(drop=True), float(hits.sum() / n_true.sum()))
+    right = np.asarray(true, dtype=str) == np.asarray(predicted, dtype=str)
+    error = float("nan") if confidence is None else calibration_error(right, confidence)
+    return Scores(scores[n_true > 0].reset_index(drop=True), float(right.mean()), error)
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-011
+# %% ../nbs/08_test_accuracy.ipynb #cell-017
 def plot_confusion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """A `confusion_table` as shares of each true type (rows add up to 1)."""
     import matplotlib.pyplot as plt
@@ -90,7 +121,7 @@ def plot_confusion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.figure.colorbar(picture, ax=ax, label="share of the true type", shrink=0.7)
     return ax
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-014
+# %% ../nbs/08_test_accuracy.ipynb #cell-020
 def _linear_judge(seed: int) -> Pipeline:
     """Class-balanced logistic regression on standardised genes."""
     from sklearn.linear_model import LogisticRegression
@@ -109,7 +140,7 @@ def _neighbour_judge(seed: int) -> Pipeline:
 
     return make_pipeline(StandardScaler(), KNeighborsClassifier(5))
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-015
+# %% ../nbs/08_test_accuracy.ipynb #cell-021
 def _forest_judge(seed: int) -> Pipeline:
     """Class-balanced random forest of 100 trees."""
     from sklearn.ensemble import RandomForestClassifier
@@ -124,7 +155,7 @@ JUDGES: dict[str, Callable[[int], Pipeline]] = {
     "random_forest": _forest_judge,
 }
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-016
+# %% ../nbs/08_test_accuracy.ipynb #cell-022
 def make_judge(name: str, *, seed: int = 0) -> Pipeline:
     """An unfitted judge of `JUDGES`: a scikit-learn pipeline that no way of choosing genes has a part in."""
     if name not in JUDGES:
@@ -159,7 +190,7 @@ def judge_cells(
     types, codes = np.unique(np.asarray(train[1]), return_inverse=True)  # types as numbers: a forest refuses "7"
     return types[make_judge(judge, seed=seed).fit(dense(train[0]), codes).predict(dense(X))]
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-020
+# %% ../nbs/08_test_accuracy.ipynb #cell-026
 def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
     """Names of a panel's genes; one that the data lacks is an `InputError`."""
     genes = panel.genes if isinstance(panel, GenePanel) else list(panel)
@@ -212,7 +243,7 @@ def compare_panels(
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-025
+# %% ../nbs/08_test_accuracy.ipynb #cell-031
 def plot_test_accuracy(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Figure 6: bars of mean per-class test accuracy; `scores` has model, condition and mean_per_class_accuracy."""
     import matplotlib.pyplot as plt
