@@ -14,7 +14,7 @@ _MODULE_OF = {
         "collection": "ModelCollection open_model",
         "masking": "masking_curve random_masking_curve rank_genes",
         "panels": "GenePanel panel_overlap read_panel",
-        "evaluation": "compare_panels confusion_table score_panel score_predictions",
+        "evaluation": "compare_panels confusion_table plot_embedding score_panel score_predictions",
         "generalisation": "ablation_curve group_transfer hold_out_types top_types unknown_detection",
         "study": "StudyConfig open_study run_study",
         "book": "run_book",

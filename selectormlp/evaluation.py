@@ -17,7 +17,7 @@ from scipy import sparse
 from .classifiers import Matrix, make_classifier, model_colour
 from .data import InputError, nearest_name
 from .panels import GenePanel
-from .split import CellSplit
+from .split import CellSplit, map_points, plot_cell_map
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['JUDGES', 'confusion_table', 'Scores', 'calibration_error', 'score_predictions', 'plot_confusion', 'make_judge',
-           'dense', 'judge_cells', 'score_panel', 'compare_panels', 'plot_test_accuracy']
+__all__ = ['JUDGES', 'confusion_table', 'Scores', 'calibration_error', 'score_predictions', 'plot_confusion', 'plot_embedding',
+           'make_judge', 'dense', 'judge_cells', 'score_panel', 'compare_panels', 'plot_test_accuracy']
 
 # %% ../nbs/08_test_accuracy.ipynb #cell-007
 def confusion_table(true: ArrayLike, predicted: ArrayLike, *, types: Iterable[str] | None = None) -> pd.DataFrame:
@@ -121,7 +121,21 @@ def plot_confusion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.figure.colorbar(picture, ax=ax, label="share of the true type", shrink=0.7)
     return ax
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-020
+# %% ../nbs/08_test_accuracy.ipynb #cell-019
+def plot_embedding(
+    model: Any, X: Matrix, y: Iterable[str], *, layer: int | None = None, seed: int = 0, ax: Axes | None = None
+) -> Axes:
+    """UMAP of `model.embed(X)`, a hidden layer (None: the last), for X (cells, genes), coloured by the types y (cells,).
+
+    Raises `InputError` for a classifier without hidden layers.
+    """
+    if not hasattr(model, "embed"):
+        raise InputError(f"{type(model).__name__} has no hidden layer to draw; pass a network")
+    inner = model.embed(X) if layer is None else model.embed(X, layer=layer)
+    cells = [str(number) for number in range(len(inner))]
+    return plot_cell_map(map_points(inner, cells, seed=seed), pd.Series(list(y), index=cells), ax=ax)
+
+# %% ../nbs/08_test_accuracy.ipynb #cell-022
 def _linear_judge(seed: int) -> Pipeline:
     """Class-balanced logistic regression on standardised genes."""
     from sklearn.linear_model import LogisticRegression
@@ -140,7 +154,7 @@ def _neighbour_judge(seed: int) -> Pipeline:
 
     return make_pipeline(StandardScaler(), KNeighborsClassifier(5))
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-021
+# %% ../nbs/08_test_accuracy.ipynb #cell-023
 def _forest_judge(seed: int) -> Pipeline:
     """Class-balanced random forest of 100 trees."""
     from sklearn.ensemble import RandomForestClassifier
@@ -155,7 +169,7 @@ JUDGES: dict[str, Callable[[int], Pipeline]] = {
     "random_forest": _forest_judge,
 }
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-022
+# %% ../nbs/08_test_accuracy.ipynb #cell-024
 def make_judge(name: str, *, seed: int = 0) -> Pipeline:
     """An unfitted judge of `JUDGES`: a scikit-learn pipeline that no way of choosing genes has a part in."""
     if name not in JUDGES:
@@ -190,7 +204,7 @@ def judge_cells(
     types, codes = np.unique(np.asarray(train[1]), return_inverse=True)  # types as numbers: a forest refuses "7"
     return types[make_judge(judge, seed=seed).fit(dense(train[0]), codes).predict(dense(X))]
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-026
+# %% ../nbs/08_test_accuracy.ipynb #cell-028
 def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
     """Names of a panel's genes; one that the data lacks is an `InputError`."""
     genes = panel.genes if isinstance(panel, GenePanel) else list(panel)
@@ -243,7 +257,7 @@ def compare_panels(
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
-# %% ../nbs/08_test_accuracy.ipynb #cell-031
+# %% ../nbs/08_test_accuracy.ipynb #cell-033
 def plot_test_accuracy(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Figure 6: bars of mean per-class test accuracy; `scores` has model, condition and mean_per_class_accuracy."""
     import matplotlib.pyplot as plt

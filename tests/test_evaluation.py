@@ -16,7 +16,7 @@ from torch import from_numpy
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from selectormlp import evaluation
-from selectormlp.classifiers import model_colour
+from selectormlp.classifiers import make_classifier, model_colour
 from selectormlp.data import InputError, prepare_cells
 from selectormlp.evaluation import (
     JUDGES,
@@ -27,6 +27,7 @@ from selectormlp.evaluation import (
     judge_cells,
     make_judge,
     plot_confusion,
+    plot_embedding,
     plot_test_accuracy,
     score_panel,
     score_predictions,
@@ -347,3 +348,14 @@ def test_the_accuracy_figure_has_a_bar_for_each_model_and_condition() -> None:
     figure, own = plt.subplots()
     assert plot_test_accuracy(scores, own) is own and figure.axes == [own]
     plt.close("all")
+
+
+def test_a_hidden_layer_is_drawn_for_networks_alone() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.random((60, 8)).astype(np.float32), np.repeat(["a", "b"], 30)
+    network = make_classifier("mlp", max_epochs=1, hidden_sizes=(6, 4), steps_per_epoch=2).fit(X, y)
+    drawn = [plot_embedding(network, X, y, layer=layer).collections for layer in (None, 0)]
+    assert [len(kinds) for kinds in drawn] == [2, 2] and sum(len(kind.get_offsets()) for kind in drawn[0]) == 60
+    assert not np.array_equal(*(np.vstack([kind.get_offsets() for kind in kinds]) for kinds in drawn))
+    with pytest.raises(InputError, match="LinearSVMClassifier has no hidden layer to draw; pass a network"):
+        plot_embedding(make_classifier("svm_l1").fit(X, y), X, y)
