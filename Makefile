@@ -7,12 +7,13 @@ SETUP := settings.ini setup.py constraints.txt
 export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help report test stress site export clean
+.PHONY: help report test stress matrix site export clean
 
 help:
 	@echo "make report   the whole report on the shipped pancreas cells, into runs/report"
 	@echo "make test     everything that is checked before a change is accepted"
 	@echo "make stress   the long checks: kills, damaged files, memory, mutants (hours); writes data/studies/stress"
+	@echo "make matrix   the tests on Python 3.11, 3.12 and 3.13, with the oldest packages allowed, and each extra (an hour)"
 	@echo "make site     the site, into _docs"
 	@echo "make export   the library and README.md from the notebooks"
 	@echo "make clean    remove what was built (not .venv, not runs)"
@@ -31,6 +32,10 @@ stress: $(VENV)/.installed-dev
 	SELECTORMLP_EXAMPLES=500 $(BIN)/python -m pytest -q tests/test_properties.py
 	$(BIN)/python tests/stress/mutants.py --write
 	$(BIN)/python tests/stress/lines.py --write
+
+matrix: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install -qq 'uv>=0.5'
+	$(BIN)/python tools/matrix.py
 
 site: $(VENV)/.installed-dev
 	$(BIN)/python tools/build_site.py

@@ -9,6 +9,8 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -33,10 +35,10 @@ if TYPE_CHECKING:
 Matrix: TypeAlias = Any  # cells x genes: a dense array or a CSR matrix
 
 # %% auto #0
-__all__ = ['Matrix', 'DUAL_PASSES', 'CONDITIONS', 'MORE_CONDITIONS', 'MLP_CONDITIONS', 'OTHER_NETWORKS', 'InputLayer',
-           'FoldedClassifier', 'gene_spread', 'gene_scale', 'balanced_weights', 'GeneClassifier',
-           'SelectorMLPClassifier', 'hold_out', 'LinearSVMClassifier', 'make_classifier', 'model_colour',
-           'plot_histories']
+__all__ = ['Matrix', 'DUAL_PASSES', 'CONDITIONS', 'MORE_CONDITIONS', 'MLP_CONDITIONS', 'OTHER_NETWORKS', 'OTHER_KINDS', 'KINDS',
+           'InputLayer', 'FoldedClassifier', 'gene_spread', 'gene_scale', 'balanced_weights', 'GeneClassifier',
+           'LinearInput', 'checked_names', 'NetworkClassifier', 'SelectorMLPClassifier', 'whole_seed', 'hold_out',
+           'LinearSVMClassifier', 'classifier_kind', 'make_classifier', 'model_colour', 'plot_histories']
 
 # %% ../nbs/05_classifiers.ipynb #cell-005
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def balanced_weights(codes: np.ndarray, cell_weights: np.ndarray | None = None) 
 class GeneClassifier(ClassifierMixin, BaseEstimator):
     """Common part of the classifiers: labels to codes and back, checks, prediction.
 
-    A subclass fits `_fit(x, codes, weights, validation)`, and gives `input_layer()` and `_scores(units)`.
+    A subclass fits `_fit(x, codes, weights, validation)`, gives `_class_scores(X)` of checked cells, and says which
+    arrays it consists of (`arrays`, `array_shapes`, `take_arrays`), from which it can be saved and made again.
     """
 
     def fit(self, X, y, *, sample_weight=None, validation: tuple[Any, Any] | None = None, gene_names=None):
@@ -133,7 +136,7 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
                 f"there is only one class, {str(self.classes_[0])!r}, in y; a classifier needs two or more"
             )
         names = gene_names if gene_names is not None else getattr(self, "feature_names_in_", None)
-        self.gene_names_ = _checked_names(names, X.shape[1])
+        self.gene_names_ = checked_names(names, X.shape[1])
         sums = _gene_sums(X, sample_weight)
         self.gene_spread_, self.trained_on_ = sums.spread, _trained_on(y, sums.total)
         self.gene_scale_ = gene_scale(self.gene_spread_) if self._settings().scale_genes else np.ones(X.shape[1])
@@ -160,7 +163,7 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
         """Labels of cells on disk."""
         if X.shape[0] != len(y):
             raise InputError(f"there are {X.shape[0]} cells and {len(y)} labels; one label for each cell is needed")
-        if validation is None or isinstance(self, LinearSVMClassifier):
+        if validation is None or not isinstance(self, NetworkClassifier):
             raise InputError(
                 "cells on disk are for networks, and need validation=(X, y) beside them; pass cells in memory instead"
             )
@@ -191,21 +194,12 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
         codes = np.searchsorted(self.classes_, y)
         return CodedCells(_scaled(X, self.gene_scale_), codes, self._cell_weights(y, codes, None))
 
-    def folded(self) -> FoldedClassifier:
-        """Input layer and rest for many predictions, as in a masking curve; the same scores but for rounding."""
-        from torch import from_numpy
-
-        return FoldedClassifier(
-            self.input_layer(), lambda units: from_numpy(self.scores_from_units(units.numpy()))
-        )
-
     def class_scores(self, X) -> np.ndarray:
         """One score per cell and class, of shape (cells, classes), also for two classes."""
         check_is_fitted(self)
         if hasattr(X, "blocks"):
             return np.vstack([self.class_scores(block) for block in X.blocks()])
-        X = validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False)
-        return self.scores_from_units(self.input_layer().units(X))
+        return self._class_scores(validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False))
 
     def decision_function(self, X) -> np.ndarray:
         """Scores as scikit-learn has them: (cells, classes), or (cells,) for two classes."""
@@ -217,10 +211,37 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.classes_[self.class_scores(X).argmax(axis=1)]
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers of the fitted classifier, by name."""
+        return {"gene_spread": self.gene_spread_, "gene_scale": self.gene_scale_}
+
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of `arrays`, from the settings, `classes_` and `gene_names_` alone."""
+        return dict.fromkeys(("gene_spread", "gene_scale"), (len(self.gene_names_),))
+
+    def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        """Become the classifier whose `arrays` these are."""
+        self.gene_spread_, self.gene_scale_ = arrays["gene_spread"], arrays["gene_scale"]
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+class LinearInput(GeneClassifier):
+    """A classifier whose first layer is linear: it gives `input_layer()` and `scores_from_units(units)`."""
+
+    def _class_scores(self, X: Matrix) -> np.ndarray:
+        return self.scores_from_units(self.input_layer().units(X))
+
+    def folded(self) -> FoldedClassifier:
+        """Input layer and rest for many predictions, as in a masking curve; the same scores but for rounding."""
+        from torch import from_numpy
+
+        return FoldedClassifier(
+            self.input_layer(), lambda units: from_numpy(self.scores_from_units(units.numpy()))
+        )
 
 # %% ../nbs/05_classifiers.ipynb #cell-011
 def _scaled(x: Matrix, scale: np.ndarray) -> Matrix:
@@ -251,7 +272,7 @@ def _trained_on(y: np.ndarray, total: float) -> dict[str, Any]:
     return {"n_cells": len(y), "cells_of_type": counts.tolist(), "sum_of_values": float(f"{total:.6g}")}
 
 
-def _checked_names(names, n_genes: int) -> np.ndarray:
+def checked_names(names, n_genes: int) -> np.ndarray:
     """Gene names as an array of text; g0, g1, ... when none are given."""
     if names is None:
         return np.array([f"g{i}" for i in range(n_genes)], dtype=object)
@@ -263,7 +284,67 @@ def _checked_names(names, n_genes: int) -> np.ndarray:
     return names
 
 # %% ../nbs/05_classifiers.ipynb #cell-013
-class SelectorMLPClassifier(GeneClassifier):
+class NetworkClassifier(GeneClassifier):
+    """Common part of the networks: validation cells, training, probabilities.
+
+    A subclass gives `_network_maker(n_genes)`, what makes its network when called, and `_train(network, train,
+    validation, seed)`. It has the settings `validation_fraction` and `random_state`.
+    """
+
+    def _fit(self, x: Matrix, codes: np.ndarray, weights: np.ndarray, validation: CodedCells | None) -> None:
+        import torch
+
+        from selectormlp.training import CodedCells, TrainingStopped
+
+        seed, train = whole_seed(self.random_state), CodedCells(x, codes, weights)
+        if validation is None:
+            train, validation = hold_out(train, self.validation_fraction, seed=seed)
+        make = self._network_maker(x.shape[1])
+        torch.manual_seed(seed)
+        network = make()
+        try:
+            self._keep(network, self._train(network, train, validation, seed))
+        except TrainingStopped as stop:
+            self._keep(network, stop.result)
+            raise
+
+    def _keep(self, network: Any, result: TrainingResult) -> None:
+        """What a training left."""
+        self.network_, self.history_, self.best_epoch_ = network.cpu(), result.history, result.best_epoch
+
+    def predict_proba(self, X) -> np.ndarray:
+        """Probability of each class, of shape (cells, classes): the softmax of the scores."""
+        from scipy.special import softmax
+
+        return softmax(self.class_scores(X), axis=1)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers of the fitted classifier, by name."""
+        state = self.network_.state_dict()
+        return {**super().arrays(), **{f"network.{name}": part.detach().cpu().numpy() for name, part in state.items()}}
+
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of `arrays`, from the settings, `classes_` and `gene_names_` alone; no network is made."""
+        import torch
+
+        make = self._network_maker(len(self.gene_names_))  # not below: what it imports would lose its own tensors
+        with torch.device("meta"):
+            state = make().state_dict()
+        own = {f"network.{name}": tuple(part.shape) or (1,) for name, part in state.items()}
+        return {**super().array_shapes(), **own}
+
+    def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        """Become the classifier whose `arrays` these are."""
+        import torch
+
+        super().take_arrays(arrays)
+        network, start = self._network_maker(len(self.gene_names_))(), "network."
+        own = {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
+        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in own.items()})
+        self.network_ = network.eval()
+
+# %% ../nbs/05_classifiers.ipynb #cell-015
+class SelectorMLPClassifier(NetworkClassifier, LinearInput):
     """A multilayer perceptron behind one learned weight per gene (report, Methods).
 
     Parameters: `protocol` "robust" or "report"; `selector` "free", "clamped" or "none"; `penalty` "none", "l1", "l2" or
@@ -358,28 +439,17 @@ class SelectorMLPClassifier(GeneClassifier):
         start, sizes = self._settings().selector_start, tuple(self.hidden_sizes)
         return NetworkShape(n_genes=n_genes, n_types=len(self.classes_), start=start, hidden_sizes=sizes, **same)
 
-    def _fit(self, x: Matrix, codes: np.ndarray, weights: np.ndarray, validation: CodedCells | None) -> None:
-        import torch
-
+    def _network_maker(self, n_genes: int) -> Callable[[], SelectorNet]:
         from selectormlp.models import SelectorNet
-        from selectormlp.training import CodedCells, TrainingStopped, train_network
 
-        seed, train = _whole_seed(self.random_state), CodedCells(x, codes, weights)
-        if validation is None:
-            train, validation = hold_out(train, self.validation_fraction, seed=seed)
-        torch.manual_seed(seed)
-        network = SelectorNet(self._shape(x.shape[1]))
+        return partial(SelectorNet, self._shape(n_genes))
+
+    def _train(self, network: SelectorNet, train: CodedCells, validation: CodedCells, seed: int) -> TrainingResult:
+        from selectormlp.training import train_network
+
         settings: dict[str, Any] = {"protocol": self._settings(), "seed": seed, "folder": self.log_folder}
         settings |= {name: getattr(self, name) for name in ("penalty", "resume", "trainer_arguments")}
-        try:
-            self._keep(network, train_network(network, train=train, validation=validation, **settings))
-        except TrainingStopped as stop:
-            self._keep(network, stop.result)
-            raise
-
-    def _keep(self, network: SelectorNet, result: TrainingResult) -> None:
-        """What a training left."""
-        self.network_, self.history_, self.best_epoch_ = network.cpu(), result.history, result.best_epoch
+        return train_network(network, train=train, validation=validation, **settings)
 
     def input_layer(self) -> InputLayer:
         """The first layer for unscaled expression, with the selector folded in."""
@@ -401,12 +471,6 @@ class SelectorMLPClassifier(GeneClassifier):
         rest = copy.deepcopy(self.network_.rest).double().eval()  # in float32, other cells in the batch change them
         with torch.no_grad():
             return rest(torch.from_numpy(units.astype(np.float64, copy=False))).numpy()
-
-    def predict_proba(self, X) -> np.ndarray:
-        """Probability of each class, of shape (cells, classes): the softmax of the scores."""
-        from scipy.special import softmax
-
-        return softmax(self.class_scores(X), axis=1)
 
     def embed(self, X, layer: int = -1) -> np.ndarray:
         """Activations of a hidden layer, of shape (cells, units): of the last one, or of `layer` 0, 1, ..."""
@@ -431,7 +495,7 @@ class SelectorMLPClassifier(GeneClassifier):
             return self.network_.selector.gene_weights().detach().abs().numpy().astype(np.float64)
         return self.network_.first.weight.detach().abs().sum(dim=0).numpy().astype(np.float64)
 
-# %% ../nbs/05_classifiers.ipynb #cell-014
+# %% ../nbs/05_classifiers.ipynb #cell-016
 def _folded_layers(network: SelectorNet, inputs: InputLayer) -> list[Any]:
     """The layers of a network as it predicts: `inputs` first, each batch norm in the layer before it, no dropout."""
     import torch
@@ -450,8 +514,8 @@ def _folded_layers(network: SelectorNet, inputs: InputLayer) -> list[Any]:
             layers.append(layer)
     return layers
 
-# %% ../nbs/05_classifiers.ipynb #cell-015
-def _whole_seed(random_state: Any) -> int:
+# %% ../nbs/05_classifiers.ipynb #cell-017
+def whole_seed(random_state: Any) -> int:
     """A whole number from scikit-learn's `random_state`."""
     return random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))
 
@@ -471,7 +535,7 @@ def hold_out(cells: CodedCells, fraction: float, *, seed: int) -> tuple[CodedCel
     train, validation = (CodedCells(cells.x[part], cells.codes[part], cells.weights[part]) for part in (~held, held))
     return train, validation if held.any() else train
 
-# %% ../nbs/05_classifiers.ipynb #cell-021
+# %% ../nbs/05_classifiers.ipynb #cell-023
 DUAL_PASSES = 1000  # passes after which the dual gives up and the primal takes over
 
 
@@ -489,7 +553,7 @@ def _dual_is_quicker(machine: LinearSVC, cells: CodedCells) -> bool:
     within = np.where(own, 1, -1) * rough.decision_function(cells.x) < 1
     return int(within.sum()) < cells.x.shape[1]
 
-# %% ../nbs/05_classifiers.ipynb #cell-023
+# %% ../nbs/05_classifiers.ipynb #cell-025
 def _fit_machine(machine: LinearSVC, cells: CodedCells, code: int | None) -> tuple[np.ndarray, int]:
     """Coefficients, the intercept last, (types, genes + 1), and passes; of one type, or of all (`code` None)."""
     codes = cells.codes if code is None else cells.codes == code
@@ -501,8 +565,8 @@ def _fit_machine(machine: LinearSVC, cells: CodedCells, code: int | None) -> tup
             machine.set_params(dual=False, max_iter=passes).fit(cells.x, codes, sample_weight=cells.weights)
     return np.column_stack([machine.coef_, machine.intercept_]), int(np.max(machine.n_iter_))
 
-# %% ../nbs/05_classifiers.ipynb #cell-024
-class LinearSVMClassifier(GeneClassifier):
+# %% ../nbs/05_classifiers.ipynb #cell-026
+class LinearSVMClassifier(LinearInput):
     """scikit-learn's LinearSVC (squared hinge, one versus rest) with our face (report, Methods, "SVM").
 
     Parameters: `protocol` "robust" (genes scaled, types balanced) or "report" (neither); `penalty` "l1" or "l2"; `C`
@@ -573,6 +637,20 @@ class LinearSVMClassifier(GeneClassifier):
             message = f"Liblinear failed to converge in {self.n_iter_} passes; raise max_iter or lower C"
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers of the fitted classifier, by name."""
+        return {**super().arrays(), "coef": self.coef_, "intercept": self.intercept_}
+
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of `arrays`, from `classes_` and `gene_names_` alone."""
+        n_types = len(self.classes_)
+        return {**super().array_shapes(), "coef": (n_types, len(self.gene_names_)), "intercept": (n_types,)}
+
+    def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        """Become the classifier whose `arrays` these are."""
+        super().take_arrays(arrays)
+        self.coef_, self.intercept_ = arrays["coef"], arrays["intercept"]
+
     def input_layer(self) -> InputLayer:
         """Coefficients and intercepts: an SVM is nothing but its first layer."""
         return InputLayer(self.coef_, self.intercept_)
@@ -593,7 +671,7 @@ class LinearSVMClassifier(GeneClassifier):
         spread = self.gene_spread_ if self._settings().scale_free_ranking else 1.0
         return np.abs(self.coef_).sum(axis=0) * spread
 
-# %% ../nbs/05_classifiers.ipynb #cell-033
+# %% ../nbs/05_classifiers.ipynb #cell-035
 CONDITIONS = pd.DataFrame(
     [
         ("selector_none", "selector_mlp", "free", "none"),
@@ -623,28 +701,41 @@ OTHER_NETWORKS: dict[str, dict[str, Any]] = {
         "scale_genes": True,
     },
 }  # fmt: skip
+OTHER_KINDS = {"tabnet": "TabNetClassifier"}  # conditions that are a class of their own
+KINDS = {  # every classifier, and the module that has it; those of later chapters are imported when they are asked for
+    "SelectorMLPClassifier": "selectormlp.classifiers",
+    "LinearSVMClassifier": "selectormlp.classifiers",
+    "TabNetClassifier": "selectormlp.tabnet",
+}
 
-# %% ../nbs/05_classifiers.ipynb #cell-034
+
+def classifier_kind(name: str) -> type[GeneClassifier]:
+    """A class of classifiers by its name, one of `KINDS`."""
+    return getattr(import_module(KINDS[name]), name)
+
+# %% ../nbs/05_classifiers.ipynb #cell-036
 def make_classifier(condition: str, *, protocol: str = "robust", seed: int = 0, **settings: Any) -> GeneClassifier:
     """An unfitted classifier for a condition of the report ("selector_l1"), of its MLP ablation ("mlp_no_noise"), or
-    "first", the network of chapter 13, which has its own protocol."""
+    "first" or "tabnet", the networks of chapters 13 and 14, which have their own protocols."""
     common = {"protocol": protocol, "random_state": seed}
     networks, table = {**MLP_CONDITIONS, **OTHER_NETWORKS}, pd.concat([CONDITIONS, MORE_CONDITIONS])
+    given = {name: value for name, value in settings.items() if value is not None}
+    if condition in OTHER_KINDS:
+        return classifier_kind(OTHER_KINDS[condition])(random_state=seed, **given)
     if condition in networks:
-        given = {name: value for name, value in settings.items() if value is not None}
         return SelectorMLPClassifier(selector="none", penalty="none", **{**common, **networks[condition], **given})
     if condition not in table.index:
-        known = dict.fromkeys([*table.index, *networks])
+        known = dict.fromkeys([*table.index, *networks, *OTHER_KINDS])
         raise InputError(f"there is no condition {condition!r}; there are {', '.join(known)}")
     row = table.loc[condition]
     if row["model"] == "svm":
         return LinearSVMClassifier(penalty=row["penalty"], **common)
     return SelectorMLPClassifier(selector=row["selector"], penalty=row["penalty"], **common, **settings)
 
-# %% ../nbs/05_classifiers.ipynb #cell-037
+# %% ../nbs/05_classifiers.ipynb #cell-039
 def model_colour(name: str) -> str:
     """The colour of a model in every figure: by its place in the tables of conditions."""
-    known = list(dict.fromkeys([*CONDITIONS.index, *MORE_CONDITIONS.index]))
+    known = [*CONDITIONS.index, *MORE_CONDITIONS.index, *OTHER_KINDS, *OTHER_NETWORKS]
     others = [condition for condition in MLP_CONDITIONS if condition not in known]
     return f"C{known.index(name)}" if name in known else f"C{others.index(name)}" if name in others else "#444444"
 

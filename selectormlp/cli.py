@@ -16,7 +16,7 @@ import warnings
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -45,13 +45,14 @@ __all__ = ['Protocol', 'OnDisk', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKN
            'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option',
            'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings',
            'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'panel_rules', 'run_select',
-           'choose_panel', 'run_report', 'run_reader_book', 'run_simulate', 'prediction_table', 'cells_to_label',
-           'run_predict', 'write_predictions', 'write_annotated', 'split_step', 'run_split', 'refuse_idle_settings',
-           'Part', 'capped', 'read_part', 'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint',
-           'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
-           'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
-           'cells_for_model', 'mask_genes', 'run_feature_selection', 'Command', 'study_options', 'simulation_options',
-           'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main', 'exit_status']
+           'choose_panel', 'of_one_model', 'run_report', 'run_reader_book', 'run_simulate', 'prediction_table',
+           'cells_to_label', 'run_predict', 'write_predictions', 'write_annotated', 'split_step', 'run_split',
+           'refuse_idle_settings', 'Part', 'capped', 'read_part', 'make_network', 'make_svm', 'checkpoint_accuracy',
+           'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model',
+           'run_train', 'read_parts', 'save_figure', 'write_training', 'read_trained_model', 'masking_table',
+           'plot_ranked_genes', 'cells_for_model', 'mask_genes', 'run_feature_selection', 'Command', 'study_options',
+           'simulation_options', 'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main',
+           'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #cell-007
 def say(text: str) -> None:
@@ -115,9 +116,10 @@ class PredictOptions:
     """Options of `selectormlp predict`."""
 
     cells: tuple[str, ...] = setting("one or more files of cells, or the name of an example")
-    model: str = setting("folder of a saved model, such as my_run/models/mlp")
+    model: str = setting("folder of a saved model (my_run/models/mlp), or its address in a collection (https://...)")
     out: str = setting("csv file for the predictions, or .h5ad for a copy of the cells that carries them")
     probabilities: bool = setting("write the probability of every type, not only of the best", False)
+    top: PositiveInt = setting("most probable types to write for each cell, with their probabilities", 1)
     max_missing: NonNegativeFloat = setting("share of the model's genes that the cells may lack", 0.1)
     on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
@@ -127,6 +129,7 @@ class ReportOutput:
     """Where `selectormlp report` writes."""
 
     out: str = setting("folder for the run: a new one, or the same run's, which then goes on")
+    model: str | None = setting("one model in place of the report's: tabnet, first, selector_l1, svm_l1, ...", None)
     on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
 
@@ -582,6 +585,11 @@ def _donor_split(obs: pd.DataFrame, options: SelectOptions) -> CellSplit | None:
     return split_batches(obs, options.label_key, batch_key=options.batch_key, test=options.test_batches, **more)
 
 # %% ../nbs/16_command_line.ipynb #cell-043
+def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
+    """The same study with one model in place of the report's."""
+    return replace(config, conditions=(model,), ablations=(), panel_conditions=(model,))
+
+
 def run_report(output: ReportOutput, config: StudyConfig) -> None:
     """Run the whole report (report)."""
     from selectormlp.study import run_study
@@ -598,7 +606,7 @@ def run_report(output: ReportOutput, config: StudyConfig) -> None:
         return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
 
     check_place(output.out)
-    study = run_study(config, output.out, load=load)
+    study = run_study(config if output.model is None else of_one_model(config, output.model), output.out, load=load)
     say(f"The figures are in '{study.folder / 'figures'}', the tables in '{study.folder}',")
     say(f"and the page to read is '{study.folder / 'report.html'}'.")
 
@@ -622,21 +630,22 @@ def run_simulate(output: SimulationOutput, recipe: SimulationRecipe) -> None:
     say("var says which genes are markers, obs['cell_type'] holds the types.")
 
 # %% ../nbs/16_command_line.ipynb #cell-045
-def prediction_table(model: GeneClassifier, X: Any, cells: Sequence[str], *, probabilities: bool) -> pd.DataFrame:
-    """The predicted type of each cell; for networks its probability, or those of all types."""
-    import numpy as np
+def prediction_table(
+    model: GeneClassifier, X: Any, cells: Sequence[str], *, probabilities: bool = False, top: int = 1
+) -> pd.DataFrame:
+    """The predicted type of each cell; of networks its probability, the next types, and the probabilities of all."""
     import pandas as pd
 
     from selectormlp.data import InputError
+    from selectormlp.generalisation import top_types
 
-    table = pd.DataFrame({"cell": cells, "cell_type": model.predict(X)})
     if not hasattr(model, "predict_proba"):
-        if probabilities:
-            raise InputError("a linear SVM gives no probabilities; leave out --probabilities, or use a network")
-        return table
-    shares = np.asarray(model.predict_proba(X))
-    table["probability"] = shares.max(axis=1)
-    each = pd.DataFrame(shares, columns=[f"probability_{name}" for name in model.classes_])
+        if probabilities or top > 1:
+            option = "--probabilities" if probabilities else "--top"
+            raise InputError(f"a linear SVM gives no probabilities; leave out {option}, or use a network")
+        return pd.DataFrame({"cell": cells, "cell_type": model.predict(X)})
+    table = top_types(model, X, top, cells)
+    each = pd.DataFrame(model.predict_proba(X), columns=[f"probability_{name}" for name in model.classes_])
     return pd.concat([table, each], axis=1) if probabilities else table
 
 # %% ../nbs/16_command_line.ipynb #cell-046
@@ -659,11 +668,15 @@ def cells_to_label(options: PredictOptions) -> Iterator[AnnData]:
 
 def run_predict(options: PredictOptions) -> None:
     """Name the types of new cells with a saved model (predict)."""
-    from selectormlp.saving import load_model
+    from selectormlp.collection import open_model
+    from selectormlp.data import InputError
 
     check_place(options.out, folder=False, inputs=options.cells)
-    write = write_annotated if options.out.lower().endswith(".h5ad") else write_predictions
-    write(load_model(options.model), options)
+    annotated = options.out.lower().endswith(".h5ad")
+    if annotated and options.top > 1:
+        raise InputError("an .h5ad file gets the probabilities of all types; leave out --top, or name a csv file")
+    write = write_annotated if annotated else write_predictions
+    write(open_model(options.model), options)
 
 
 def write_predictions(model: GeneClassifier, options: PredictOptions) -> None:
@@ -676,7 +689,8 @@ def write_predictions(model: GeneClassifier, options: PredictOptions) -> None:
     tables = []
     for cells in cells_to_label(options):
         X = align_genes(cells, model.gene_names_, max_missing=options.max_missing)
-        tables.append(prediction_table(model, X, cells.obs_names, probabilities=options.probabilities))
+        shown = {"probabilities": options.probabilities, "top": options.top}
+        tables.append(prediction_table(model, X, cells.obs_names, **shown))
     table = pd.concat(tables, ignore_index=True)
     write_table(table, options.out)
     n_missing = sum(gene not in cells.var_names for gene in model.gene_names_)

@@ -37,7 +37,7 @@ ValueKind = Literal["raw counts", "normalised, not logged", "log-normalised", "s
 Paths = str | Path | Sequence[str | Path]
 
 # %% auto #0
-__all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
+__all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READY', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
            'InputError', 'nearest_name', 'is_whole', 'data_folder', 'load_pancreas', 'ValueSummary', 'summarise_values',
            'kind_of', 'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck',
            'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
@@ -227,8 +227,8 @@ def _count_types(labels: pd.Series, min_cells: int) -> pd.Series:
     if len(small):
         raise InputError(
             f"the type '{small.index[-1]}' of '{labels.name}' has {small.iloc[-1]} of the {min_cells} cells needed"
-            f" (types too small: {len(small)}); pass min_cells={max(min_cells, 3)} to prepare_cells to leave such types"
-            " out, or join them to others"
+            f" (types too small: {len(small)}); pass min_cells={max(min_cells, 3)} to prepare_cells or"
+            " read_samples to leave such types out, or join them to others"
         )
     return counts
 
@@ -275,12 +275,16 @@ def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int 
     return CellCheck(kind_of(values), adata.n_obs, adata.n_vars, counts, _notes(values, labels))
 
 # %% ../nbs/00_data.ipynb #cell-048
+READY = "values_taken_as"  # in adata.uns of cells (or samples) whose values are ready: what they were taken as
+
+
 def _with_values(adata: AnnData, X: Any) -> AnnData:
     """Return new cells with the same obs, var and obsm, and other values."""
     from anndata import AnnData
 
-    logged = {"log1p": dict(adata.uns.get("log1p", {}))}  # scanpy keeps the base of the logarithm here
-    return AnnData(X, obs=adata.obs.copy(), var=adata.var.copy(), obsm=dict(adata.obsm), uns=logged)
+    known = {"log1p": dict(adata.uns.get("log1p", {}))}  # scanpy keeps the base of the logarithm here
+    known |= {READY: adata.uns[READY]} if READY in adata.uns else {}
+    return AnnData(X, obs=adata.obs.copy(), var=adata.var.copy(), obsm=dict(adata.obsm), uns=known)
 
 
 def _values_before_scaling(adata: AnnData) -> AnnData:
@@ -309,9 +313,9 @@ def normalise(adata: AnnData, *, target_sum: float = 1e4) -> AnnData:
     """Return new cells with log-normalised values (CSR float32): each total brought to target_sum, then log(1 + x).
 
     Log-normalised cells keep their values. Scaled ones are taken from `adata.raw` or the layer "counts", else
-    InputError. Raw, layers and uns are left behind.
+    InputError. Values with a note in uns["values_taken_as"] are kept. Raw, layers and uns are left behind.
     """
-    kind = value_kind(adata.X)
+    kind = value_kind(adata.X) if READY not in adata.uns else "log-normalised"
     if kind == "scaled":
         _logger.info("X is scaled: the values are taken from adata.raw or adata.layers['counts']")
         return normalise(_values_before_scaling(adata), target_sum=target_sum)
@@ -428,7 +432,7 @@ def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = 
         raise InputError(f"n_genes={n_genes!r} leaves no gene; pass a whole number of 1 or more")
     if flavor not in ("trend", "seurat"):
         raise InputError(f"flavor={flavor!r} is not known; pass 'trend' or 'seurat'")
-    if (kind := value_kind(adata.X)) != "log-normalised":
+    if READY not in adata.uns and (kind := value_kind(adata.X)) != "log-normalised":
         raise InputError(f"variable genes need log-normalised values but these are {kind}; call normalise first")
     scores = _above_trend(adata) if flavor == "trend" else _dispersions(adata)
     return by_score(adata.var_names, scores)[:n_genes]
@@ -665,6 +669,8 @@ def attach_labels(adata: AnnData, path: Path, label_key: str | None) -> AnnData:
     if not adata.obs_names.isin(labels.index).any():
         theirs, ours = labels.index[0], adata.obs_names[0]
         raise InputError(f"the label file '{path}' has '{theirs}' where a cell is '{ours}'; use one naming in both")
+    unused = (~labels.index.isin(adata.obs_names)).sum()
+    _logger.info("%d of the %d names in '%s' are not in the data", unused, len(labels), path)
     for name in labels.columns:
         adata.obs[name] = labels[name].reindex(adata.obs_names).to_numpy()
     return adata

@@ -541,6 +541,15 @@ for _name, _condition, _protocol in (
     PEERS[_name] = Peer(
         _name, _choose_by_classifier(_condition, _protocol), source="Epstein 2024", designed_for="the report's question"
     )
+PEERS["TabNet"] = Peer(
+    "TabNet",
+    _choose_by_classifier("tabnet", "robust"),
+    "pytorch-tabnet",
+    source="doi:10.1609/aaai.v35i8.16826",
+    designed_for="predictions that can be explained, cell by cell",
+    module="pytorch_tabnet",
+    install="pip install 'selectormlp[sims]'",
+)
 
 # %% ../nbs/10b_other_methods.ipynb #cell-066
 def _choose_mrmr(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
-from .classifiers import GeneClassifier, LinearSVMClassifier, SelectorMLPClassifier
+from .classifiers import KINDS, GeneClassifier, NetworkClassifier, classifier_kind
 from selectormlp.data import (
     InputError, existing_path, nearest_name, normalise, read_json, write_json, write_table, write_whole,
 )  # fmt: skip
@@ -26,29 +26,15 @@ from selectormlp.data import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from selectormlp.models import SelectorNet
-
 FORMAT_VERSION = 2
 NORMALISATION = "log1p of counts that were scaled to 10,000 in each cell"
-MODELS: dict[str, type[GeneClassifier]] = {
-    kind.__name__: kind for kind in (SelectorMLPClassifier, LinearSVMClassifier)
-}
-OF_THE_FIT = ("log_folder", "resume", "trainer_arguments", "random_state", "n_jobs")  # settings that no model needs
+OF_THE_FIT = ("log_folder", "resume", "trainer_arguments", "random_state", "n_jobs", "pretrained")  # settings that no model needs
 
 # %% auto #0
-__all__ = ['FORMAT_VERSION', 'NORMALISATION', 'MODELS', 'OF_THE_FIT', 'DESCRIBED', 'UPGRADES', 'save_model', 'load_model',
-           'align_genes', 'annotate_cells']
+__all__ = ['FORMAT_VERSION', 'NORMALISATION', 'OF_THE_FIT', 'DESCRIBED', 'UPGRADES', 'save_model', 'load_model', 'align_genes',
+           'annotate_cells']
 
 # %% ../nbs/05b_saved_models.ipynb #cell-006
-def _arrays(model: GeneClassifier) -> dict[str, np.ndarray]:
-    """The numbers of a fitted model, by name."""
-    common = {"gene_spread": model.gene_spread_, "gene_scale": model.gene_scale_}
-    if isinstance(model, LinearSVMClassifier):
-        return {**common, "coef": model.coef_, "intercept": model.intercept_}
-    network = {f"network.{name}": value.detach().cpu().numpy() for name, value in model.network_.state_dict().items()}
-    return {**common, **network}
-
-
 def _settings(model: GeneClassifier) -> dict[str, Any]:
     """The settings that belong to a model; weights of types as pairs, since JSON knows only names as keys."""
     settings = {key: value for key, value in model.get_params().items() if key not in OF_THE_FIT}
@@ -86,7 +72,7 @@ def save_model(model: GeneClassifier, folder: str | Path) -> None:
     check_is_fitted(model)
     files = [Path(folder) / "weights.safetensors"]
     with write_whole(files[0]) as path:
-        path.write_bytes(save({name: np.ascontiguousarray(value) for name, value in _arrays(model).items()}))
+        path.write_bytes(save({name: np.ascontiguousarray(value) for name, value in model.arrays().items()}))
     if hasattr(model, "history_"):
         files.append(Path(folder) / "history.csv")
         write_table(model.history_, files[1])
@@ -151,7 +137,7 @@ def _names(value: Any, *, least: int) -> bool:
 
 
 DESCRIBED: dict[str, Callable[[Any], bool]] = {
-    "model": lambda value: isinstance(value, str) and value in MODELS,
+    "model": lambda value: isinstance(value, str) and value in KINDS,
     "settings": lambda value: isinstance(value, dict),
     "types": lambda value: _names(value, least=2) and value == sorted(value),
     "genes": lambda value: _names(value, least=1) and all(isinstance(name, str) for name in value),
@@ -171,7 +157,7 @@ UPGRADES: dict[Any, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_form
 # %% ../nbs/05b_saved_models.ipynb #cell-017
 def _unfitted(config: dict[str, Any], folder: Path) -> GeneClassifier:
     """A classifier with the settings of a description, and no others."""
-    kind, settings = MODELS[config["model"]], dict(config["settings"])
+    kind, settings = classifier_kind(config["model"]), dict(config["settings"])
     known = set(kind().get_params()) - set(OF_THE_FIT)
     for name in settings:
         if name not in known:
@@ -182,23 +168,6 @@ def _unfitted(config: dict[str, Any], folder: Path) -> GeneClassifier:
             settings[name] = needed(settings[name])
     return kind(**settings)
 
-
-def _expected_shapes(model: GeneClassifier) -> dict[str, tuple[int, ...]]:
-    """The arrays that a model of these settings, types and genes has; the network is not made."""
-    import torch
-
-    from selectormlp.models import SelectorNet
-
-    n_types, n_genes = len(model.classes_), len(model.gene_names_)
-    shapes: dict[str, tuple[int, ...]] = {"gene_spread": (n_genes,), "gene_scale": (n_genes,)}
-    if isinstance(model, LinearSVMClassifier):
-        return {**shapes, "coef": (n_types, n_genes), "intercept": (n_types,)}
-    shape = model._shape(n_genes)  # not below: modules that it imports would make their own tensors without values
-    with torch.device("meta"):
-        network = SelectorNet(shape)
-    of_network = {name: tuple(value.shape) or (1,) for name, value in network.state_dict().items()}
-    return {**shapes, **{f"network.{name}": shape for name, shape in of_network.items()}}
-
 # %% ../nbs/05b_saved_models.ipynb #cell-018
 def _checked_arrays(model: GeneClassifier, folder: Path, path: Path) -> dict[str, np.ndarray]:
     """The arrays of a model, each of the shape that its description promises."""
@@ -206,7 +175,7 @@ def _checked_arrays(model: GeneClassifier, folder: Path, path: Path) -> dict[str
     from safetensors.numpy import load_file
 
     try:
-        expected, arrays = _expected_shapes(model), load_file(path)
+        expected, arrays = model.array_shapes(), load_file(path)
     except (OSError, SafetensorError) as error:
         raise _damaged(folder, f"weights.safetensors cannot be read ({error})") from None
     except (TypeError, ValueError, RuntimeError, KeyError, OverflowError) as error:
@@ -227,27 +196,11 @@ def load_model(folder: str | Path) -> GeneClassifier:
     model = _unfitted(config, folder)
     model.classes_, model.gene_names_ = np.array(config["types"]), np.array(config["genes"], dtype=object)
     model.n_features_in_, model.trained_on_ = len(model.gene_names_), config["trained_on"]
-    arrays = _checked_arrays(model, folder, _own_file(folder, "weights.safetensors", config["checksums"]))
-    model.gene_spread_, model.gene_scale_ = arrays["gene_spread"], arrays["gene_scale"]
-    if isinstance(model, LinearSVMClassifier):
-        model.coef_, model.intercept_ = arrays["coef"], arrays["intercept"]
-        return model
-    model.network_ = _network(model, arrays)
-    model.history_ = _history(folder, _own_file(folder, "history.csv", config["checksums"]))
-    model.best_epoch_ = config["best_epoch"]
+    model.take_arrays(_checked_arrays(model, folder, _own_file(folder, "weights.safetensors", config["checksums"])))
+    if isinstance(model, NetworkClassifier):
+        model.history_ = _history(folder, _own_file(folder, "history.csv", config["checksums"]))
+        model.best_epoch_ = config["best_epoch"]
     return model
-
-
-def _network(model: GeneClassifier, arrays: dict[str, np.ndarray]) -> SelectorNet:
-    """The network of a classifier, with its weights."""
-    import torch
-
-    from selectormlp.models import SelectorNet
-
-    network = SelectorNet(model._shape(len(model.gene_names_)))
-    weights = {name.removeprefix("network."): value for name, value in arrays.items() if name.startswith("network.")}
-    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
-    return network.eval()
 
 
 def _history(folder: Path, path: Path) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from selectormlp.classifiers import (
     CONDITIONS,
     MLP_CONDITIONS,
     GeneClassifier,
-    LinearSVMClassifier,
+    NetworkClassifier,
     make_classifier,
     plot_histories,
 )
@@ -57,7 +57,7 @@ FORMAT_VERSION = 1  # of a run's folder
 
 # %% auto #0
 __all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study',
-           'open_study', 'write_page', 'study_steps', 'only_run', 'run_study']
+           'drawn_figures', 'open_study', 'write_page', 'study_steps', 'only_run', 'run_study']
 
 # %% ../nbs/09_report.ipynb #cell-005
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class Study:
         model = make_classifier(
             condition, protocol=self.config.protocol, seed=self.config.seed, max_epochs=self.config.max_epochs
         )
-        if not isinstance(model, LinearSVMClassifier):
+        if isinstance(model, NetworkClassifier):
             model.set_params(log_folder=str(folder / "logs"), resume=True)
         model.fit(*self.part("train", genes), validation=self.part("validation", genes), gene_names=genes)
         save_model(model, folder)
@@ -401,12 +401,25 @@ FIGURES: dict[str, Callable[[Study], Axes]] = {
     "figure1": _figure_cells,
     "figure2": _figure_network,
     "figure3": lambda study: _figure_curves(study, study.config.ablations),
-    "figure4": lambda study: _figure_curves(
-        study, tuple(name for name in study.config.conditions if not name.startswith("svm"))
-    ),
+    "figure4": lambda study: _figure_curves(study, _networks(study.config.conditions)),
     "figure5": _figure_masking,
     "figure6": lambda study: plot_test_accuracy(study.test_accuracy()),
 }
+
+
+def _networks(conditions: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the conditions that have learning curves."""
+    return tuple(name for name in conditions if not name.startswith("svm"))
+
+
+def drawn_figures(config: StudyConfig) -> list[str]:
+    """The figures that there is something to draw for: a study of an SVM alone has no learning curves, say."""
+    absent = {
+        "figure2": not any(name.startswith("selector") for name in config.conditions),
+        "figure3": not config.ablations,
+        "figure4": not _networks(config.conditions),
+    }
+    return [name for name in FIGURES if not absent.get(name)]
 
 
 def open_study(cells: str, label_key: str, folder: str | Path, **settings: Any) -> Study:
@@ -444,8 +457,8 @@ gene }}</code> {% endfor %}</p>
 <h2>Test accuracy</h2><p>Mean over the types of the share of a type's test cells that are found (recall), for each
 model:</p>{{ accuracy | safe }}
 <h3>Per type</h3><p>The {{ best.model }} model retrained on {{ best.size }} genes:</p>{{ per_type | safe }}
-<h2>Do the models agree on the genes?</h2><p>Genes shared by the best {{ largest }} of each pair of models:</p>{{
-overlap | safe }}
+{% if c.conditions | length > 1 %}<h2>Do the models agree on the genes?</h2><p>Genes shared by the best {{ largest
+}} of each pair of models:</p>{{ overlap | safe }}{% endif %}
 <h2>How far to trust this</h2><p>One split and one seed: run again with other seeds before you order primers. Cells
 of one donor resemble each
 other, so accuracy on new donors can be lower. Genes that carry the same information replace each other freely, so a
@@ -454,7 +467,7 @@ need not be uninformative.</p></body></html>"""
 CAPTIONS = {
     "figure1": "The training cells, coloured by type.",
     "figure3": "Learning curves of the MLP with and without dropout, batch norm and noise; training cells dashed.",
-    "figure4": "Learning curves of the MLP and the selectors; training cells dashed.",
+    "figure4": "Learning curves of the networks; training cells dashed.",
     "figure5": "Accuracy on validation cells with each model's best genes kept; below, retrained on its best genes.",
     "figure6": "Mean per-class accuracy on test cells: all genes, best genes masked, best genes retrained.",
 }
@@ -500,7 +513,8 @@ def _pictures(study: Study) -> list[tuple[str, str]]:
     """Captions and figures, as the page holds them."""
     from base64 import b64encode
 
-    files = {name: study.folder / "figures" / f"{name}.png" for name in CAPTIONS}
+    drawn = [name for name in drawn_figures(study.config) if name in CAPTIONS]
+    files = {name: study.folder / "figures" / f"{name}.png" for name in drawn}
     return [(CAPTIONS[name], b64encode(path.read_bytes()).decode()) for name, path in files.items()]
 
 
@@ -524,7 +538,7 @@ def study_steps(study: Study) -> list[tuple[str, Callable[[], object]]]:
     for name, size in product(config.panel_conditions, sizes):
         steps.append((f"retrain {name} on {size} genes", partial(study.retrained, name, size)))
     steps += [("mask panels", study.panel_masking), ("score", study.scores)]
-    steps += [(name, partial(_save_figure, study, name)) for name in FIGURES]
+    steps += [(name, partial(_save_figure, study, name)) for name in drawn_figures(config)]
     return [*steps, ("page", partial(write_page, study))]
 
 

@@ -43,8 +43,9 @@ WINDOW = 8192  # cells on disk that are mixed, and about as many are in memory a
 
 # %% auto #0
 __all__ = ['logger', 'Batch', 'MEASURED', 'WINDOW', 'REPORT', 'ROBUST', 'PROTOCOLS', 'NORMAL_QUANTILES', 'CodedCells',
-           'BatchLoader', 'TrainingProtocol', 'training_protocol', 'SelectorModule', 'gaussian_noise', 'History',
-           'KeepBest', 'WholeCheckpoints', 'TrainingResult', 'TrainingStopped', 'train_network']
+           'BatchLoader', 'TrainingProtocol', 'training_protocol', 'accuracies', 'NetworkModule', 'SelectorModule',
+           'gaussian_noise', 'some_cells', 'History', 'KeepBest', 'WholeCheckpoints', 'TrainingResult',
+           'TrainingStopped', 'train_network', 'train_module']
 
 # %% ../nbs/04_training.ipynb #cell-008
 @dataclass(frozen=True)
@@ -209,27 +210,37 @@ def training_protocol(name: str, **changes: Any) -> TrainingProtocol:
     return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
 
 # %% ../nbs/04_training.ipynb #cell-022
-class SelectorModule(pl.LightningModule):
-    """A `SelectorNet` as Lightning sees it: weighted cross-entropy + penalty_weight * R(w), AdamW."""
+def accuracies(n_types: int) -> MetricCollection:
+    """What is measured of every network: the share of cells that are right, and its mean over the types."""
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(n_types, average="micro"),
+            "balanced_accuracy": MulticlassAccuracy(n_types, average="macro"),
+        }
+    )
+
+
+class NetworkModule(pl.LightningModule):
+    """A network of cells as Lightning sees it: weighted cross-entropy, and what a subclass adds to it.
+
+    `network` gives scores, cells x types. `measures` are taken of validation and training cells after each epoch.
+    """
 
     about: dict[str, Any] = {}  # noted in each checkpoint: what is trained on what
+    watched = "validation_balanced_accuracy"  # the measure by which the best weights are kept
+    penalty = "none"
 
-    def __init__(self, network: SelectorNet, protocol: TrainingProtocol, *, penalty: str, seed: int):
+    def __init__(
+        self, network: torch.nn.Module, protocol: TrainingProtocol, *, measures: MetricCollection, seed: int
+    ):
         super().__init__()
-        check_choice("penalty", penalty, PENALTIES)
-        self.network, self.protocol = network, protocol
-        open_taps = torch.ones(network.first.in_features)
-        unit = float(selector_penalty(open_taps, penalty)) if protocol.relative_penalty and penalty != "none" else 1.0
-        self.penalty, self.penalty_weight, self.seed = penalty, protocol.penalty_weight / unit, seed
-        n_types = network.rest[-1].out_features
-        measures = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(n_types, average="micro"),
-                "balanced_accuracy": MulticlassAccuracy(n_types, average="macro"),
-            }
-        )
+        self.network, self.protocol, self.seed = network, protocol, seed
         self.measures = torch.nn.ModuleList(measures.clone(prefix=f"{part}_") for part in MEASURED)
         self.losses = torch.nn.ModuleList(MeanMetric() for _ in MEASURED)
+
+    def extra_loss(self) -> torch.Tensor | float:
+        """What is added to the cross-entropy of the batch that the network saw last."""
+        return 0.0
 
     def on_train_epoch_start(self) -> None:
         """Draw noise and dropout from the seed, the epoch and the process: a resumed training repeats itself."""
@@ -239,9 +250,7 @@ class SelectorModule(pl.LightningModule):
         x, codes, weights = batch
         if self.protocol.noise:
             x = x.add(gaussian_noise(x), alpha=self.protocol.noise)
-        return _weighted_loss(self.network(x), codes, weights) + self.penalty_weight * self.network.penalty(
-            self.penalty
-        )
+        return _weighted_loss(self.network(x), codes, weights) + self.extra_loss()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, codes, weights = batch
@@ -254,9 +263,6 @@ class SelectorModule(pl.LightningModule):
             self.log_dict({f"{part}_loss": loss.compute(), **measures.compute()})
             loss.reset()
             measures.reset()
-
-    def configure_optimizers(self) -> Any:
-        return _optimizer_and_schedule(self.network, self.protocol)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["about"] = self.about
@@ -272,6 +278,25 @@ class SelectorModule(pl.LightningModule):
                 )
 
 # %% ../nbs/04_training.ipynb #cell-024
+class SelectorModule(NetworkModule):
+    """A `SelectorNet` as Lightning sees it: weighted cross-entropy + penalty_weight * R(w), AdamW."""
+
+    network: SelectorNet
+
+    def __init__(self, network: SelectorNet, protocol: TrainingProtocol, *, penalty: str, seed: int):
+        check_choice("penalty", penalty, PENALTIES)
+        super().__init__(network, protocol, measures=accuracies(network.rest[-1].out_features), seed=seed)
+        open_taps = torch.ones(network.first.in_features)
+        unit = float(selector_penalty(open_taps, penalty)) if protocol.relative_penalty and penalty != "none" else 1.0
+        self.penalty, self.penalty_weight = penalty, protocol.penalty_weight / unit
+
+    def extra_loss(self) -> torch.Tensor:
+        return self.penalty_weight * self.network.penalty(self.penalty)
+
+    def configure_optimizers(self) -> Any:
+        return _optimizer_and_schedule(self.network, self.protocol)
+
+# %% ../nbs/04_training.ipynb #cell-026
 NORMAL_QUANTILES = torch.special.ndtri((torch.arange(65536, dtype=torch.float64) + 0.5) / 65536).float()
 
 
@@ -282,15 +307,15 @@ def gaussian_noise(like: torch.Tensor) -> torch.Tensor:
     places = random_words(like.numel()).view(torch.uint16).to(torch.int32)
     return NORMAL_QUANTILES.to(like.dtype).index_select(0, places).view(like.shape)
 
-# %% ../nbs/04_training.ipynb #cell-026
-def _about(module: SelectorModule, train: CodedCells) -> dict[str, Any]:
+# %% ../nbs/04_training.ipynb #cell-028
+def _about(module: NetworkModule, train: CodedCells) -> dict[str, Any]:
     """What is trained on what, but for when it ends: who goes on may go on for longer."""
     lasting = {name: value for name, value in asdict(module.protocol).items() if name not in ("max_epochs", "patience")}
     own = {"seed": module.seed, "penalty": module.penalty}
     return {**own, **lasting, **_described(module.network), **_fingerprint(train)}
 
 
-def _described(network: SelectorNet) -> dict[str, Any]:
+def _described(network: torch.nn.Module) -> dict[str, Any]:
     """What tells a network from another: the sizes of its layers, and a sum over all that it says of itself."""
     layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
     sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
@@ -302,7 +327,7 @@ def _weighted_loss(scores: torch.Tensor, codes: torch.Tensor, weights: torch.Ten
     return (functional.cross_entropy(scores, codes, reduction="none") * weights).sum() / weights.sum()
 
 
-def _some(cells: CodedCells, n_cells: int | None) -> CodedCells:
+def some_cells(cells: CodedCells, n_cells: int | None) -> CodedCells:
     """At most `n_cells` of the cells, spread evenly over them."""
     total = len(cells.codes)
     if n_cells is None or total <= n_cells:
@@ -327,7 +352,7 @@ def _optimizer_and_schedule(network: SelectorNet, protocol: TrainingProtocol) ->
         "lr_scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.max_epochs),
     }
 
-# %% ../nbs/04_training.ipynb #cell-028
+# %% ../nbs/04_training.ipynb #cell-030
 class History(pl.Callback):
     """Collects one row of measures per epoch."""
 
@@ -349,9 +374,9 @@ class History(pl.Callback):
         """One row per epoch: epoch, step, {train,validation}_{loss,accuracy,balanced_accuracy}."""
         return pd.DataFrame(self.rows)
 
-# %% ../nbs/04_training.ipynb #cell-029
+# %% ../nbs/04_training.ipynb #cell-031
 class KeepBest(pl.Callback):
-    """Keeps the best weights by validation balanced accuracy; stops after `patience` epochs without better ones.
+    """Keeps the best weights by what the module says is watched; stops after `patience` epochs without better ones.
 
     It watches from the epoch `first` on.
     """
@@ -361,7 +386,7 @@ class KeepBest(pl.Callback):
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        epoch, value = trainer.current_epoch + 1, float(trainer.callback_metrics["validation_balanced_accuracy"])
+        epoch, value = trainer.current_epoch + 1, float(trainer.callback_metrics[pl_module.watched])
         if epoch >= self.first and value >= self.best:
             self.best, self.best_epoch = value, epoch
             self.weights = copy.deepcopy(pl_module.network.state_dict())
@@ -379,7 +404,7 @@ class KeepBest(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_epoch, self.weights = (state_dict[key] for key in ("best", "best_epoch", "weights"))
 
-# %% ../nbs/04_training.ipynb #cell-031
+# %% ../nbs/04_training.ipynb #cell-033
 class WholeCheckpoints(TorchCheckpointIO):
     """Lightning's checkpoints, each whole or not at all."""
 
@@ -412,7 +437,7 @@ def _fingerprint(cells: CodedCells) -> dict[str, Any]:
     total = f"{by_gene @ np.arange(1, len(by_gene) + 1):.6g}"
     return {"n_cells": len(cells.codes), "labels": zlib.crc32(cells.codes.tobytes()), "expression": total}
 
-# %% ../nbs/04_training.ipynb #cell-032
+# %% ../nbs/04_training.ipynb #cell-034
 def _reporting(folder: Path | None) -> tuple[list[Any], list[pl.Callback]]:
     """Lightning's CSV and TensorBoard loggers and its checkpoint of the last epoch, all in `folder`."""
     from pytorch_lightning.callbacks import ModelCheckpoint
@@ -436,7 +461,7 @@ def _trainer(
     callbacks = [*callbacks, *saving, *arguments.get("callbacks", [])]
     return pl.Trainer(**{**ours, **quiet, **plain, **whole, **arguments, "callbacks": callbacks})
 
-# %% ../nbs/04_training.ipynb #cell-033
+# %% ../nbs/04_training.ipynb #cell-035
 @contextmanager
 def _less_talk() -> Iterator[None]:
     """Keep Lightning's hints about hardware to itself, unless this module's logger is set to INFO."""
@@ -488,35 +513,45 @@ def _runs_to_its_end(fit: Callable[[], object]) -> bool:
             signal.signal(signal.SIGINT, before)
     return True
 
-# %% ../nbs/04_training.ipynb #cell-034
+# %% ../nbs/04_training.ipynb #cell-036
 def train_network(
     network: SelectorNet, *, train: CodedCells, validation: CodedCells, protocol: TrainingProtocol,
     penalty: str = "none", seed: int = 0, folder: str | Path | None = None, resume: bool = False,
     trainer_arguments: dict[str, Any] | None = None,
 ) -> TrainingResult:  # fmt: skip
-    """Train `network` in place (report, Methods, "Training") and leave it in evaluation mode.
+    """Train `network` in place (report, Methods, "Training"), as `train_module` does."""
+    return train_module(
+        SelectorModule(network, protocol, penalty=penalty, seed=seed), train=train, validation=validation,
+        folder=folder, resume=resume, trainer_arguments=trainer_arguments,
+    )  # fmt: skip
+
+
+def train_module(
+    module: NetworkModule, *, train: CodedCells, validation: CodedCells, folder: str | Path | None = None,
+    resume: bool = False, trainer_arguments: dict[str, Any] | None = None,
+) -> TrainingResult:  # fmt: skip
+    """Train the network of `module` in place, by the module's protocol, and leave it in evaluation mode.
 
     `folder` receives CSV and TensorBoard logs and a checkpoint after each epoch; with `resume` a checkpoint that lies
     there is taken up. `trainer_arguments` are passed to `pytorch_lightning.Trainer`. Ctrl-C raises `TrainingStopped`,
     with the best weights so far in the network.
     """
-    place, history = None if folder is None else Path(folder), History()
+    place, history, protocol = None if folder is None else Path(folder), History(), module.protocol
     keepers = [KeepBest(protocol.patience, first=protocol.first_watched)] if protocol.patience else []
-    module = SelectorModule(network, protocol, penalty=penalty, seed=seed)
     module.about = _about(module, train) if place else {}  # only checkpoints need it, and it goes through all cells
-    loaders = _loaders(train, validation, protocol, seed=seed)
+    loaders = _loaders(train, validation, protocol, seed=module.seed)
     with _less_talk():
         trainer = _trainer(protocol.max_epochs, [history, *keepers], place, trainer_arguments or {})
         last = _last_checkpoint(place) if place and resume else None
         whole = _runs_to_its_end(partial(trainer.fit, module, *loaders, ckpt_path=last, weights_only=True))
-    best_epoch = _take_best(network, keepers) or int(trainer.current_epoch)
+    best_epoch = _take_best(module.network, keepers) or int(trainer.current_epoch)
     result = TrainingResult(history.table(), best_epoch)
     if not whole:
         raise TrainingStopped(result, max_epochs=protocol.max_epochs)
     return result
 
 
-def _take_best(network: SelectorNet, keepers: list[KeepBest]) -> int:
+def _take_best(network: torch.nn.Module, keepers: list[KeepBest]) -> int:
     """Give the network the weights that were kept, if any, for predicting; returns their epoch, or 0."""
     kept = [keeper for keeper in keepers if keeper.weights]
     for keeper in kept:
@@ -529,6 +564,6 @@ def _loaders(
     train: CodedCells, validation: CodedCells, protocol: TrainingProtocol, *, seed: int
 ) -> tuple[BatchLoader, list[BatchLoader]]:
     """What is trained on, and what is measured after each epoch: validation cells, and some of the training cells."""
-    measured = [BatchLoader(cells, batch_size=4096) for cells in (validation, _some(train, protocol.measured_cells))]
+    measured = [BatchLoader(cells, batch_size=4096) for cells in (validation, some_cells(train, protocol.measured_cells))]
     size, steps = protocol.batch_size, protocol.steps_per_epoch
     return BatchLoader(train, batch_size=size, shuffle=True, n_batches=steps, seed=seed), measured

@@ -27,9 +27,13 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 from scipy.io import mmwrite
+from sklearn.model_selection import KFold
+from sklearn.naive_bayes import GaussianNB
+from sklearn.svm import LinearSVC
 
 from selectormlp import cli, data
 from selectormlp.benchmark import DataSet, read_benchmark, run_benchmark
+from selectormlp.bulk import cross_validated_scores, prepare_samples, read_samples, score_interval
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier, make_classifier
 from selectormlp.evaluation import compare_panels, confusion_table, make_judge, score_panel, score_predictions
 from selectormlp.masking import masking_curve, predict_masked, random_masking_curve, rank_genes
@@ -646,6 +650,69 @@ def broken_model(folder: Path) -> Path:
     save_model(svm(), folder / "model")
     cut(folder / "model" / "config.json")
     return folder / "model"
+
+
+# Tables of samples (chapter 15)
+
+
+def table(folder: Path, *, name: str = "table.csv", **columns: Any) -> Path:
+    """A table of 20 samples with two genes and a phenotype, and other columns in their place or beside them."""
+    rng = np.random.default_rng(0)
+    genes = {gene: rng.normal(8, 1, 20).round(2) for gene in ("AQP4", "GFAP")}
+    whole = {**genes, "smoker": ["yes", "no"] * 10, **columns}
+    pd.DataFrame(whole, index=[f"p{i}" for i in range(20)]).to_csv(folder / name, index_label="patient")
+    return folder / name
+
+
+def answers(folder: Path, content: str, **settings: Any) -> object:
+    """Read a table with a label file."""
+    labels = text(folder, "labels.csv", content)
+    return read_samples(table(folder, smoker=1.0), "smoker", labels=labels, **settings)
+
+
+def judged(model: Any = None, y: Any = None, **settings: Any) -> object:
+    """Cross-validate a classifier on 20 samples."""
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    y = np.array(["no", "yes"] * 10) if y is None else np.array(y)
+    return cross_validated_scores(model or GaussianNB(), X, y, **{"positive": "yes", **settings})
+
+
+def twice(folder: Path, old: str, new: str) -> object:
+    """Read a table in which a name was replaced by another."""
+    path = table(folder)
+    return read_samples(text(folder, "twice.csv", path.read_text().replace(old, new)), "smoker")
+
+
+LABELS = "patient,smoker\n" + "".join(f"p{i},{'yes' if i % 2 else 'no'}\n" for i in range(20))
+
+several("table of samples", {
+    "a column of a table is text": lambda f: read_samples(table(f, sex=["m", "f"] * 10), "smoker"),
+    "the phenotype of a table is misspelt": lambda f: read_samples(table(f), "smokes"),
+    "the phenotype has one value": lambda f: read_samples(table(f, smoker="yes"), "smoker"),
+    "the phenotype is missing for all samples": lambda f: read_samples(table(f, smoker=""), "smoker"),
+    "the phenotype has a value for every sample": lambda f: read_samples(table(f, smoker=range(20)), "smoker"),
+    "every sample lacks a value": lambda f: read_samples(table(f, AQP4=[1.5, np.nan] * 10, GFAP=[np.nan, 1.5] * 10), "smoker"),
+    "every gene lacks a value": lambda f: read_samples(table(f, AQP4=[1.5, np.nan] * 10, GFAP=[np.nan, 1.5] * 10), "smoker", missing="genes"),
+    "all columns are constant": lambda f: read_samples(table(f, AQP4=1.5, GFAP=2.5), "smoker"),
+    "a value of a table is infinite": lambda f: read_samples(table(f, GFAP=[np.inf, *range(19)]), "smoker"),
+    "a gene occurs twice in a table": lambda f: twice(f, "AQP4", "GFAP"),
+    "a sample occurs twice in a table": lambda f: twice(f, "p11,", "p10,"),
+    "genes lie in neither rows nor columns": lambda f: read_samples(table(f), "smoker", genes_in="sheets"),
+    "genes lie in rows, and there is no label file": lambda f: read_samples(table(f), "smoker", genes_in="rows"),
+    "the label file of a table is of other samples": lambda f: answers(f, "patient,smoker\nq1,yes\nq2,no\n"),
+    "the label file of a table names a sample twice": lambda f: answers(f, LABELS + "p3,yes\n"),
+    "the label file of a table lacks the phenotype": lambda f: answers(f, LABELS.replace("smoker", "smokes,age").replace("\np", "\np").replace(",yes", ",yes,1").replace(",no", ",no,2")),
+    "values of a table are of an unknown kind": lambda f: read_samples(table(f), "smoker", values="fpkm"),
+    "counts that are negative": lambda f: read_samples(table(f, AQP4=[-1.5, *range(19)]), "smoker", values="counts"),
+    "neither samples nor genes are left out": lambda f: read_samples(table(f), "smoker", missing="rows"),
+    "a table without its phenotype": lambda f: prepare_samples(cells(), "smoker"),
+    "a yes or no of three labels": lambda f: judged(y=["no", "yes", "once", "no"] * 5),
+    "a yes that is not among the labels": lambda f: judged(positive="Yes!"),
+    "five folds of four samples": lambda f: judged(y=["yes"] * 4 + ["no"] * 16),
+    "folds that hold one label only": lambda f: judged(y=["yes"] * 10 + ["no"] * 10, cv=KFold(2)),
+    "a model that gives no probabilities": lambda f: judged(LinearSVC()),
+    "an interval from one fold": lambda f: score_interval(pd.DataFrame({"roc_auc": [0.9], "n_train": 8, "n_test": 2})),
+})  # fmt: skip
 
 
 def main() -> None:

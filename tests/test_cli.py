@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selectormlp import cli
+from selectormlp import cli, collection
 from selectormlp.data import data_folder
 from selectormlp.simulation import SimulationRecipe, simulate_cells
 from selectormlp.study import StudyConfig
@@ -299,6 +299,19 @@ def test_report_runs_and_says_where_things_are(here: Path, capsys: pytest.Captur
     assert "another run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("model", "absent"), [("tabnet", "figure2 figure3"), ("first", "figure2 figure3"),
+                                               ("svm_l1", "figure2 figure3 figure4")])  # fmt: skip
+def test_report_with_one_model_shows_that_model_alone(here: Path, model: str, absent: str) -> None:
+    line = ["report", "cells.h5ad", "--label-key", "cell_type", "--out", "run", "--max-epochs", "1", "--step", "30"]
+    sizes = ["--panel_sizes", "[20, 10]", "--panel_step", "10", "--n_orders", "1"]
+    assert cli.main([*line, "--model", model, *sizes]) == 0
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert f"<code>{model}</code>" in page and "Do the models agree" not in page
+    assert sorted(path.name for path in Path("run/models").iterdir()) == [model, f"{model}_top10", f"{model}_top20"]
+    drawn = {path.stem for path in Path("run/figures").iterdir()}
+    assert {f"figure{i}" for i in range(1, 7)} - drawn == set(absent.split())
+
+
 def test_book_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("selectormlp.book.run_book", lambda *given, **more: seen.append((given, more)) or "index.html")
@@ -326,6 +339,29 @@ def test_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     disk = ["predict", "cells.h5ad", "--model", "best/Tiny_best_model", "--on-disk", "yes", "--out", "disk.csv"]
     assert cli.main(disk) == 0 and "read from disk" in capsys.readouterr().out
     pd.testing.assert_frame_equal(pd.read_csv("disk.csv"), table, rtol=1e-4)
+
+
+def test_predict_writes_the_next_types_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["predict", "cells.h5ad", "--model", "best/Tiny_best_model", "--probabilities", "--out"]
+    assert cli.main([*line, "top.csv", "--top", "2"]) == cli.main([*line, "one.csv"]) == 0
+    top, one = pd.read_csv("top.csv"), pd.read_csv("one.csv")
+    assert list(top)[:5] == ["cell", "cell_type", "probability", "cell_type_2", "probability_2"]
+    pd.testing.assert_frame_equal(top.drop(columns=["cell_type_2", "probability_2"]), one)
+    shares = top.filter(regex="^probability_(?!2)").to_numpy()
+    np.testing.assert_allclose(np.sort(shares, axis=1)[:, -2], top["probability_2"], rtol=1e-5)
+    named = [row[f"probability_{row['cell_type_2']}"] for _, row in top.iterrows()]
+    np.testing.assert_allclose(named, top["probability_2"], rtol=1e-5)
+    capsys.readouterr()
+    for wrong, said in {"top.h5ad --top 2": "leave out --top", "top.csv --top 4": "ask for 1 to 3"}.items():
+        assert cli.main([*line, *wrong.split()]) == 2 and said in capsys.readouterr().err
+
+
+def test_predict_takes_a_model_of_a_collection(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+    model = collection.open_model("best/Tiny_best_model")
+    monkeypatch.setattr(collection.ModelCollection, "load", lambda self, name: asked.append((self.url, name)) or model)
+    line = ["predict", "cells.h5ad", "--out", "far.csv", "--model", "https://example.org/models/tiny"]
+    assert cli.main(line) == 0 and asked == [("https://example.org/models", "tiny")]
 
 
 def test_predict_writes_the_cells_with_their_types(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -559,7 +595,9 @@ ERRORS = {
     "predict cells.h5ad --model nowhere --out out.csv": "nowhere",
     "predict fewer.h5ad " + MODEL: "of the model's 60 genes are not in the data",
     "predict scaled.h5ad " + MODEL: "scaled",
-    "predict cells.h5ad --model best/SVM_best_model --probabilities --out out.csv": "no probabilities",
+    "predict cells.h5ad --model best/SVM_best_model --probabilities --out out.csv": "leave out --probabilities",
+    "predict cells.h5ad --model best/SVM_best_model --top 2 --out out.csv": "leave out --top",
+    "predict cells.h5ad --model http://example.org/mlp --out out.csv": "begins with https://",
     "simulate --out cells.txt": "cells.txt",
     "simulate --out new.h5ad --n-cells 2": "n_cells is 2",
     "simulate --out cells.h5ad/new.h5ad": "cannot write",

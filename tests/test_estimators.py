@@ -23,9 +23,12 @@ from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier
 from selectormlp.data import InputError
 from selectormlp.pipeline import GeneSelector
 from selectormlp.selection import PanelDesign
+from selectormlp.tabnet import TabNetClassifier
 
 QUICK: dict[str, Any] = {"hidden_sizes": (32,), "max_epochs": 5, "learning_rate": 1e-2, "batch_size": 64}
-MACHINES = [LinearSVMClassifier(), SelectorMLPClassifier(**QUICK)]
+BRIEF: dict[str, Any] = {"max_epochs": 3, "steps_per_epoch": 10, "batch_size": 64, "virtual_batch_size": 32}
+LEARNED = [LinearSVMClassifier(), SelectorMLPClassifier(**QUICK)]  # know the cells below in their few steps
+MACHINES = [*LEARNED, TabNetClassifier(**BRIEF)]
 SELECTORS = [GeneSelector(1), GeneSelector(1, method=LogisticRegression())]
 # scikit-learn expects the same two failures of its LinearSVC and SGDClassifier; what holds instead is tested below
 STOCHASTIC = "batches, held-out cells and the order of LIBLINEAR's steps are drawn for the cells that are there"
@@ -111,7 +114,7 @@ def test_weights_that_cannot_be_are_refused(weights: np.ndarray, cells) -> None:
         LinearSVMClassifier().fit(*cells, sample_weight=weights)
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: type(machine).__name__)
+@pytest.mark.parametrize("machine", LEARNED, ids=lambda machine: type(machine).__name__)
 def test_pipelines_searches_and_cross_validation(machine: BaseEstimator, cells) -> None:
     X, y = cells
     pipeline = make_pipeline(MaxAbsScaler(), clone(machine))
@@ -123,7 +126,7 @@ def test_pipelines_searches_and_cross_validation(machine: BaseEstimator, cells) 
     assert calibrated.score(X, y) > 0.8
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: type(machine).__name__)
+@pytest.mark.parametrize("machine", LEARNED, ids=lambda machine: type(machine).__name__)
 def test_select_from_model_keeps_the_markers_and_names_them(machine: BaseEstimator, cells) -> None:
     X, y = cells
     table = pd.DataFrame(X.toarray(), columns=[f"gene{i}" for i in range(20)])

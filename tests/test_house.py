@@ -180,7 +180,7 @@ def test_importing_the_library_is_light() -> None:
 
 def test_help_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     start = time.monotonic()
-    command = [sys.executable, "-m", "selectormlp.cli", "--help"]
+    command = [sys.executable, "-m", "selectormlp", "--help"]
     program = Path(sys.executable).parent / "selectormlp"
     result = subprocess.run([str(program), "--help"] if program.exists() else command, capture_output=True, text=True)
     with capsys.disabled():
@@ -218,3 +218,16 @@ def test_nothing_committed_names_a_machine() -> None:
 def test_one_frame_and_one_place_of_settings() -> None:
     assert not (ROOT / "pyproject.toml").exists()
     assert (ROOT / "nbs" / "_quarto.yml").read_bytes() == (ROOT / "_quarto.yml").read_bytes()
+
+
+def test_workflows_ask_for_what_there_is() -> None:
+    workflows = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+    if not workflows:
+        pytest.skip("an sdist has no workflows")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(BIN)", ".venv/bin")
+    targets = set(re.findall(r"^([\w./-]+):", makefile, re.MULTILINE))
+    assert {"test", "site"} <= set(re.findall(r"\bmake ([\w./-]+)", " ".join(workflows.values()))) <= targets
+    (matrix,) = re.findall(r"^PYTHONS = \((.+)\)$", (ROOT / "tools" / "matrix.py").read_text(encoding="utf-8"), re.M)
+    assert f"python: [{matrix}]" in workflows["tests"]
+    version = re.search(r"^version = (\S+)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.MULTILINE)
+    assert version, "the workflow of a release compares its tag with this line"

@@ -1,7 +1,12 @@
 """The pages: rendering without nbdev, links, and the reader's own copy of the book."""
 
+import importlib.util
 import json
+import re
+import shutil
 from pathlib import Path
+from types import ModuleType
+from unittest.mock import Mock
 
 import nbformat
 import pytest
@@ -10,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from selectormlp import book
 from selectormlp.data import InputError
 
+ROOT = Path(__file__).resolve().parent.parent
 FRAME = """
 project: {type: website, output-dir: _docs}
 format: {html: {theme: {light: cosmo, dark: darkly}, toc: true}}
@@ -127,7 +133,7 @@ def test_check_links_finds(tmp_path: Path, extra: str, problem: str) -> None:
 
 def test_pages_from_the_disk_can_search(tmp_path: Path) -> None:
     page = build(tmp_path, new_markdown_cell("An unmistakable word."))
-    assert "site_libs/search.js" in page
+    assert "site_libs/site.js" in page and "site_libs/search.js" in (tmp_path / "site/site_libs/site.js").read_text()
     assert "unmistakable" in (tmp_path / "site" / "site_libs" / "search.js").read_text(encoding="utf-8")
 
 
@@ -138,6 +144,7 @@ def small_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     shipped = tmp_path / "shipped"
     shipped.mkdir()
+    (shipped / "site.js").touch()
     (shipped / "_quarto.yml").write_text(FRAME.replace("07_absent", "02_split"), encoding="utf-8")
     parameters = "cells = 'pancreas'\nlabel_key = 'a'\nrun_folder = '../runs/x'\nprotocol = 'robust'\nseed = 0"
     tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})
@@ -192,3 +199,150 @@ def test_a_missing_package_names_the_way_out(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(__import__("sys").modules, "papermill", None)
     with pytest.raises(InputError, match=r"selectormlp\[book\]"):
         book.book_package("papermill")
+
+
+def tool(name: str) -> ModuleType:
+    """Import a script of tools/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_page_begins_with_a_way_to_its_text_and_names_its_parts(tmp_path: Path) -> None:
+    page = build(tmp_path)
+    first = re.search(r"<body[^>]*><a [^>]*>", page)
+    assert first and 'href="#quarto-document-content"' in first[0]
+    assert '<main class="content" tabindex="-1"' in page
+    assert 'role="navigation"' not in page and 'role="img"' not in page
+    toggles = re.findall(r'<(\w+) [^>]*data-bs-toggle="collapse"', page)
+    assert toggles and set(toggles) == {"button"}
+
+
+def test_links_to_the_source_name_the_notebook_and_a_readers_own_book_has_none(tmp_path: Path) -> None:
+    page = build(tmp_path)
+    notebooks = tmp_path / "notebooks"
+    (notebooks / "CHANGES.md").write_text("# Changes\n\n[masks](06_masking.ipynb)\n", encoding="utf-8")
+    links = "title: Tiny\n  repo-url: https://example.org/r\n  repo-actions: [edit, source]"
+    frame = FRAME.replace("title: Tiny", links)
+    (tmp_path / "_quarto.yml").write_text(frame, encoding="utf-8")
+    book.render_site(notebooks, tmp_path / "site", tmp_path / "_quarto.yml")
+    page = (tmp_path / "site" / "masking.html").read_text(encoding="utf-8")
+    assert "https://example.org/r/edit/main/nbs/06_masking.ipynb" in page
+    page = (tmp_path / "site" / "changes.html").read_text(encoding="utf-8")
+    assert "https://example.org/r/blob/main/CHANGES.md" in page and 'href="masking.html"' in page
+    book.render_site(notebooks, tmp_path / "site", tmp_path / "_quarto.yml", title="My cells")
+    assert "/edit/" not in (tmp_path / "site" / "masking.html").read_text(encoding="utf-8")
+
+
+def test_search_knows_the_words_of_outputs(tmp_path: Path) -> None:
+    table = '<style>td {color: red}</style><table><tr><td>GCG</td><td title="odd">0.5</td></tr></table>'
+    output = new_output("display_data", data={"text/html": f"<div>{table}</div>"})
+    build(tmp_path, new_markdown_cell("## Genes"), new_code_cell("show()", outputs=[output]))
+    entries = json.loads((tmp_path / "site" / "search.json").read_text(encoding="utf-8"))
+    (entry,) = [entry for entry in entries if entry["href"] == "index.html#genes"]
+    assert entry["text"] == "show() GCG"
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    from selectormlp import __version__
+
+    settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\nversion = {__version__}\n" in settings and f"\nversion: {__version__}\n" in citation
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == __version__
+    for key in ("title", "description"):
+        value = re.search(rf"^{key} = (.+)$", settings, re.MULTILINE)
+        assert value and re.search(rf"^(title|abstract): {re.escape(value[1])}$", citation, re.MULTILINE)
+
+
+def test_every_page_says_its_version_and_shows_a_card(tmp_path: Path) -> None:
+    from selectormlp import __version__
+
+    build(tmp_path)
+    (tmp_path / "notebooks" / "CONTRIBUTING.md").write_text("# Taking part\n", encoding="utf-8")
+    book.render_site(tmp_path / "notebooks", tmp_path / "site", ROOT / "_quarto.yml")
+    for page in (tmp_path / "site").glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert f"selectormlp {__version__}" in text.partition("<footer")[2] and "{version}" not in text
+        assert re.search(r'<link rel="icon" href="icon.svg">', text)
+        assert re.search(r'<meta property="og:image" content="https://[^"]+/card.png">', text)
+        assert 'href="contributing.html"' in text and "/edit/main/" in text
+
+
+def test_large_pages_are_named(tmp_path: Path) -> None:
+    (tmp_path / "small.html").write_text("x")
+    (tmp_path / "large.html").write_text("x" * 1_000_001)
+    assert tool("build_site").too_large(tmp_path) == ["large.html is larger than 1 MB"]
+
+
+def test_the_page_for_wrong_addresses_works_from_any_address(tmp_path: Path) -> None:
+    (tmp_path / "404.html").write_text(build(tmp_path), encoding="utf-8")
+    tool("build_site").serve_anywhere(tmp_path / "404.html", "https://example.org/tiny")
+    page = book.read_page(tmp_path / "404.html")
+    assert {link[:6] for link in page.loads} == {"/tiny/"} and "/tiny/masking.html" in page.links
+    assert "#quarto-document-content" in page.links
+
+
+def test_a_check_that_cannot_be_made_is_called_skipped(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    check = tool("check")
+
+    def made(result: bool | None) -> Mock:
+        return Mock(return_value=result, __doc__="A check.")
+
+    results = {"good": made(True), "none": made(None)}
+    monkeypatch.setattr(check, "CHECKS", results)
+    assert check.main([]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "all checks passed; skipped on this machine: none"
+    monkeypatch.setitem(results, "bad", made(False))
+    assert check.main([]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "checks failed: bad; skipped on this machine: none"
+
+
+def test_without_a_browser_no_page_is_called_checked(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    check_site, check = tool("check_site"), tool("check")
+    monkeypatch.setattr("sys.argv", ["check_site.py"])
+    monkeypatch.setenv("PATH", "")
+    assert check_site.main() == check_site.SKIPPED == check.SKIPPED
+    assert "no page was opened in a browser" in capsys.readouterr().out
+
+
+FAULTS = {
+    "<p style='color: #999'>pale</p>": "color-contrast",
+    "<img src='icon.svg' alt='a dot'>": 'a picture says "a dot"',
+    "<img src='gone.svg' alt='a description of enough letters'>": "a picture is not there",
+    "<p><span style='display: inline-block; width: 500px'>wide</span></p>": "cut off on the right",
+    "<span onclick='1'>press</span>": "only a mouse can use",
+    "<a href='#top' style='outline: 0 !important'>unseen</a>": "focus is not seen",
+    "<a href='#top' style='position: absolute; left: -900px'>far</a>": "focus is off the page",
+    "<figure style='height: 40cm'>high</figure>": "higher than the paper",
+    "<script>throw new Error('a slip')</script>": "script error: a slip",
+    "<script>console.error('a complaint')</script>": "console: a complaint",
+    "<img src='https://example.org/x.png' alt='a picture from elsewhere'>": "a request to https://example.org/x.png",
+    "<button></button>": "button-name",
+}
+
+
+def test_the_browser_finds_every_fault_that_is_planted(tmp_path: Path) -> None:
+    check_site = tool("check_site")
+    executable = next(filter(None, map(shutil.which, check_site.BROWSERS)), None)
+    if executable is None:
+        pytest.skip("there is no Chromium on this machine")
+    build(tmp_path)
+    site = tmp_path / "site"
+    for name in ("icon.svg", "styles.css"):
+        shutil.copy(ROOT / "nbs" / name, site / name)
+    page = (site / "masking.html").read_text(encoding="utf-8")
+    page = page.replace("</head>", '<link rel="icon" href="icon.svg"><link rel="stylesheet" href="styles.css"></head>')
+    (site / "good.html").write_text(page, encoding="utf-8")
+    (site / "bad.html").write_text(page.replace("</main>", "\n".join([*FAULTS, "</main>"])), encoding="utf-8")
+    (site / "404.html").write_text(page, encoding="utf-8")
+    found = check_site.look_at_pages(site, tmp_path / "pictures", ["good", "bad"], executable)
+    assert [fault for page, fault in found if page == "good.html"] == []
+    said = [fault for page, fault in found if page == "bad.html"]
+    missed = [fault for fault in FAULTS.values() if not any(fault in words for words in said)]
+    assert missed == []
+    kept = {"good.pdf", "good_desk_light.jpg", "good_desk_dark.jpg", "good_phone_light.jpg"}
+    assert {path.name for path in (tmp_path / "pictures").glob("good*")} == kept

@@ -1,22 +1,34 @@
 """Build the site of the project into _docs, without Quarto and without a network.
 
 Three steps: nbdev puts the documentation of every exported name into the chapters (show_doc), names of the library in
-backticks become links, and `selectormlp.book.render_site` makes the pages. Then every link is checked.
+backticks become links, and `selectormlp.book.render_site` makes the pages. Then every link and every size is checked.
 """
 
 import argparse
 import logging
+import math
 import os
 import re
 import shutil
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("MPLBACKEND", "Agg")
+PAGE_LIMIT, SITE_LIMIT = 1_000_000, 25_000_000  # bytes
+NOT_FOUND = """---
+title: There is no such page
+search: false
+toc: false
+---
+
+Nothing is at this address. A page may have a new name. The search box above finds functions, words and genes.
+Or begin at the [start page](index.ipynb).
+"""
 
 
 def library_names() -> dict[str, str]:
@@ -109,28 +121,85 @@ def document(notebook_path: Path, destination: Path, names: dict[str, str]) -> N
 
 
 def document_chapters(chapters: list[Path], folder: Path) -> None:
-    """Write every chapter, documented, into a folder, with the style sheet and pictures beside the chapters."""
+    """Write every chapter, documented, into a folder, with style sheet and pictures beside the chapters."""
+    from selectormlp.book import SIDE_FILES
+
     os.environ["IN_TEST"] = "1"
     names = library_names()
     for chapter in chapters:
         document(chapter, folder / chapter.name, names)
-    for kind in ("*.css", "*.svg", "*.png"):
+    for kind in SIDE_FILES:
         for path in chapters[0].parent.glob(kind):
             shutil.copy(path, folder / path.name)
 
 
+def add_other_pages(folder: Path) -> None:
+    """Write what is not a chapter into a folder of chapters: the texts at the top, and what a wrong address shows."""
+    for name in ("CONTRIBUTING", "CODE_OF_CONDUCT", "CHANGELOG"):
+        text = (ROOT / f"{name}.md").read_text(encoding="utf-8")
+        head = text.splitlines()[0].removeprefix("# ")
+        text = text.partition("\n")[2].replace("](nbs/", "](")
+        (folder / f"{name}.md").write_text(f"---\ntitle: {head}\n---\n{text}", encoding="utf-8")
+    (folder / "404.md").write_text(NOT_FOUND, encoding="utf-8")
+
+
+def draw_card(path: Path) -> None:
+    """Draw the picture that a link to the site shows: the name, one line, and many genes of which few are kept."""
+    import matplotlib.pyplot as plt
+
+    line = dict(re.findall(r"^(\w+) = (.*)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.MULTILINE))
+    figure, axes = plt.subplots(figsize=(12, 6.3), dpi=100, facecolor="#1a5599")
+    axes.set_position((0, 0, 1, 1))
+    axes.set(xlim=(0, 120), ylim=(0, 63))
+    axes.axis("off")
+    for gene in range(53):
+        kept = gene % 13 == 6
+        height = 18 if kept else 3 + 7 * abs(math.sin(2.4 * gene))
+        axes.bar(8 + 2 * gene, height, 1.3, 6, color="#ffb000" if kept else "#7f9fc5")
+    axes.text(7, 44, line["title"], color="white", fontsize=64, weight="bold")
+    axes.text(7, 33, textwrap.fill(line["description"], 52), color="white", fontsize=27, va="center")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def serve_anywhere(page: Path, address: str) -> None:
+    """Let a page find its style sheets from any address, as the page for wrong addresses must."""
+    path = re.sub(r"^https?://[^/]+", "", address).rstrip("/") + "/"
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(r'(href|src)="(?![a-z]+:|[#/])', rf'\1="{path}', text)
+    text = re.sub(r'<div class="toc-actions">.*?</div></div>', "", text, flags=re.DOTALL)
+    page.write_text(text.replace('offset" content="./"', f'offset" content="{path}"'), encoding="utf-8")
+
+
+def too_large(site: Path) -> list[str]:
+    """Name the pages that are too large for a slow line, and the site if it is."""
+    sizes = {path: path.stat().st_size for path in site.rglob("*") if path.is_file()}
+    pages = [path.name for path, size in sizes.items() if path.suffix == ".html" and size > PAGE_LIMIT]
+    faults = [f"{name} is larger than {PAGE_LIMIT / 1e6:g} MB" for name in sorted(pages)]
+    return faults + ([f"the site is larger than {SITE_LIMIT / 1e6:g} MB"] if sum(sizes.values()) > SITE_LIMIT else [])
+
+
 def build_site(chapters_folder: Path, site_folder: Path) -> int:
-    """Build the site and return the number of broken links and outside requests, which are listed."""
+    """Build the site and return the number of its faults, which are listed: links, outside requests, sizes."""
+    import yaml
+
     from selectormlp.book import check_links, render_site
 
     with tempfile.TemporaryDirectory() as folder:
         document_chapters(sorted(chapters_folder.glob("*.ipynb")), Path(folder))
+        add_other_pages(Path(folder))
         index = render_site(folder, site_folder, ROOT / "_quarto.yml")
+    draw_card(site_folder / "card.png")
     problems = check_links(site_folder)
     if len(problems):
         print(problems.to_string(index=False))
+    large = too_large(site_folder)
+    for fault in large:
+        print(fault)
+    frame = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    serve_anywhere(site_folder / "404.html", frame["website"]["site-url"])
     print(f"{len(list(site_folder.glob('*.html')))} pages, {len(problems)} broken links or outside requests: {index}")
-    return len(problems)
+    return len(problems) + len(large)
 
 
 def main() -> int:
