@@ -243,15 +243,18 @@ def write_tables(results: pd.DataFrame, data_sets: list[DataSet], arguments: arg
     update(TABLES / "scores.csv", results, KEY)
     update(TABLES / "data_sets.csv", pd.DataFrame([describe(data_set) for data_set in data_sets]), ["data_set"])
     packages = ("selectormlp", "scikit-learn", "torch", "pytorch-lightning", "pytorch-tabnet", "scvi-tools")
-    about = {
+    about: dict[str, Any] = {
         "command": "python benchmarks/classifiers.py --folder FOLDER --write",
         "splits": arguments.splits,
         "time_limit_processor_seconds": arguments.time_limit,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU used, one thread for each fit",
         "python": platform.python_version(),
-        "packages": {name: installed(name) for name in packages},
     }
-    write_json(about, TABLES / "about.json")
+    path = TABLES / "about.json"
+    known = read_json(path)["packages"] if path.exists() else {}
+    found = {name: installed(name) for name in packages}
+    about["packages"] = {name: known.get(name, one) if one == "not installed" else one for name, one in found.items()}
+    write_json(about, path)
 
 
 def print_tables(results: pd.DataFrame, ours: str) -> None:
@@ -277,7 +280,7 @@ def parsed(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--classifiers", nargs="+", help=f"only these of: {', '.join(COMPARED)}")
     parser.add_argument("--ours", default="selector_l1", help="the classifier that the others are compared with")
     parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--time-limit", type=float, default=900.0, help="processor seconds for one fit")
+    parser.add_argument("--time-limit", type=float, default=1800.0, help="processor seconds for one fit")
     parser.add_argument("--retry", nargs="+", default=["missing"], help="missing, failed, crashed, 'timed out'")
     parser.add_argument("--run-folder", type=Path, default=ROOT / "runs" / "classifiers")
     parser.add_argument("--no-run", action="store_true", help="only print and store what the run folder holds")

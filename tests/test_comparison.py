@@ -195,7 +195,7 @@ def arguments(tmp_path: Path, *more: str) -> list[str]:
 
 
 def test_the_command_prints_the_table_goes_on_where_it_stopped_and_adds_rows_to_the_stored_ones(
-    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = arguments(tmp_path, "--splits", "2", "--ours", "svm_l2")
     command.main([*line, "--classifiers", "svm_l2"])
@@ -217,12 +217,17 @@ def test_the_command_prints_the_table_goes_on_where_it_stopped_and_adds_rows_to_
     assert row[["accuracy", "mean_per_class_accuracy", "median_f1"]].tolist() == pytest.approx(
         [again["accuracy"], again["mean_per_class_accuracy"], again["median_f1"]], abs=1e-3
     )
+    about = json.loads((command.TABLES / "about.json").read_text(encoding="utf-8"))
+    about["packages"]["scvi-tools"] = "1.4"  # of a machine that had it
+    (command.TABLES / "about.json").write_text(json.dumps(about), encoding="utf-8")
+    monkeypatch.setattr(command, "installed", lambda name: "not installed" if name == "scvi-tools" else "2")
     stored.assign(classifier="from elsewhere").to_csv(command.TABLES / "scores.csv", index=False)
     command.main([*line, "--classifiers", "svm_l2", "--no-run", "--write"])
     names = pd.read_csv(command.TABLES / "scores.csv")["classifier"]
     assert sorted(set(names)) == ["from elsewhere", "logistic_regression", "svm_l2"]
     about = json.loads((command.TABLES / "about.json").read_text(encoding="utf-8"))
-    assert about["splits"] == 2 and pd.read_csv(command.TABLES / "data_sets.csv")["types"].tolist() == [3]
+    assert about["splits"] == 2 and about["packages"]["torch"] == "2" and about["packages"]["scvi-tools"] == "1.4"
+    assert pd.read_csv(command.TABLES / "data_sets.csv")["types"].tolist() == [3]
 
 
 class Sleeper(Guesser):
