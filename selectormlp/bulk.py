@@ -33,7 +33,7 @@ __all__ = ['VALUES', 'prepare_samples', 'read_samples', 'load_nci60', 'score_ans
            'cross_validated_scores', 'ScoreInterval', 'score_interval', 'plot_fold_scores', 'threshold_table',
            'plot_thresholds']
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-009
+# %% ../nbs/15_bulk_expression.ipynb #cell-010
 def _without_missing(table: AnnData, missing: str) -> AnnData:
     """The table without the samples, or the genes, that lack a value; says in a warning how many were left out."""
     if missing not in ("samples", "genes"):
@@ -63,7 +63,7 @@ def _varying(table: AnnData) -> AnnData:
         warnings.warn(f"{lost} and are left out", stacklevel=3)
     return table if varying.all() else table[:, varying].copy()
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-011
+# %% ../nbs/15_bulk_expression.ipynb #cell-012
 VALUES = ("auto", "counts", "linear", "ready")
 
 
@@ -87,7 +87,7 @@ def _ready_values(X: csr_matrix, kind: str) -> csr_matrix:
         return log_per_total(X, 1e6)
     return X.log1p() if kind == "linear" else X
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-012
+# %% ../nbs/15_bulk_expression.ipynb #cell-013
 def prepare_samples(
     adata: AnnData, label_key: str, *, values: str = "auto", missing: str = "samples", min_cells: int | None = None
 ) -> AnnData:
@@ -105,13 +105,13 @@ def prepare_samples(
     labels = kept_labels(table.obs, label_key, min_cells=min_cells)
     table = _varying(table[table.obs_names.isin(labels.index)].copy())
     check_cells(table)
-    X = csr_matrix(table.X, dtype=np.float32, copy=True)
+    X = csr_matrix(table.X, dtype=np.float32)
     table.uns[READY] = _kind_of_table(X, values)
     table.X = _ready_values(X, table.uns[READY])
     table.obs[label_key] = pd.Categorical(labels)
     return table
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-014
+# %% ../nbs/15_bulk_expression.ipynb #cell-015
 def read_samples(
     path: str | Path, label_key: str, *, labels: str | Path | None = None, genes_in: str = "columns", **settings: Any
 ) -> AnnData:
@@ -140,7 +140,7 @@ def load_nci60() -> AnnData:
     folder = data_folder() / "nci60"
     return read_samples(folder / "expression.csv.gz", "p53", labels=folder / "samples.csv", genes_in="rows")
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-025
+# %% ../nbs/15_bulk_expression.ipynb #cell-026
 def score_answers(positive: ArrayLike, predicted: ArrayLike, probability: ArrayLike) -> dict[str, float]:
     """All measures of some samples: what is true (1 or 0), what a model says, and its probability of 1."""
     from sklearn import metrics
@@ -155,7 +155,7 @@ def score_answers(positive: ArrayLike, predicted: ArrayLike, probability: ArrayL
         "brier_score": metrics.brier_score_loss(positive, probability),
     }
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-029
+# %% ../nbs/15_bulk_expression.ipynb #cell-030
 def small_network(*, seed: int = 0, **settings: Any) -> GeneClassifier:
     """The tutorial's network as a classifier: genes -> 64 -> yes or no, ReLU, Adam at 1e-3; 200 batches of 16 samples.
 
@@ -165,7 +165,7 @@ def small_network(*, seed: int = 0, **settings: Any) -> GeneClassifier:
     epochs = {"max_epochs": 10, "steps_per_epoch": 20, "validation_fraction": 1e-6}
     return make_classifier("first", seed=seed, **{**usual, **epochs, **settings})
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-034
+# %% ../nbs/15_bulk_expression.ipynb #cell-035
 @dataclass(frozen=True)
 class FoldScores:
     """What cross-validation found: `scores` has a row for each fold, `predictions` one for each sample held out in it.
@@ -209,7 +209,7 @@ def _folds(cv: Any, X: Any, positive: np.ndarray, groups: Any) -> list[tuple[np.
             raise InputError(f"fold {number} learns from or is judged by samples of one label only; pass fewer folds")
     return folds
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-036
+# %% ../nbs/15_bulk_expression.ipynb #cell-037
 def cross_validated_scores(
     model: Any, X: Matrix, y: ArrayLike, *, positive: object, cv: Any = None, groups: ArrayLike | None = None,
     names: Iterable[str] | None = None, n_jobs: int | None = None,
@@ -253,7 +253,7 @@ def _score_table(found: dict[str, Any], folds: list[tuple[np.ndarray, np.ndarray
     table = pd.DataFrame(sizes, columns=["fold", "n_train", "n_test"])
     return table.assign(**{name[5:]: values for name, values in found.items() if name.startswith("test_")})
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-039
+# %% ../nbs/15_bulk_expression.ipynb #cell-040
 @dataclass(frozen=True)
 class ScoreInterval:
     """A mean over folds, and the interval around it at a level of confidence."""
@@ -279,7 +279,7 @@ def score_interval(scores: pd.DataFrame, measure: str = "roc_auc", *, level: flo
     mean = float(values.mean())
     return ScoreInterval(mean, float(max(0.0, mean - reach)), float(min(1.0, mean + reach)), level)
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-044
+# %% ../nbs/15_bulk_expression.ipynb #cell-045
 def plot_fold_scores(scores: pd.DataFrame, measure: str = "roc_auc", ax: Axes | None = None) -> Axes:
     """A line for each `model`: the score of each fold as a dot, their mean and `score_interval` as a bar.
 
@@ -302,7 +302,7 @@ def plot_fold_scores(scores: pd.DataFrame, measure: str = "roc_auc", ax: Axes | 
     ax.set(xlabel=measure.replace("_", " "), ylim=(len(names) - 0.5, -0.5))
     return ax
 
-# %% ../nbs/15_bulk_expression.ipynb #cell-058
+# %% ../nbs/15_bulk_expression.ipynb #cell-059
 def threshold_table(positive: ArrayLike, probability: ArrayLike) -> pd.DataFrame:
     """Precision, recall and F1 of saying yes from a probability on, for each threshold that makes a difference.
 

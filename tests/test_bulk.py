@@ -66,6 +66,13 @@ def test_a_table_is_read_in_both_directions(frame, tmp_path, ending, separator):
     assert list(across.obs["state"]) == list(frame["state"])
 
 
+def test_samples_and_genes_may_share_names(frame, tmp_path):
+    table = frame.drop(columns="state").set_axis([str(i) for i in range(40)]).set_axis(list("123456"), axis=1)
+    labels = written(frame[["state"]].set_axis(table.index), tmp_path / "labels.csv")
+    adata = bulk.read_samples(written(table.T, tmp_path / "table.csv"), "state", labels=labels, genes_in="rows")
+    assert adata.shape == (40, 6) and list(adata.obs["state"]) == list(frame["state"])
+
+
 def test_a_label_file_is_joined_by_name(frame, tmp_path, caplog):
     more = pd.concat([frame["state"].iloc[::-1], pd.Series({"x1": "sick", "x2": "well"})]).rename("state").to_frame()
     table = written(frame.drop(columns="state"), tmp_path / "table.csv")
