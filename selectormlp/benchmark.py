@@ -552,7 +552,7 @@ def _all_records(due: Iterable[_DueSplit], n_jobs: int | None, start_method: str
     for records in spread(delayed(_run_split)(one, start_method) for one in due):
         yield from records
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-037
+# %% ../nbs/11_panel_benchmark.ipynb #cell-036
 @dataclass(frozen=True, eq=False)
 class BenchmarkResults:
     """`judged` has a row per (data_set, split, method, n_genes, judge), `scores` one per panel, `chosen` one per gene.
@@ -571,7 +571,7 @@ class BenchmarkResults:
         keys = ["method", "data_set", "n_genes", "status", "reason"]
         return wrong.groupby(keys, sort=False, as_index=False).agg(n_splits=("split", "nunique"))
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-038
+# %% ../nbs/11_panel_benchmark.ipynb #cell-037
 _JOB = ["data_set", "split", "method", "n_genes"]
 MEASURES = ("balanced_accuracy", "macro_f1", "worst_recall", "share_recalled")
 _PANEL = ("status", "reason", "seconds", "peak_memory_mb")
@@ -587,7 +587,7 @@ def _panel_row(panel: Mapping[str, Any]) -> dict[str, Any]:
     row |= {name: measured[0][name] if measured else np.nan for name in _FREE}
     return row | {entry["judge"]: entry["balanced_accuracy"] for entry in measured}
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-039
+# %% ../nbs/11_panel_benchmark.ipynb #cell-038
 def read_benchmark(folder: str | Path) -> BenchmarkResults:
     """The results of all jobs in a run's folder, finished or not."""
     judged, scores, chosen = [], [], []
@@ -603,7 +603,7 @@ def read_benchmark(folder: str | Path) -> BenchmarkResults:
     tables = [pd.DataFrame(rows, columns=None if rows else _JOB) for rows in (judged, scores, chosen)]
     return BenchmarkResults(*(table.sort_values(_JOB, kind="stable", ignore_index=True) for table in tables))
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-040
+# %% ../nbs/11_panel_benchmark.ipynb #cell-039
 def _start_method(n_jobs: int | None) -> str:
     """ "fork" shares the cells with the children; "forkserver" is safe among a worker's threads; else "spawn"."""
     if not sys.platform.startswith("linux"):
@@ -622,7 +622,7 @@ def _log_progress(record: Mapping[str, Any], started: float) -> None:
         f" ({reason})" if reason else "",
     )  # fmt: skip
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-041
+# %% ../nbs/11_panel_benchmark.ipynb #cell-040
 def run_benchmark(
     data_sets: Sequence[DataSet], methods: Sequence[Peer], *, folder: str | Path,
     sizes: Sequence[int] = (10, 25, 50, 100, 200), n_splits: int = 5, judges: Sequence[str] = tuple(JUDGES),
@@ -645,7 +645,7 @@ def run_benchmark(
         _log_progress(record, started)
     return _write_results(read_benchmark(folder), folder)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-042
+# %% ../nbs/11_panel_benchmark.ipynb #cell-041
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Load the packages that children share, and keep to one thread: children that are forked want no others about."""
@@ -663,7 +663,7 @@ def _write_results(results: BenchmarkResults, folder: Path) -> BenchmarkResults:
     write_table(stability(results.chosen), folder / "stability.csv")
     return results
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-044
+# %% ../nbs/11_panel_benchmark.ipynb #cell-043
 def mean_jaccard(panels: Sequence[Iterable[str]]) -> float:
     """Mean over pairs of panels of shared genes / genes in either (Jaccard); NaN for fewer than two panels."""
     sets = [frozenset(panel) for panel in panels]
@@ -680,7 +680,7 @@ def stability(chosen: pd.DataFrame) -> pd.DataFrame:
         rows.append({**row, "stability": mean_jaccard(panels)})
     return pd.DataFrame(rows, columns=["data_set", "method", "n_genes", "n_splits", "stability"])
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-060
+# %% ../nbs/11_panel_benchmark.ipynb #cell-059
 @dataclass(frozen=True)
 class PairedInterval:
     """Mean of paired differences and its interval."""
@@ -708,7 +708,7 @@ def paired_interval(
     half = t.ppf(0.5 + confidence / 2, n - 1) * values.std(ddof=1) * np.sqrt(1 / n + test_to_train)
     return PairedInterval(n, mean, mean - float(half), mean + float(half))
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-063
+# %% ../nbs/11_panel_benchmark.ipynb #cell-062
 EVERY_SET = "mean over data sets"
 
 
@@ -735,7 +735,7 @@ def _complete(differences: pd.Series) -> pd.DataFrame:
     blocks = [table[fullest[:n_sets]].dropna() for n_sets in range(len(fullest), 0, -1)]
     return max(blocks, key=lambda block: (len(block) > 1, block.size))
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-064
+# %% ../nbs/11_panel_benchmark.ipynb #cell-063
 def _compared(difference: pd.Series, **interval: float) -> Iterator[dict[str, Any]]:
     """Rows for one other method at one size: each data set, then the mean over those that both did."""
     for data_set, values in difference.groupby("data_set"):
@@ -764,7 +764,7 @@ def paired_differences(
             rows += [{"n_genes": size, "other": other, **pair} for pair in _compared(difference, **interval)]
     return pd.DataFrame(rows)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-065
+# %% ../nbs/11_panel_benchmark.ipynb #cell-064
 def _verdict(mean: float, high: float) -> str:
     """First, level with the first (the interval of the difference holds 0; unknown for one split), or behind."""
     if mean >= 0:
@@ -788,7 +788,7 @@ def verdicts(
     best["verdict"] = [_verdict(mean, high) for mean, high in zip(best["mean"], best["high"], strict=True)]
     return best[[*keys, "verdict", "best_other", "mean", "low", "high", "n_pairs"]].reset_index(drop=True)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-071
+# %% ../nbs/11_panel_benchmark.ipynb #cell-070
 _COLOURS = {"ahead": "#0072B2", "level": "#7f7f7f", "behind": "#D55E00"}  # Okabe and Ito's, told apart by most eyes
 
 
@@ -809,7 +809,7 @@ def _draw_intervals(ax: Axes, pairs: pd.DataFrame, order: Sequence[str], limit: 
         marker = "o" if abs(row.mean) <= limit else ">" if row.mean > 0 else "<"
         ax.plot(np.clip(row.mean, -limit, limit), place, marker, color=colour, markersize=4, clip_on=False)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-072
+# %% ../nbs/11_panel_benchmark.ipynb #cell-071
 def plot_differences(
     differences: pd.DataFrame, *, data_set: str = EVERY_SET, sizes: Sequence[int] = (10, 25, 50, 100),
     limit: float = 0.1,
@@ -833,7 +833,7 @@ def plot_differences(
     figure.supxlabel("balanced accuracy, ours less theirs (95 % interval over splits)", fontsize=8)
     return figure
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-073
+# %% ../nbs/11_panel_benchmark.ipynb #cell-072
 def plot_accuracy(scores: pd.DataFrame, *, highlight: Sequence[str] = (), measure: str = "balanced_accuracy") -> Figure:
     """`measure` against the number of genes, a small chart per data set; methods not to `highlight` are grey."""
     import matplotlib.pyplot as plt
@@ -853,7 +853,7 @@ def plot_accuracy(scores: pd.DataFrame, *, highlight: Sequence[str] = (), measur
     _name_curves(figure, axes[0, 0], measure)
     return figure
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-074
+# %% ../nbs/11_panel_benchmark.ipynb #cell-073
 def _draw_curves(ax: Axes, means: pd.DataFrame, highlight: Sequence[str], measure: str) -> None:
     """One data set of `plot_accuracy`."""
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -876,7 +876,7 @@ def _name_curves(figure: Figure, ax: Axes, measure: str) -> None:
     if labels:
         figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-075
+# %% ../nbs/11_panel_benchmark.ipynb #cell-074
 _TURNS = np.deg2rad([10, -10, 170, 190, 90, 270, 45, 135, 225, 315])
 _OFFSETS = [(r * np.cos(turn), r * np.sin(turn)) for r in (6, 12, 20, 30, 42, 56) for turn in _TURNS]  # in points
 
@@ -899,7 +899,7 @@ def _name_points(ax: Axes, points: pd.DataFrame) -> None:
         if np.hypot(*offset) > 12:
             ax.annotate("", place, xytext=offset, textcoords="offset points", arrowprops=line)
 
-# %% ../nbs/11_panel_benchmark.ipynb #cell-076
+# %% ../nbs/11_panel_benchmark.ipynb #cell-075
 def plot_stability(
     scores: pd.DataFrame,
     stable: pd.DataFrame,

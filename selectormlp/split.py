@@ -46,7 +46,10 @@ def part_sizes(
 # %% ../nbs/02_data_split.ipynb #cell-011
 @dataclass(frozen=True)
 class CellSplit:
-    """Which cell belongs to which part: `table` has one row per cell and the columns `cell`, `cell_type`, `part`."""
+    """Which cell belongs to which part: `table` has one row per cell and the columns `cell`, `cell_type`, `part`.
+
+    `dropped_types` are the types that were too small, with their numbers of cells.
+    """
 
     table: pd.DataFrame
     dropped_types: dict[str, int] = field(default_factory=dict)
@@ -137,9 +140,10 @@ def split_cells(
 ) -> CellSplit:
     """Split labelled cells 5 : 1 : 1 within each type, up to a cap per type (report, Methods, "Data").
 
-    `adata` is the cells or their table `obs`. Types with fewer than `min_cells` cells are left out with a warning; 7 is
-    the least that 5 : 1 : 1 divides without rounding. `shuffle=False` takes the cells in the order of `adata`. The
-    result depends on cell names and `seed` only.
+    `adata` is the cells or their table `obs`. `max_train`, `max_validation` and `max_test` are the caps, in cells of a
+    type. Types with fewer than `min_cells` cells are left out with a warning; 7 is the least that 5 : 1 : 1 divides
+    without rounding. `shuffle=False` takes the cells in the order of `adata`. The result depends on cell names and
+    `seed` only. Raises `InputError` for an unknown `label_key`, for names that repeat, and where no two types are left.
     """
     obs = adata if isinstance(adata, pd.DataFrame) else adata.obs
     if not obs.index.is_unique:
@@ -172,7 +176,7 @@ def usable_cells(labels: pd.Series, *, most: int = 7000, shuffle: bool = True, s
     taken = [_by_lot(cells, shuffle, seed)[:most] for cells in labels.index.groupby(labels).values()]
     return labels.index[labels.index.isin(np.concatenate(taken))]
 
-# %% ../nbs/02_data_split.ipynb #cell-026
+# %% ../nbs/02_data_split.ipynb #cell-028
 def split_batches(
     adata: AnnData | pd.DataFrame, label_key: str, *, batch_key: str, test: str | Iterable[str],
     max_test: int = 1000, **settings: Any,
@@ -209,7 +213,7 @@ def _cells_of_batches(obs: pd.DataFrame, batch_key: str, names: list[str]) -> np
         raise InputError(f"test={names} leaves no cells to test on, or none to train on; name some of {known[:10]}")
     return held
 
-# %% ../nbs/02_data_split.ipynb #cell-029
+# %% ../nbs/02_data_split.ipynb #cell-031
 def map_cells(adata: AnnData, *, n_cells: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """UMAP of at most `n_cells` cells of log-normalised expression; one row per cell: `cell`, `umap_1`, `umap_2`."""
     import scanpy
@@ -233,7 +237,7 @@ def map_points(values: np.ndarray, names: Iterable[str], *, seed: int = 0) -> pd
     torch.set_num_threads(threads)  # numba changes it, and sums in another order would change later trainings
     return pd.DataFrame({"cell": list(names), "umap_1": places[:, 0], "umap_2": places[:, 1]})
 
-# %% ../nbs/02_data_split.ipynb #cell-030
+# %% ../nbs/02_data_split.ipynb #cell-032
 def plot_cell_map(places: pd.DataFrame, cell_types: pd.Series, ax: Axes | None = None) -> Axes:
     """Figure 1: the cells of `map_cells` or `map_points`, coloured by type (`cell_types` is indexed by cell name)."""
     import matplotlib.pyplot as plt

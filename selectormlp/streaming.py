@@ -239,7 +239,8 @@ def open_cells(
 ) -> CellsOnDisk:
     """Open .h5ad or .zarr files without reading their values; `labels` is a label file, as in `read_cells`.
 
-    `columns` of obs are read besides `label_key` (None: all of them). Raises `InputError`.
+    `paths` is one file or several; their cells follow one another, with the genes that all files have. `columns` of obs
+    are read besides `label_key` (None: all of them). Raises `InputError`.
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     wanted = None if columns is None else {*columns, *([label_key] if label_key else [])}
@@ -344,7 +345,10 @@ def _stacked(blocks: Iterable[tuple[Any, csr_matrix]], *, n_rows: int, n_genes: 
 
 
 def read_usable(cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed: int = 0, most: int = 7000) -> AnnData:
-    """Cells that a split of at most `most` cells per type can take: splitting them is splitting all."""
+    """Cells that a split of at most `most` cells per type can take: splitting them is splitting all.
+
+    Types with fewer than `min_cells` cells are left out. The values are those of the file, in memory (CSR float32).
+    """
     return read_some(cells, usable_cells(kept_labels(cells.obs, label_key, min_cells=min_cells), most=most, seed=seed))
 
 # %% ../nbs/12_streaming.ipynb #cell-023
@@ -425,7 +429,7 @@ def _values_by_cells(path: Path) -> int | None:
     except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
-# %% ../nbs/12_streaming.ipynb #cell-030
+# %% ../nbs/12_streaming.ipynb #cell-032
 class DiskMatrix:
     """Cells x genes on disk (CSR float32, the "X" of an .h5ad file); `x[rows]` reads rows, whole blocks at a time.
 
@@ -476,7 +480,7 @@ class DiskMatrix:
         for start in range(0, self.shape[0], CELLS_PER_READ):
             yield self[np.arange(start, min(start + CELLS_PER_READ, self.shape[0]))]
 
-# %% ../nbs/12_streaming.ipynb #cell-031
+# %% ../nbs/12_streaming.ipynb #cell-033
 def write_matrix(
     cells: CellsOnDisk, names: Iterable[str], genes: Sequence[str], path: str | Path, *, progress: bool = False
 ) -> DiskMatrix:

@@ -346,3 +346,30 @@ def test_the_browser_finds_every_fault_that_is_planted(tmp_path: Path) -> None:
     assert missed == []
     kept = {"good.pdf", "good_desk_light.jpg", "good_desk_dark.jpg", "good_phone_light.jpg"}
     assert {path.name for path in (tmp_path / "pictures").glob("good*")} == kept
+
+
+def test_the_reference_leads_to_every_public_name_and_to_an_example(tmp_path: Path) -> None:
+    reference = tool("reference")
+    export = '<details><summary>Exported source</summary><code class="sourceCode python">x(1)</code></details>'
+    signature = '<code class="sourceCode python">def y(a)</code>'
+    cell = '<div id="cell-3" class="cell"><code class="sourceCode python"><span>z</span>(2)</code></div>'
+    (tmp_path / "page.html").write_text(f'<section id="one">{export}{signature}{cell}', encoding="utf-8")
+    assert list(reference.shown_code(tmp_path / "page.html")) == [("page.html#cell-3", {"z"})]
+    names = reference.public_names("split")
+    assert {"split_cells", "CellSplit"} <= set(names) and "PARTS" not in names and all(names.values())
+    assert reference.makers(["split"])["CellSplit"] == {"read_split", "split_cells", "split_batches"}
+
+
+@pytest.mark.parametrize(
+    ("written", "tidy"),
+    [
+        ("def f(\n    a:int, b:str='x:y'\n)->list[str]: # fmt: skip", "def f(a: int, b: str='x:y') -> list[str]"),
+        ("def Panel(\n    genes:list\n)->None:", "class Panel(genes: list)"),
+        ("def f(\n    a:int=<factory>\n):", "def f(\n    a:int=<factory>\n):"),
+    ],
+)
+def test_signatures_are_written_as_code_is(written: str, tidy: str) -> None:
+    assert (
+        tool("build_site").tidy_signature(f"### f\n\n```python\n{written}\n```\n")
+        == f"### f\n\n```python\n{tidy}\n```\n"
+    )

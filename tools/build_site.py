@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from reference import link_examples, reference_text  # noqa: E402
+
 os.environ.setdefault("MPLBACKEND", "Agg")
 PAGE_LIMIT, SITE_LIMIT = 1_000_000, 25_000_000  # bytes
 NOT_FOUND = """---
@@ -83,6 +86,23 @@ def chapter_processors() -> list[Any]:
     return [ShowDocs if processor is exec_show_docs else processor for processor in chosen]
 
 
+def tidy_signature(text: str) -> str:
+    """Write the signature at the head of a documentation as code is written: `cells: int = 10`, not `cells:int=10`."""
+    import ast
+
+    written = re.search(r"^```python\n(def .*?)\n```$", text, re.MULTILINE | re.DOTALL)
+    try:
+        (function,) = ast.parse(re.sub(r" *#.*$", "", written[1]) + " ..." if written else "").body
+    except (SyntaxError, ValueError):
+        return text
+    assert written and isinstance(function, ast.FunctionDef)
+    given, is_class = ast.unparse(function.args), function.name[0].isupper()
+    gives = f" -> {ast.unparse(function.returns)}" if function.returns and not is_class else ""
+    line = f"{'class' if is_class else 'def'} {function.name}({given}){gives}"
+    wrapped = textwrap.indent("\n".join(textwrap.wrap(given, 86, break_long_words=False)), "    ")
+    return text.replace(written[1], line if len(line) <= 90 else line.replace(f"({given})", f"(\n{wrapped}\n)", 1))
+
+
 def arrange(cells: list[Any]) -> list[Any]:
     """Put the documentation of exported code before the code, and fold code that defines nothing."""
     arranged: list[Any] = []
@@ -114,7 +134,9 @@ def document(notebook_path: Path, destination: Path, names: dict[str, str]) -> N
     NBProcessor(nb=notebook, procs=chapter_processors()).process()
     notebook.cells = arrange(notebook.cells)
     for cell in notebook.cells:
-        cell.pop("has_sd", None)
+        if cell.pop("has_sd", None):
+            for data in [output["data"] for output in cell.outputs if "data" in output]:
+                data["text/markdown"] = tidy_signature("".join(data.get("text/markdown", "")))
         if cell.cell_type == "markdown":
             cell.source = link_names(cell.source, names, page_name(notebook_path.stem))
     write_nb(notebook, destination)
@@ -133,8 +155,15 @@ def document_chapters(chapters: list[Path], folder: Path) -> None:
             shutil.copy(path, folder / path.name)
 
 
-def add_other_pages(folder: Path) -> None:
-    """Write what is not a chapter into a folder of chapters: the texts at the top, and what a wrong address shows."""
+def exported_modules(chapters: list[Path]) -> list[str]:
+    """Name the modules that the chapters export, in their order."""
+    exported = [re.search(r"#\| default_exp (\w+)", chapter.read_text(encoding="utf-8")) for chapter in chapters]
+    return [found[1] for found in exported if found]
+
+
+def add_other_pages(folder: Path, modules: list[str]) -> None:
+    """Write what is not a chapter into a folder of chapters: the reference, the texts at the top, and 404."""
+    (folder / "reference.md").write_text(reference_text(modules, library_names()), encoding="utf-8")
     for name in ("CONTRIBUTING", "CODE_OF_CONDUCT", "CHANGELOG"):
         text = (ROOT / f"{name}.md").read_text(encoding="utf-8")
         head = text.splitlines()[0].removeprefix("# ")
@@ -162,12 +191,17 @@ def draw_card(path: Path) -> None:
     plt.close(figure)
 
 
+def hide_source_links(page: Path) -> None:
+    """Take the links to the source out of a page that was made here."""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(re.sub(r'<div class="toc-actions">.*?</div></div>', "", text, flags=re.DOTALL), encoding="utf-8")
+
+
 def serve_anywhere(page: Path, address: str) -> None:
     """Let a page find its style sheets from any address, as the page for wrong addresses must."""
     path = re.sub(r"^https?://[^/]+", "", address).rstrip("/") + "/"
     text = page.read_text(encoding="utf-8")
     text = re.sub(r'(href|src)="(?![a-z]+:|[#/])', rf'\1="{path}', text)
-    text = re.sub(r'<div class="toc-actions">.*?</div></div>', "", text, flags=re.DOTALL)
     page.write_text(text.replace('offset" content="./"', f'offset" content="{path}"'), encoding="utf-8")
 
 
@@ -180,26 +214,32 @@ def too_large(site: Path) -> list[str]:
 
 
 def build_site(chapters_folder: Path, site_folder: Path) -> int:
-    """Build the site and return the number of its faults, which are listed: links, outside requests, sizes."""
+    """Build the site and return the number of its faults, which are listed: links, requests, sizes, examples."""
     import yaml
 
+    import selectormlp
     from selectormlp.book import check_links, render_site
 
     with tempfile.TemporaryDirectory() as folder:
-        document_chapters(sorted(chapters_folder.glob("*.ipynb")), Path(folder))
-        add_other_pages(Path(folder))
+        chapters = sorted(chapters_folder.glob("*.ipynb"))
+        modules = exported_modules(chapters)
+        document_chapters(chapters, Path(folder))
+        add_other_pages(Path(folder), modules)
         index = render_site(folder, site_folder, ROOT / "_quarto.yml")
     draw_card(site_folder / "card.png")
+    without = sorted(set(link_examples(site_folder, modules)) & set(selectormlp.__all__))
     problems = check_links(site_folder)
     if len(problems):
         print(problems.to_string(index=False))
-    large = too_large(site_folder)
-    for fault in large:
+    faults = too_large(site_folder) + [f"no chapter shows an example of {name}" for name in without]
+    for fault in faults:
         print(fault)
     frame = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    for name in ("404", "reference"):
+        hide_source_links(site_folder / f"{name}.html")
     serve_anywhere(site_folder / "404.html", frame["website"]["site-url"])
     print(f"{len(list(site_folder.glob('*.html')))} pages, {len(problems)} broken links or outside requests: {index}")
-    return len(problems) + len(large)
+    return len(problems) + len(faults)
 
 
 def main() -> int:
