@@ -86,11 +86,16 @@ def _checked_index(path: Path, place: str | Path) -> dict[str, dict[str, Any]]:
         found = index.get("format_version")
         raise _damaged(place, f"its format is {found!r}, and this version of selectormlp reads {INDEX_VERSION}")
     for name, entry in index["models"].items():
-        wrong = [key for key, fits in ENTRY.items() if not (isinstance(entry, dict) and fits(entry.get(key)))]
-        if wrong or not _is_plain(name):
-            what = f"{wrong[0]!r} is missing or not what it should be" if wrong else "that is no name of a model"
-            raise _damaged(place, f"its {INDEX} has an entry {name!r}, and {what}")
+        _refuse_unfit_entry(name, entry, place)
     return index["models"]
+
+
+def _refuse_unfit_entry(name: str, entry: Any, place: str | Path) -> None:
+    """Raise InputError where an entry of the index is not what it should be."""
+    wrong = [key for key, fits in ENTRY.items() if not (isinstance(entry, dict) and fits(entry.get(key)))]
+    if wrong or not _is_plain(name):
+        what = f"{wrong[0]!r} is missing or not what it should be" if wrong else "that is no name of a model"
+        raise _damaged(place, f"in its {INDEX} is an entry {name!r}, and {what}")
 
 # %% ../nbs/05c_model_collections.ipynb #cell-014
 @dataclass(frozen=True)
@@ -160,9 +165,10 @@ class ModelCollection:
         new, place = self.folder / f".{name}.new", self.folder / name
         shutil.rmtree(new, ignore_errors=True)  # of a program that was killed
         save_model(model, new)
+        entry = _entry(model, new, description)
+        _refuse_unfit_entry(name, entry, self.place)  # nobody could read the index with it in
         if place.exists():
             shutil.rmtree(place)
-        entry = _entry(model, new, description)
         new.replace(place)
         write_json({"format_version": INDEX_VERSION, "models": {**known, name: entry}}, self.folder / INDEX)
 
@@ -189,10 +195,10 @@ class ModelCollection:
 
 # %% ../nbs/05c_model_collections.ipynb #cell-015
 def _checksum(path: Path) -> str | None:
-    """SHA-256 of a file that is no link; None where there is none."""
+    """SHA-256 of a file; None where there is none."""
     import pooch
 
-    return pooch.file_hash(path) if path.is_file() and not path.is_symlink() else None
+    return pooch.file_hash(path) if path.is_file() else None
 
 
 def _entry(model: GeneClassifier, folder: Path, description: str) -> dict[str, Any]:

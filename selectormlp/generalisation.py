@@ -134,10 +134,13 @@ def plot_ablation(curve: pd.DataFrame, *, measure: str = "balanced_accuracy", ax
         half = found["sem"] * t.ppf(0.975, found["count"] - 1)
         nudged = found.index * 1.02 ** (place - (curve["classifier"].nunique() - 1) / 2)  # or else bars hide bars
         line = {"marker": "osD^v"[place % 5], "markersize": 4, "capsize": 2, "label": name}
-        ax.errorbar(nudged, found["mean"], yerr=half.fillna(0), **line)
+        ax.errorbar(nudged, found["mean"], yerr=half, **line)
     ax.set(xscale="log", xlabel="training cells", ylabel=f"{measure.replace('_', ' ')} (test)")
+    sizes = np.unique(curve["n_cells"])
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    ax.minorticks_off()
     ax.set_ylim(max(0, ax.get_ylim()[0]), 1.01)
-    ax.legend(fontsize=8, frameon=False)
+    ax.legend(fontsize=8, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return ax
 
 # %% ../nbs/08b_how_far_it_carries.ipynb #cell-018
@@ -334,5 +337,5 @@ def plot_unknown(table: pd.DataFrame, *, classifier: str | None = None, ax: Axes
     for held, cells in own[own["unknown"]].groupby("held_out", sort=False):
         ax.ecdf(cells["probability"], label=f"{held}, held out")
     ax.set(xlabel="probability of the most probable type", ylabel="share of cells", title=own["classifier"].iloc[0])
-    ax.legend(fontsize=8, frameon=False, loc="upper left")
+    ax.legend(fontsize=8, framealpha=0.7, loc="upper left")
     return ax

@@ -1,5 +1,6 @@
 """A collection of models: what is saved comes back by name, from a folder or a web address; the rest is refused."""
 
+import hashlib
 import json
 import shutil
 import threading
@@ -54,6 +55,27 @@ def same(model: GeneClassifier, other: GeneClassifier) -> bool:
     return bool((model.class_scores(X) == other.class_scores(X)).all())
 
 
+def rewrite(change: Callable[[dict], Any]) -> Callable[[Path], None]:
+    """Change the index of a collection."""
+
+    def act(folder: Path) -> None:
+        index = json.loads((folder / INDEX).read_text())
+        change(index)
+        (folder / INDEX).write_text(json.dumps(index))
+
+    return act
+
+
+def link(name: str) -> Callable[[Path], None]:
+    """Put a link in the place of something of the collection."""
+
+    def act(folder: Path) -> None:
+        (folder / name).rename(folder.parent / "elsewhere")
+        (folder / name).symlink_to(folder.parent / "elsewhere")
+
+    return act
+
+
 # ------------------------------------------------------------------------------------------------------------- folders
 
 
@@ -97,11 +119,15 @@ def test_what_is_no_model_of_the_collection_is_left_alone(models, svm, tmp_path)
     for name in ("notes", "link"):
         assert "is no model of the collection" in refusal(models.save, svm, name, replace=True)
     assert (models.folder / "notes" / "mine.txt").read_text() == "keep"
+    link("svm")(models.folder)
+    assert "is no model of the collection" in refusal(models.save, svm, "svm", replace=True)
 
 
 def test_a_save_that_fails_leaves_the_old_model(models, svm, network, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFittedError):
         models.save(LinearSVMClassifier(), "svm", replace=True)
+    assert same(models.load("svm"), svm)
+    assert "'description'" in refusal(models.save, network, "svm", description=5, replace=True)
     assert same(models.load("svm"), svm)
     with monkeypatch.context() as patch:  # the program ends between the swap and the index
         patch.setattr(collection, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
@@ -110,27 +136,6 @@ def test_a_save_that_fails_leaves_the_old_model(models, svm, network, monkeypatc
     assert "not the file that was saved" in refusal(models.load, "svm")
     models.save(network, "svm", replace=True)
     assert same(models.load("svm"), network)
-
-
-def rewrite(change: Callable[[dict], Any]) -> Callable[[Path], None]:
-    """Change the index of a collection."""
-
-    def act(folder: Path) -> None:
-        index = json.loads((folder / INDEX).read_text())
-        change(index)
-        (folder / INDEX).write_text(json.dumps(index))
-
-    return act
-
-
-def link(name: str) -> Callable[[Path], None]:
-    """Put a link in the place of something of the collection."""
-
-    def act(folder: Path) -> None:
-        (folder / name).rename(folder.parent / "elsewhere")
-        (folder / name).symlink_to(folder.parent / "elsewhere")
-
-    return act
 
 
 DAMAGE: dict[str, Callable[[Path], Any]] = {
@@ -189,7 +194,8 @@ def remote(server, tmp_path) -> ModelCollection:
 
 
 def test_a_model_is_fetched_once_by_its_name(remote, models, server, svm) -> None:
-    assert remote.table().equals(models.table())
+    assert remote.table().equals(models.table()) and remote.folder.is_relative_to(remote.cache)
+    assert remote.folder == ModelCollection(str(remote.place).rstrip("/"), cache=remote.cache).folder
     server.asked.clear()
     assert same(remote.load("svm"), svm)
     assert sorted(server.asked) == ["config.json", INDEX, "weights.safetensors"]
@@ -229,10 +235,22 @@ def test_files_that_the_index_does_not_promise_are_refused(remote, models, svm) 
     (models.folder / INDEX).write_text("<html>not what you wanted</html>")
     assert "not readable JSON" in refusal(remote.load, "svm")
     assert "svm" in (remote.folder / INDEX).read_text()  # the good copy is kept
-    rewritten = json.loads((remote.folder / INDEX).read_text())
-    rewritten["models"]["../../svm"] = rewritten["models"]["svm"]
-    (models.folder / INDEX).write_text(json.dumps(rewritten))
-    assert "'../../svm'" in refusal(remote.table)
+
+
+@pytest.mark.parametrize("where", ["file", "model"])
+def test_an_index_cannot_have_files_written_elsewhere(where: str, remote, models) -> None:
+    (models.folder / "x").write_bytes(b"x")
+
+    def lead_elsewhere(index: dict) -> None:
+        entries = index["models"]
+        if where == "model":
+            entries["../x"] = entries["svm"]
+        else:
+            entries["svm"]["files"]["../../../x"] = hashlib.sha256(b"x").hexdigest()
+
+    rewrite(lead_elsewhere)(models.folder)
+    assert "is an entry" in refusal(remote.load, "svm")
+    assert not remote.folder.exists()
 
 
 @pytest.mark.parametrize("place", ["http://example.org/models", "ftp://example.org/m", "file:///etc", "https+x://y"])
