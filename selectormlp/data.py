@@ -649,8 +649,9 @@ def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataF
     """Read a label file: cell names, then one or more columns; a first row that names a cell is no header."""
     head = _table_head(existing_path(path))
     headless = head.corner in known
-    options = {"skip": 0 if headless else 1, "dtype": str, "na_filter": False, "index_col": None}
-    table = _table_rows(path, head, **options).set_index(0)  # an index_col would not be text where names are numbers
+    options: dict[str, Any] = {"dtype": str, "na_filter": False, "index_col": None}
+    table = _table_rows(path, head, skip=0 if headless else 1, **options)
+    table = table.set_index(0)  # an index_col would not be text where names are numbers
     table.columns = [f"label_{i}" for i in range(1, table.shape[1] + 1)] if headless else head.names
     if table.shape[1] == 1 and label_key is not None:
         table.columns = [label_key]

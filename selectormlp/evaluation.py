@@ -125,7 +125,7 @@ def plot_confusion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def plot_embedding(
     model: Any, X: Matrix, y: Iterable[str], *, layer: int | None = None, seed: int = 0, ax: Axes | None = None
 ) -> Axes:
-    """UMAP of `model.embed(X)`, a hidden layer (None: the last), for X (cells, genes), coloured by the types y (cells,).
+    """UMAP of `model.embed(X)`, a hidden layer (None: the last), for X (cells, genes), coloured by types y (cells,).
 
     Raises `InputError` for a classifier without hidden layers.
     """

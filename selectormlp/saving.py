@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 NORMALISATION = "log1p of counts that were scaled to 10,000 in each cell"
-OF_THE_FIT = ("log_folder", "resume", "trainer_arguments", "random_state", "n_jobs", "pretrained")  # settings that no model needs
+# settings that no model needs
+OF_THE_FIT = ("log_folder", "resume", "trainer_arguments", "random_state", "n_jobs", "pretrained")
 
 # %% auto #0
 __all__ = ['FORMAT_VERSION', 'NORMALISATION', 'OF_THE_FIT', 'DESCRIBED', 'UPGRADES', 'save_model', 'load_model', 'align_genes',

@@ -189,7 +189,8 @@ class F1OfTypes(MulticlassF1Score):
     def compute(self) -> dict[str, torch.Tensor]:
         """`median_f1`, and `f1_` and the name of each type."""
         scores = super().compute()
-        return {"median_f1": scores.quantile(0.5), **{f"f1_{name}": score for name, score in zip(self.types, scores, strict=True)}}
+        of_types = {f"f1_{name}": score for name, score in zip(self.types, scores, strict=True)}
+        return {"median_f1": scores.quantile(0.5), **of_types}
 
 
 def tabnet_measures(types: Iterable[str]) -> MetricCollection:
@@ -326,7 +327,8 @@ class TabNetClassifier(NetworkClassifier):
 
     def _train(self, network: TabNetNet, train: CodedCells, validation: CodedCells, seed: int) -> TrainingResult:
         if self.pretrained is not None:
-            network.encoder.load_state_dict(self.pretrained.weights_for(self.gene_names_, self._shape(train.x.shape[1])))
+            shape = self._shape(train.x.shape[1])
+            network.encoder.load_state_dict(self.pretrained.weights_for(self.gene_names_, shape))
         protocol = _whole_epochs(self._settings(), n_cells=len(train.codes))
         module = TabNetModule(network, protocol, measures=tabnet_measures(self.classes_), seed=seed)
         return self._run(module, train, validation)
@@ -400,7 +402,9 @@ def _mean_shares(network: TabNetNet, cells: CodedCells) -> np.ndarray:
     return sums / some.weights.sum(dtype=np.float64)
 
 # %% ../nbs/14_attention_masks.ipynb #cell-031
-def explain_cells(model: TabNetClassifier, X: Matrix, *, n_genes: int = 5, cells: Iterable[str] | None = None) -> pd.DataFrame:
+def explain_cells(
+    model: TabNetClassifier, X: Matrix, *, n_genes: int = 5, cells: Iterable[str] | None = None
+) -> pd.DataFrame:
     """The genes with the largest shares in each cell of X (cells, genes): columns `cell`, `gene`, `share`, `rank`.
 
     `cells` are names for the cells; numbers otherwise. Genes with a share of zero are left out.

@@ -564,6 +564,7 @@ def _loaders(
     train: CodedCells, validation: CodedCells, protocol: TrainingProtocol, *, seed: int
 ) -> tuple[BatchLoader, list[BatchLoader]]:
     """What is trained on, and what is measured after each epoch: validation cells, and some of the training cells."""
-    measured = [BatchLoader(cells, batch_size=4096) for cells in (validation, some_cells(train, protocol.measured_cells))]
+    looked_at = (validation, some_cells(train, protocol.measured_cells))
+    measured = [BatchLoader(cells, batch_size=4096) for cells in looked_at]
     size, steps = protocol.batch_size, protocol.steps_per_epoch
     return BatchLoader(train, batch_size=size, shuffle=True, n_batches=steps, seed=seed), measured

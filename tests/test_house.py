@@ -24,6 +24,7 @@ LONG_FUNCTIONS: dict[str, str] = {
     "cli.make_network": "one line for each key of the original's configuration",
     "classifiers.SelectorMLPClassifier.__init__": "one assignment per parameter, as scikit-learn wants",
     "pipeline.GeneSelector.__init__": "one assignment per parameter, as scikit-learn wants",
+    "tabnet.TabNetClassifier.__init__": "one assignment per parameter, as scikit-learn wants",
 }
 
 
