@@ -13,7 +13,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedGroupKFol
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from selectormlp import bulk, data
+from selectormlp import bulk, classifiers, data
 from selectormlp.data import choose_variable_genes, normalise, prepare_cells
 from selectormlp.masking import masking_curve, rank_genes
 from selectormlp.panels import panel_overlap
@@ -187,11 +187,19 @@ def test_the_panel_tools_take_the_cell_lines(lines):
 # Yes or no
 
 
-def test_the_small_network_is_the_tutorials():
-    model = bulk.small_network().fit(np.random.default_rng(0).normal(size=(40, 5)), ["no", "yes"] * 20)
+def test_the_small_network_is_the_tutorials(monkeypatch):
+    real, sizes = classifiers.hold_out, []
+
+    def hold_out(cells, fraction, *, seed):
+        parts = real(cells, fraction, seed=seed)
+        sizes.extend(len(part.codes) for part in parts)
+        return parts
+
+    monkeypatch.setattr(classifiers, "hold_out", hold_out)
+    model = bulk.small_network(max_epochs=1).fit(np.random.default_rng(0).normal(size=(40, 5)), ["no", "yes"] * 20)
     parts = [part for part in model.network_.modules() if hasattr(part, "in_features")]
     layers = [(part.in_features, part.out_features) for part in parts]
-    assert layers == [(5, 64), (64, 2)]
+    assert layers == [(5, 64), (64, 2)] and sizes == [38, 2]  # one sample of each label for the curves
     settings = model._settings()
     assert (settings.learning_rate, settings.weight_decay, settings.noise) == (1e-3, 0.0, 0.0)
     assert bulk.small_network(learning_rate=0.1, hidden_sizes=(8,)).get_params()["hidden_sizes"] == (8,)
