@@ -7,7 +7,7 @@ __all__ = ['logger', 'DIRECTIVE', 'UNSEEN', 'KINDS', 'LABEL', 'CODE', 'SIDE_FILE
            'OUTPUT', 'UNREAD', 'SKIP', 'REPAIRS', 'OUTSIDE', 'LEAVES', 'book_package', 'directives', 'shown_source',
            'visible_cells', 'title_and_line', 'number_labels', 'link_references', 'number_formulas', 'number_option',
            'page_name', 'link_pages', 'prepare_page', 'fit_entries', 'formulas_to_mathml', 'words_of_outputs',
-           'open_to_all', 'render_site', 'PageReader', 'read_page', 'check_links', 'chapters_folder', 'book_chapters',
+           'open_to_all', 'chapters_folder', 'render_site', 'PageReader', 'read_page', 'check_links', 'book_chapters',
            'chapter_digest', 'is_done', 'run_chapter', 'claim_folder', 'first_page', 'run_book']
 
 # %% ../nbs/09b_book.ipynb #cell-004
@@ -307,7 +307,16 @@ def open_to_all(page: str) -> str:
         page = re.sub(pattern, replacement, page)
     return page
 
-# %% ../nbs/09b_book.ipynb #cell-043
+# %% ../nbs/09b_book.ipynb #cell-044
+def chapters_folder() -> Path:
+    """Find the chapters: those of the installed package, or those of the checkout."""
+    package = Path(import_module("selectormlp").__file__ or "").parent
+    for folder in (package / "chapters", package.parent / "nbs"):
+        if (folder / "_quarto.yml").exists():
+            return folder
+    raise InputError(f"the chapters of the book are missing beside {package}; install selectormlp again")
+
+# %% ../nbs/09b_book.ipynb #cell-046
 def _finish_site(site: Path, sources: dict[str, str]) -> None:
     """Make the rendered pages independent of any server, and usable for all; links to sources name the files."""
     _write_index(site)
@@ -320,7 +329,7 @@ def _finish_site(site: Path, sources: dict[str, str]) -> None:
         page = re.sub(rf'(/(?:edit|blob)/\w+/){path.stem}\.\w+"', rf'\1{sources[path.stem]}"', page)
         path.write_text(page, encoding="utf-8")
 
-# %% ../nbs/09b_book.ipynb #cell-045
+# %% ../nbs/09b_book.ipynb #cell-048
 def render_site(
     notebook_folder: Path | str, site_folder: Path | str, quarto_yml: Path | str, *, title: str | None = None
 ) -> Path:
@@ -367,7 +376,7 @@ def _free_site_folder(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     return folder
 
-# %% ../nbs/09b_book.ipynb #cell-047
+# %% ../nbs/09b_book.ipynb #cell-050
 class PageReader(HTMLParser):
     """Collect what a page links to, what it loads by itself, and the places in it that can be linked to."""
 
@@ -387,7 +396,7 @@ class PageReader(HTMLParser):
         elif tag == "link" or "src" in found:
             self.loads.append(found.get("src") or found.get("href", ""))
 
-# %% ../nbs/09b_book.ipynb #cell-048
+# %% ../nbs/09b_book.ipynb #cell-051
 def read_page(path: Path) -> PageReader:
     """Read the links and places of one page."""
     reader = PageReader()
@@ -408,7 +417,7 @@ def _link_problem(site: Path, page: Path, link: str, pages: dict[Path, PageReade
         return "there is no such place in the page"
     return None
 
-# %% ../nbs/09b_book.ipynb #cell-049
+# %% ../nbs/09b_book.ipynb #cell-052
 OUTSIDE = re.compile(r"^(?:[a-zA-Z][\w+.-]*:)?//")
 LEAVES = re.compile(OUTSIDE.pattern + "|^(?:data|mailto|javascript):")
 
@@ -438,16 +447,7 @@ def _page_loads(site: Path, pages: dict[Path, PageReader]) -> list[tuple[Path, s
     found = [(path, first or second) for path, text in sheets for first, second in style.findall(text)]
     return found + [(path, link) for path, page in pages.items() for link in page.loads]
 
-# %% ../nbs/09b_book.ipynb #cell-056
-def chapters_folder() -> Path:
-    """Find the chapters: those of the installed package, or those of the checkout."""
-    package = Path(import_module("selectormlp").__file__ or "").parent
-    for folder in (package / "chapters", package.parent / "nbs"):
-        if (folder / "_quarto.yml").exists():
-            return folder
-    raise InputError(f"the chapters of the book are missing beside {package}; install selectormlp again")
-
-
+# %% ../nbs/09b_book.ipynb #cell-059
 def _takes_cells(chapter: Path) -> bool:
     """Say whether a chapter has a cell tagged `parameters` that sets `cells`."""
     tagged = [cell for cell in read_json(chapter)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
@@ -459,7 +459,7 @@ def book_chapters(folder: Path | None = None) -> list[Path]:
     folder = folder or chapters_folder()
     return [chapter for chapter in sorted(folder.glob("[0-9]*.ipynb")) if _takes_cells(chapter)]
 
-# %% ../nbs/09b_book.ipynb #cell-059
+# %% ../nbs/09b_book.ipynb #cell-062
 def chapter_digest(chapter: Path, parameters: dict[str, Any]) -> str:
     """Name the text of a chapter together with what it runs on."""
     import hashlib
@@ -484,7 +484,7 @@ def _inline_figures() -> Iterator[None]:
     with patch.dict(os.environ, {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}):
         yield
 
-# %% ../nbs/09b_book.ipynb #cell-060
+# %% ../nbs/09b_book.ipynb #cell-063
 def run_chapter(chapter: Path, executed: Path, parameters: dict[str, Any]) -> None:
     """Run one chapter with papermill and write the executed notebook whole.
 
@@ -509,7 +509,7 @@ def run_chapter(chapter: Path, executed: Path, parameters: dict[str, Any]) -> No
     with write_whole(executed) as path:
         nbformat.write(notebook, path)
 
-# %% ../nbs/09b_book.ipynb #cell-064
+# %% ../nbs/09b_book.ipynb #cell-067
 def claim_folder(out: Path, parameters: dict[str, Any]) -> None:
     """Make the folder of a book, or go on in one that holds the same book.
 
@@ -534,7 +534,7 @@ def _begun(path: Path) -> bool:
     """Whether a file is the note of a book that was killed while it was written."""
     return path.name.endswith(".book.json")
 
-# %% ../nbs/09b_book.ipynb #cell-067
+# %% ../nbs/09b_book.ipynb #cell-070
 def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: list[Path]) -> Any:
     """Write the first page of a reader's book: the cells, their types and the chapters that ran on them."""
     from nbformat.v4 import new_markdown_cell, new_notebook
@@ -554,7 +554,7 @@ def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: lis
     ]
     return new_notebook(cells=[new_markdown_cell(text) for text in texts])
 
-# %% ../nbs/09b_book.ipynb #cell-070
+# %% ../nbs/09b_book.ipynb #cell-073
 def run_book(cells: Path | str, label_key: str, out: Path | str, *, protocol: str = "robust", seed: int = 0) -> Path:
     """Run the chapters on the reader's cells and render them as a site.
 
@@ -579,7 +579,7 @@ def run_book(cells: Path | str, label_key: str, out: Path | str, *, protocol: st
         chapters = _run_chapters(out / "notebooks", parameters | {"run_folder": "../run"})
         return _render_book(out, first_page(parameters, type_counts, chapters))
 
-# %% ../nbs/09b_book.ipynb #cell-071
+# %% ../nbs/09b_book.ipynb #cell-074
 def _run_chapters(folder: Path, parameters: dict[str, Any]) -> list[Path]:
     """Run every chapter with parameters into a folder; those already done, up to the first that is not, are kept."""
     from tqdm.auto import tqdm

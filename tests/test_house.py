@@ -145,12 +145,21 @@ def test_reasons_for_long_functions_are_needed() -> None:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_figures_have_labels_and_captions(notebook: Path) -> None:
+def test_figures_have_labels_captions_and_descriptions(notebook: Path) -> None:
     for cell in cells_of(notebook):
         pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
         if pictures and "#| hide" not in cell["source"]:
             assert re.search(r"^#\| *label: *fig-[\w-]+", cell["source"], re.MULTILINE), cell["source"][:200]
             assert re.search(r"^#\| *fig-cap: *\S", cell["source"], re.MULTILINE), cell["source"][:200]
+            assert re.search(r"^#\| *fig-alt: *.{20}", cell["source"], re.MULTILINE), cell["source"][:200]
+
+
+@pytest.mark.parametrize("notebook", [*NOTEBOOKS, ROOT / "nbs" / "index.ipynb"], ids=lambda path: path.stem)
+def test_every_fence_is_closed(notebook: Path) -> None:
+    for cell in cells_of(notebook):
+        if cell["cell_type"] == "markdown":
+            for fence in ("```", "~~~"):
+                assert len(re.findall(rf"^{fence}", cell["source"], re.MULTILINE)) % 2 == 0, cell["source"][:200]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
