@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
+from .benchmark import paired_interval
 from .classifiers import Matrix, make_classifier
 from selectormlp.data import (
     LARGEST_LOG_VALUE, READY, InputError, attach_labels, check_cells, data_folder, kept_labels, log_per_total,
@@ -270,14 +271,11 @@ def score_interval(scores: pd.DataFrame, measure: str = "roc_auc", *, level: flo
     Its half width is t * sd * sqrt(1 / folds + n_test / n_train), t with folds - 1 degrees of freedom.
     Source: Nadeau & Bengio 2003, doi:10.1023/A:1024068626366, section 3.
     """
-    from scipy.stats import t
-
     if len(scores) < 2:
         raise InputError("one fold has no spread to make an interval from; pass the scores of two folds or more")
-    values, share = scores[measure], float((scores["n_test"] / scores["n_train"]).mean())
-    reach = t.ppf((1 + level) / 2, len(values) - 1) * values.std() * np.sqrt(1 / len(values) + share)
-    mean = float(values.mean())
-    return ScoreInterval(mean, float(max(0.0, mean - reach)), float(min(1.0, mean + reach)), level)
+    share = float((scores["n_test"] / scores["n_train"]).mean())
+    found = paired_interval(scores[measure], confidence=level, test_to_train=share)
+    return ScoreInterval(found.mean, max(0.0, found.low), min(1.0, found.high), level)
 
 # %% ../nbs/15_bulk_expression.ipynb #cell-045
 def plot_fold_scores(scores: pd.DataFrame, measure: str = "roc_auc", ax: Axes | None = None) -> Axes:
