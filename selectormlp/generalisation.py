@@ -136,8 +136,7 @@ def plot_ablation(curve: pd.DataFrame, *, measure: str = "balanced_accuracy", ax
         line = {"marker": "osD^v"[place % 5], "markersize": 4, "capsize": 2, "label": name}
         ax.errorbar(nudged, found["mean"], yerr=half, **line)
     ax.set(xscale="log", xlabel="training cells", ylabel=f"{measure.replace('_', ' ')} (test)")
-    sizes = np.unique(curve["n_cells"])
-    ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    ax.set_xticks(sizes := np.unique(curve["n_cells"]), [f"{size:,}" for size in sizes])
     ax.minorticks_off()
     ax.set_ylim(max(0, ax.get_ylim()[0]), 1.01)
     ax.legend(fontsize=8, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
