@@ -303,7 +303,7 @@ def test_report_runs_and_says_where_things_are(here: Path, capsys: pytest.Captur
                                                ("svm_l1", "figure2 figure3 figure4")])  # fmt: skip
 def test_report_with_one_model_shows_that_model_alone(here: Path, model: str, absent: str) -> None:
     line = ["report", "cells.h5ad", "--label-key", "cell_type", "--out", "run", "--max-epochs", "1", "--step", "30"]
-    sizes = ["--panel_sizes", "[20, 10]", "--panel_step", "10", "--n_orders", "1"]
+    sizes = ["--panel-sizes", "20", "10", "--panel-step", "10", "--n-orders", "1"]
     assert cli.main([*line, "--model", model, *sizes]) == 0
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert f"<code>{model}</code>" in page and "Do the models agree" not in page
