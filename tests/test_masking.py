@@ -57,7 +57,11 @@ def checked_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     plain = torch.sparse_csr_tensor
-    monkeypatch.setattr(torch, "sparse_csr_tensor", lambda *a, **k: plain(*a, **(k | {"check_invariants": len(a[1]) > 0})))
+
+    def checked(*arrays, **settings):
+        return plain(*arrays, **(settings | {"check_invariants": len(arrays[1]) > 0}))
+
+    monkeypatch.setattr(torch, "sparse_csr_tensor", checked)
 
 
 @functools.cache
