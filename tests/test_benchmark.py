@@ -184,7 +184,7 @@ def test_whatever_goes_wrong_is_recorded_with_its_reason(simulated, tmp_path):
     ]
     start = time.monotonic()
     results = run_benchmark(
-        [simulated], methods, folder=tmp_path, sizes=SIZES, n_splits=1, time_limit=3, judges=["nearest_neighbours"]
+        [simulated], methods, folder=tmp_path, sizes=SIZES, n_splits=1, time_limit=8, judges=["nearest_neighbours"]
     )
     assert time.monotonic() - start < 40
     status = results.scores.set_index(["method", "n_genes"])["status"].unstack()
@@ -198,7 +198,7 @@ def test_whatever_goes_wrong_is_recorded_with_its_reason(simulated, tmp_path):
     for method, words in {
         "fails": "ValueError: no such luck",
         "crashes": "exit code -9",
-        "sleeps": "limit of 3 s",
+        "sleeps": "limit of 8 s",
         "falters": "ranks 3 genes",
         "is missing": "no-such-package is not installed",
     }.items():
