@@ -68,6 +68,7 @@ class Reader:
 
     def __init__(self, browser: Any, address: str, theme: str, pictures: Path) -> None:
         context = browser.new_context(color_scheme=theme, viewport=DESK)
+        context.set_default_timeout(180_000)  # a machine may be busy
         context.add_init_script(path=Path(__file__).with_suffix(".js"))
         self.page, self.address, self.theme, self.pictures = context.new_page(), address, theme, pictures
         self.where, self.faults = "", list[tuple[str, str]]()
