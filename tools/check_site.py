@@ -132,7 +132,7 @@ def look(reader: Reader) -> None:
     reader.ask(f"paper({PAPER['height']})")
     reader.ask("cutOff(true)")
     reader.page.evaluate("dispatchEvent(new Event('afterprint'))")
-    reader.page.emulate_media(media="screen")
+    reader.page.emulate_media(media="null")
 
 
 def look_once(reader: Reader) -> None:
