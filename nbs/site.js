@@ -30,7 +30,7 @@
     constructor(entries, options) { this.entries = entries; this.options = options; }
     search(asked, { limit }) {
       const words = asked.split(/\s+/).filter(Boolean).map((word) => {
-        const plain = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), alone = `(?<!\\w)${plain}(?!\\w)`;
+        const plain = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), alone = `(?<![^\\W_])${plain}(?![^\\W_])`;
         return { word, whole: new RegExp(alone), any: new RegExp(alone, "i"), inside: new RegExp(plain, "i") };
       });
       const scored = this.entries.map((entry) => [entry, words.map((word) => score(entry, word))]).filter(([, parts]) => parts.every(Boolean));

@@ -364,8 +364,9 @@ def test_the_reference_leads_to_every_public_name_and_to_an_example(tmp_path: Pa
     ("written", "tidy"),
     [
         ("def f(\n    a:int, b:str='x:y'\n)->list[str]: # fmt: skip", "def f(a: int, b: str='x:y') -> list[str]"),
-        ("def Panel(\n    genes:list\n)->None:", "class Panel(genes: list)"),
-        ("def f(\n    a:int=<factory>\n):", "def f(\n    a:int=<factory>\n):"),
+        ("def Panel(\n    genes:list, kept:NoneType=None\n)->None:", "class Panel(genes: list, kept=None)"),
+        ("def f(\n    a:dict=<factory>\n):", "def f(a: dict=...)"),
+        ("def f(\n    a:int=<object at 0>\n):", "def f(\n    a:int=<object at 0>\n):"),
     ],
 )
 def test_signatures_are_written_as_code_is(written: str, tidy: str) -> None:

@@ -91,11 +91,17 @@ def tidy_signature(text: str) -> str:
     import ast
 
     written = re.search(r"^```python\n(def .*?)\n```$", text, re.MULTILINE | re.DOTALL)
+    if written is None:
+        return text
     try:
-        (function,) = ast.parse(re.sub(r" *#.*$", "", written[1]) + " ..." if written else "").body
+        plain = re.sub(r" *#.*$", "", written[1].replace("=<factory>", "=..."))
+        (function,) = ast.parse(f"{plain} ...").body
     except (SyntaxError, ValueError):
         return text
-    assert written and isinstance(function, ast.FunctionDef)
+    assert isinstance(function, ast.FunctionDef)
+    for argument in function.args.args + function.args.kwonlyargs:
+        if isinstance(argument.annotation, ast.Name) and argument.annotation.id == "NoneType":
+            argument.annotation = None  # guessed from a default of None, and wrong
     given, is_class = ast.unparse(function.args), function.name[0].isupper()
     gives = f" -> {ast.unparse(function.returns)}" if function.returns and not is_class else ""
     line = f"{'class' if is_class else 'def'} {function.name}({given}){gives}"

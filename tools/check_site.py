@@ -68,6 +68,7 @@ class Reader:
 
     def __init__(self, browser: Any, address: str, theme: str, pictures: Path) -> None:
         context = browser.new_context(color_scheme=theme, viewport=DESK)
+        context.set_default_timeout(180_000)  # a machine may be busy
         context.add_init_script(path=Path(__file__).with_suffix(".js"))
         self.page, self.address, self.theme, self.pictures = context.new_page(), address, theme, pictures
         self.where, self.faults = "", list[tuple[str, str]]()
@@ -105,6 +106,11 @@ class Reader:
         path = self.pictures / f"{Path(self.where).stem}_{kind}_{self.theme}.jpg"
         self.page.screenshot(path=path, type="jpeg", quality=60, full_page=True, clip=clip, animations="disabled")
 
+    def contrast(self) -> None:
+        """Let axe-core judge the contrast of every kind of text on the page."""
+        self.page.evaluate("reader.markKindsOfText()")
+        self.axe({"include": [["[data-kind-of-text]"]]}, runOnly=["color-contrast"])
+
     def axe(self, context: Any = None, **options: Any) -> None:
         """Let axe-core judge the page; serious and critical faults count."""
         from axe_playwright_python.sync_playwright import Axe
@@ -119,15 +125,14 @@ class Reader:
 def look(reader: Reader) -> None:
     """Look at an open page for what depends on the theme: contrast, on the screen and on paper; keep a picture."""
     reader.keep("desk")
-    reader.page.evaluate("reader.markKindsOfText()")
-    reader.axe({"include": [["[data-kind-of-text]"]]}, runOnly=["color-contrast"])
+    reader.contrast()
     reader.page.emulate_media(media="print")
     reader.page.set_viewport_size(PAPER)
     reader.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     reader.ask(f"paper({PAPER['height']})")
     reader.ask("cutOff(true)")
     reader.page.evaluate("dispatchEvent(new Event('afterprint'))")
-    reader.page.emulate_media(media="screen")
+    reader.page.emulate_media(media="null")
 
 
 def look_once(reader: Reader) -> None:
@@ -158,6 +163,7 @@ def look_up(reader: Reader, words: str, shows: str) -> None:
     first.wait_for()
     listed = reader.page.locator(".search-result").all_inner_texts()[:3]
     reader.note([f"looked up {words}, found {text!r}" for text in listed if not re.search(shows, text)])
+    reader.contrast()
     first.click()
     reader.page.wait_for_load_state()
     text = reader.page.locator("main").inner_text()
@@ -225,9 +231,10 @@ def main() -> int:
     site = arguments.site.resolve()
     names = arguments.pages or [path.stem for path in sorted(site.glob("*.html"))]
     faults = look_at_pages(site, arguments.pictures, names, executable)
-    with readers(site, arguments.pictures, executable) as (light, _):
-        look_around(light, site)
-        faults += light.faults
+    with readers(site, arguments.pictures, executable) as both:
+        for reader in both:
+            look_around(reader, site)
+            faults += reader.faults
     for page, fault in dict.fromkeys(faults):
         print(f"{page}: {fault}")
     print(f"{len(faults)} faults in {time.monotonic() - start:.0f} s; pictures of the pages: {arguments.pictures}")
