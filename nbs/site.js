@@ -21,7 +21,8 @@
   const Alike = window.Fuse;
   const quality = (text, { word, whole, any, inside }) =>
     text === word ? 30 : whole.test(text) ? 10 : any.test(text) ? 6 : inside.test(text) ? 1 : 0;
-  const score = (entry, word) => Math.max(4 * quality(entry.section, word), 3 * quality(entry.title, word), quality(entry.text, word));
+  const score = ({ section, title, text }, word) =>
+    Math.max(4 * quality(section, word), 3 * quality(title, word), quality(text, word));
   const near = (entry, { whole, any }) => {
     const at = Math.max(0, [whole, any].map((form) => entry.text.search(form)).find((place) => place >= 0) ?? 0);
     return { ...entry, text: entry.text.slice(Math.max(0, at - 60)) };
@@ -33,8 +34,9 @@
         const plain = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), alone = `(?<![^\\W_])${plain}(?![^\\W_])`;
         return { word, whole: new RegExp(alone), any: new RegExp(alone, "i"), inside: new RegExp(plain, "i") };
       });
-      const scored = this.entries.map((entry) => [entry, words.map((word) => score(entry, word))]).filter(([, parts]) => parts.every(Boolean));
-      scored.sort(([, left], [, right]) => right.reduce((a, b) => a + b) - left.reduce((a, b) => a + b));
+      const sum = (parts) => parts.every(Boolean) ? parts.reduce((total, part) => total + part) : 0;
+      const scored = this.entries.map((entry) => [entry, sum(words.map((word) => score(entry, word)))])
+        .filter(([, points]) => points).sort(([, left], [, right]) => right - left);
       if (scored.length) return scored.slice(0, limit).map(([entry]) => ({ item: near(entry, words[0]) }));
       this.alike ??= new Alike(this.entries, this.options);
       return this.alike.search(asked, { limit });

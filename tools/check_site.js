@@ -1,68 +1,92 @@
 // What check_site.py asks of an open page. Each question answers with a list of faults, in words.
 window.reader = (() => {
-  const all = (what, where = document) => [...where.querySelectorAll(what)];
-  const name = (el) => `<${el.tagName.toLowerCase()}> ${(el.getAttribute("aria-label") || el.innerText || el.id || el.className || "")
-    .toString().trim().replace(/\s+/g, " ").slice(0, 40)}`;
-  const several = (faults) => faults.length > 3 ? [...faults.slice(0, 3), `... and ${faults.length - 3} more like this`] : faults;
-  const shown = (el) => el.checkVisibility({ visibilityProperty: true, opacityProperty: false });
+  const all = (what) => [...document.querySelectorAll(what)];
+  const shown = (el) => el.checkVisibility({ visibilityProperty: true });
+  const visible = (what) => all(what).filter(shown);
+  const box = (el) => el.getBoundingClientRect();
   const scrolls = (el) => ["auto", "scroll"].includes(getComputedStyle(el).overflowX);
-  const inScroller = (el) => { for (let up = el; up; up = up.parentElement) if (scrolls(up)) return true; return false; };
+  const name = (el) => {
+    const words = el.getAttribute("aria-label") || el.innerText || el.id || String(el.className);
+    return `<${el.tagName.toLowerCase()}> ${words.trim().replace(/\s+/g, " ").slice(0, 40)}`;
+  };
+  const several = (faults) => faults.length <= 3 ? faults
+    : [...faults.slice(0, 3), `... and ${faults.length - 3} more like this`];
+  const named = (elements, fault) => several(elements.map((el) => `${fault}: ${name(el)}`));
 
-  // Mark one element for every way in which text is shown, so that contrast is measured once for each, not 10,000 times.
+  // Mark one element for every way in which text is shown: contrast is measured once for each, not 10,000 times.
   const markKindsOfText = () => {
     const around = new Map([[null, { back: "", opacity: 1 }]]), kinds = new Set();
     for (const el of all("body, body *")) {
       const style = getComputedStyle(el), outer = around.get(el.parentElement) || around.get(null);
       const back = /, 0\)$/.test(style.backgroundColor) ? outer.back : outer.back + style.backgroundColor;
-      around.set(el, { back, opacity: outer.opacity * style.opacity });
+      const opacity = outer.opacity * style.opacity;
+      around.set(el, { back, opacity });
       if (![...el.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) || !shown(el)) continue;
-      const kind = [back, outer.opacity * style.opacity, style.color, style.fontSize, style.fontWeight, style.textDecorationLine].join();
+      const { color, fontSize, fontWeight, textDecorationLine } = style;
+      const kind = [back, opacity, color, fontSize, fontWeight, textDecorationLine].join();
       if (!kinds.has(kind)) el.dataset.kindOfText = kinds.add(kind).size;
     }
   };
 
-  const pictures = () => several(all("main img, main svg").filter((el) => shown(el)).flatMap((el) => {
-    const words = (el.getAttribute("alt") || el.getAttribute("aria-label") || "").trim();
-    const drawn = el.tagName !== "IMG" || (el.complete && el.naturalWidth);
-    return drawn ? (words.length < 20 ? [`a picture says ${JSON.stringify(words)} to a reader who cannot see it`] : [])
-      : ["a picture is not there"];
-  }));
-
-  // What sticks out of the window and cannot be reached by scrolling inside a box of its own. On paper no box scrolls.
-  const cutOff = (paper = false) => {
-    const wide = document.documentElement.scrollWidth - innerWidth;
-    const out = all("body :not(pre > code)").filter((el) => shown(el) && el.getBoundingClientRect().width && !el.closest(".visually-hidden, #skip")
-      && (el.getBoundingClientRect().right > innerWidth + 1 || (paper && scrolls(el) && el.scrollWidth > el.clientWidth + 1))
-      && (paper || !inScroller(el)));
-    const outermost = out.filter((el) => !out.includes(el.parentElement));
-    return [...(wide > 0 ? [`the page is ${wide} px too wide`] : []), ...several(outermost.map((el) => `cut off on the right: ${name(el)}`))];
+  // Serious and critical faults by axe-core, which has to be loaded; by one of its rules or by all.
+  const axe = async (rule) => {
+    markKindsOfText();
+    window.axe.configure({ rules: [{ id: "color-contrast", selector: "[data-kind-of-text]" }] });
+    const options = { resultTypes: ["violations"], preload: false, ...(rule ? { runOnly: [rule] } : {}) };
+    const { violations } = await window.axe.run(document, options);
+    const where = (nodes) => nodes.slice(0, 3).map(({ target }) => target.join(" ")).join("; ");
+    return violations.filter(({ impact }) => ["serious", "critical"].includes(impact))
+      .map(({ id, help, nodes }) => `${id}: ${help}, ${nodes.length} times: ${where(nodes)}`);
   };
 
-  // Call only after the Tab key was pressed, so that the browser shows focus as it does for the keyboard.
+  const pictures = () => several(visible("main img, main svg").flatMap((el) => {
+    const words = (el.getAttribute("alt") || el.getAttribute("aria-label") || "").trim();
+    if (el.tagName === "IMG" && !(el.complete && el.naturalWidth)) return ["a picture is not there"];
+    return words.length < 20 ? [`a picture says ${JSON.stringify(words)} to a reader who cannot see it`] : [];
+  }));
+
+  // What sticks out of the window and cannot be reached by scrolling in a box of its own. On paper no box scrolls.
+  const cutOff = (paper = false) => {
+    const scrolled = (el) => el && (scrolls(el) || scrolled(el.parentElement));
+    const out = visible("body :not(pre > code)").filter((el) => {
+      if (!box(el).width || el.closest(".visually-hidden, #skip")) return false;
+      const beyond = box(el).right > innerWidth + 1;
+      return paper ? beyond || (scrolls(el) && el.scrollWidth > el.clientWidth + 1) : beyond && !scrolled(el);
+    });
+    const wide = document.documentElement.scrollWidth - innerWidth;
+    const outermost = out.filter((el) => !out.includes(el.parentElement));
+    return [...(wide > 0 ? [`the page is ${wide} px too wide`] : []), ...named(outermost, "cut off on the right")];
+  };
+
+  // Ask only after a key was pressed: then the browser shows the focus as it does for the keyboard.
   const keyboard = () => {
-    const faults = [], reachable = all("a[href], button, input, select, textarea, summary, [tabindex]");
-    for (const el of reachable.filter((el) => shown(el) && el.tabIndex >= 0 && !el.disabled)) {
+    const faults = [];
+    for (const el of visible("a[href], button, input, select, textarea, summary, [tabindex]")) {
+      if (el.tabIndex < 0 || el.disabled) continue;
       el.focus();
-      if (document.activeElement !== el) { faults.push(`cannot be focused: ${name(el)}`); continue; }
-      const style = getComputedStyle(el), box = el.getBoundingClientRect();
-      if (style.outlineStyle === "none" && style.boxShadow === "none") faults.push(`focus is not seen: ${name(el)}`);
-      if (!box.width || box.right <= 0 || box.left >= innerWidth || box.bottom + scrollY <= 0) faults.push(`focus is off the page: ${name(el)}`);
+      const style = getComputedStyle(el), { width, left, right, bottom } = box(el);
+      const seen = style.outlineStyle !== "none" || style.boxShadow !== "none";
+      if (document.activeElement !== el) faults.push(`cannot be focused: ${name(el)}`);
+      else if (!seen) faults.push(`focus is not seen: ${name(el)}`);
+      if (!width || right <= 0 || left >= innerWidth || bottom + scrollY <= 0) faults.push(`focus is off the page: ${name(el)}`);
       if (el.tabIndex > 0) faults.push(`jumps the queue of the Tab key: ${name(el)}`);
     }
-    const clicked = all("[onclick], [data-bs-toggle], [role=button]").filter((el) => shown(el) && el.tabIndex < 0);
     document.activeElement.blur();
-    return [...several(faults), ...several(clicked.map((el) => `only a mouse can use: ${name(el)}`))];
+    const mouse = visible("[onclick], [data-bs-toggle], [role=button]").filter((el) => el.tabIndex < 0);
+    return [...several(faults), ...named(mouse, "only a mouse can use")];
   };
 
   // Paper of the given height in px: figures whole, nothing of the screen's furniture, dark letters.
   const paper = (height) => {
-    const cut = all("main img, main svg, main figure").filter((el) => shown(el) && el.getBoundingClientRect().height > height);
-    const split = all("main figure, main tr").filter((el) => shown(el) && getComputedStyle(el).breakInside !== "avoid");
     const [red, green, blue] = getComputedStyle(document.querySelector("main p, main")).color.match(/[\d.]+/g).map(Number);
-    const furniture = all("#quarto-header, #quarto-sidebar, #quarto-margin-sidebar, .code-copy-button").filter((el) => shown(el));
-    return [...several(cut.map((el) => `higher than the paper: ${name(el)}`)), ...several(split.map((el) => `may be cut by the end of a page: ${name(el)}`)),
-      ...(red + green + blue > 300 ? ["pale letters on white paper"] : []), ...several(furniture.map((el) => `printed, though of no use on paper: ${name(el)}`))];
+    const whole = (el) => getComputedStyle(el).breakInside === "avoid";
+    return [
+      ...named(visible("main img, main svg, main figure").filter((el) => box(el).height > height), "higher than the paper"),
+      ...named(visible("main figure, main tr").filter((el) => !whole(el)), "may be cut by the end of a page"),
+      ...named(visible("#quarto-header, #quarto-sidebar, #quarto-margin-sidebar, .code-copy-button"), "of no use on paper"),
+      ...(red + green + blue > 300 ? ["pale letters on white paper"] : []),
+    ];
   };
 
-  return { markKindsOfText, pictures, cutOff, keyboard, paper };
+  return { axe, pictures, cutOff, keyboard, paper };
 })();

@@ -106,26 +106,18 @@ class Reader:
         path = self.pictures / f"{Path(self.where).stem}_{kind}_{self.theme}.jpg"
         self.page.screenshot(path=path, type="jpeg", quality=60, full_page=True, clip=clip, animations="disabled")
 
-    def contrast(self) -> None:
-        """Let axe-core judge the contrast of every kind of text on the page."""
-        self.page.evaluate("reader.markKindsOfText()")
-        self.axe({"include": [["[data-kind-of-text]"]]}, runOnly=["color-contrast"])
+    def axe(self, rules: str = "") -> None:
+        """Let axe-core judge the page by one of its rules, or by all."""
+        from axe_playwright_python.base import AXE_SCRIPT
 
-    def axe(self, context: Any = None, **options: Any) -> None:
-        """Let axe-core judge the page; serious and critical faults count."""
-        from axe_playwright_python.sync_playwright import Axe
-
-        asked = {"resultTypes": ["violations"], "preload": False} | options
-        for found in Axe().run(self.page, context, asked).response["violations"]:
-            if found["impact"] in ("serious", "critical"):
-                where = "; ".join(" ".join(map(str, node["target"])) for node in found["nodes"][:3])
-                self.note([f"{found['id']}: {found['help']}, {len(found['nodes'])} times: {where} [{self.theme}]"])
+        self.page.evaluate(AXE_SCRIPT)
+        self.ask(f"axe({rules!r})")
 
 
 def look(reader: Reader) -> None:
     """Look at an open page for what depends on the theme: contrast, on the screen and on paper; keep a picture."""
     reader.keep("desk")
-    reader.contrast()
+    reader.axe("color-contrast" if reader.theme == "dark" else "")
     reader.page.emulate_media(media="print")
     reader.page.set_viewport_size(PAPER)
     reader.page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -138,7 +130,6 @@ def look(reader: Reader) -> None:
 def look_once(reader: Reader) -> None:
     """Look at an open page for what no theme changes: its structure, the keyboard's way, the phone; print it."""
     reader.page.set_viewport_size(DESK)
-    reader.axe(rules={"color-contrast": {"enabled": False}})
     reader.ask("pictures()")
     reader.ask("keyboard()")
     reader.page.set_viewport_size(PHONE)
@@ -163,7 +154,7 @@ def look_up(reader: Reader, words: str, shows: str) -> None:
     first.wait_for()
     listed = reader.page.locator(".search-result").all_inner_texts()[:3]
     reader.note([f"looked up {words}, found {text!r}" for text in listed if not re.search(shows, text)])
-    reader.contrast()
+    reader.axe("color-contrast")
     first.click()
     reader.page.wait_for_load_state()
     text = reader.page.locator("main").inner_text()
