@@ -50,7 +50,7 @@ def unknown(words: list[str], said: dict[tuple[str, ...], str]) -> list[str]:
     """Name what a line asks for and nobody offers."""
     if words[0] == "selectormlp":
         command = ("-m", "selectormlp", words[1])
-    elif words[0] == "python" and words[1].endswith(".py"):
+    elif Path(words[0]).name == "python" and words[1].endswith(".py"):
         command = (words[1],)
     else:
         return []
