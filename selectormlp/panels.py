@@ -45,10 +45,14 @@ class GenePanel:
 
 # %% ../nbs/07_retraining.ipynb #cell-006
 def panel_from_ranking(ranking: pd.DataFrame, n_genes: int, **about: Any) -> GenePanel:
-    """The best `n_genes` of a ranking (`gene`, `importance`, `rank`) as a panel; `about` fills its other fields."""
+    """The best `n_genes` of a ranking (`gene`, `importance`, `rank`) as a panel; `about` fills its other fields.
+
+    The reason of a gene is "ranked", or "no weight" if its importance is 0: such genes are there by their names only.
+    """
     if not is_whole(n_genes, least=1) or n_genes > len(ranking):
         raise InputError(f"a panel of {n_genes} genes was asked for, and there are {len(ranking)} to choose from")
-    return GenePanel(ranking.head(n_genes).assign(reason="ranked").reset_index(drop=True), **about)
+    best = ranking.head(n_genes).reset_index(drop=True)
+    return GenePanel(best.assign(reason=np.where(best["importance"] == 0, "no weight", "ranked")), **about)
 
 
 def read_panel(path: str | Path) -> GenePanel:

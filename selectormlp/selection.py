@@ -764,9 +764,19 @@ def refuse_rules_of_the_search(design: PanelDesign) -> None:
 
 
 def required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
-    """The best genes of a ranking, as many as the panel has, with those that must be in among them."""
+    """The best genes of a ranking, as many as the panel has, with those that must be in among them.
+
+    Warns of genes without any weight: a model that uses few genes ranks no others.
+    """
     required = ranking["gene"].isin(design.must_include)
     rest = ranking[~required].head(design.n_genes - int(required.sum()))
+    idle = int((rest["importance"] == 0).sum())
+    if idle:
+        warnings.warn(
+            f"{idle} of the {design.n_genes} genes have no weight in {design.method} and are there by their names;"
+            f" ask for {design.n_genes - idle}, or use method='discriminant'",
+            stacklevel=4,
+        )
     return pd.concat([ranking[required], rest]).sort_values("rank")["gene"].tolist()
 
 

@@ -448,6 +448,8 @@ chosen on the training cells. Protocol: {{ c.protocol }}, seed {{ c.seed }}.</p>
 <p>On the validation cells, the best {{ best.size }} genes of <code>{{ best.model }}</code> do best. With all {{
 n_genes }} genes, that model finds on average {{ best.all }} of the cells of a type, in test cells that it had
 never seen. Retrained on its best {{ best.size }} genes alone, the same kind of model finds {{ best.kept }}.
+{% if best.idle %}<b>{{ best.idle }} of these genes have no weight in that model</b> and follow in the order of
+their names: take a smaller panel, or another model. {% endif %}
 {% if small %}Some types have fewer than five test cells ({{ small }}), so their own figures, and the mean with
 them, are rough.{% endif %}</p>
 <h3>The best {{ best.size }} genes of {{ best.model }}</h3><p class="genes">{% for gene in best.genes %}<code>{{
@@ -482,14 +484,10 @@ def _best_panel(study: Study) -> dict[str, Any]:
         X, y = study.part("validation", panel.genes)
         found[name] = score_predictions(y, study.model(name, panel).predict(X)).mean_per_class_accuracy
     model = max(found, key=lambda name: found[name])
-    table = study.test_accuracy().set_index(["condition", "model"])[MEAN]
-    return {
-        "model": model,
-        "size": size,
-        "all": f"{table[f'all {len(study.genes())} genes', model]:.1%}",
-        "kept": f"{table[f'top {size}, retrained', model]:.1%}",
-        "genes": study.panel(model, size).genes,
-    }
+    table, panel = study.test_accuracy().set_index(["condition", "model"])[MEAN], study.panel(model, size)
+    shares = {"all": table[f"all {len(study.genes())} genes", model], "kept": table[f"top {size}, retrained", model]}
+    about = {"model": model, "size": size, "genes": panel.genes, "idle": int((panel.table["importance"] == 0).sum())}
+    return about | {name: f"{share:.1%}" for name, share in shares.items()}
 
 
 def _page_values(study: Study) -> dict[str, Any]:

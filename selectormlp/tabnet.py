@@ -451,7 +451,7 @@ def plot_type_shares(table: pd.DataFrame, *, n_genes: int = 3, ax: Axes | None =
     ax.figure.colorbar(image, ax=ax, label="share, as part of the largest in the type")
     return ax
 
-# %% ../nbs/14_attention_masks.ipynb #cell-040
+# %% ../nbs/14_attention_masks.ipynb #cell-042
 class Rebuilder(torch.nn.Module):
     """An encoder, and a decoder that fills in the genes that were hidden (Arik & Pfister 2021, Figure 4)."""
 
@@ -493,7 +493,7 @@ class PretrainingModule(TabNetModule):
             self.log_dict({f"{part}_loss": error, f"{part}_rebuilt": 1 - error})
             loss.reset()
 
-# %% ../nbs/14_attention_masks.ipynb #cell-041
+# %% ../nbs/14_attention_masks.ipynb #cell-043
 @dataclass(frozen=True)
 class PretrainedEncoder:
     """What `pretrain_tabnet` learned: `weights` of an encoder of `shape` for `genes`; `history`, a row per epoch."""

@@ -309,6 +309,8 @@ def test_report_with_one_model_shows_that_model_alone(here: Path, model: str, ab
     assert cli.main([*line, "--model", model, *sizes]) == 0
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert f"<code>{model}</code>" in page and "Do the models agree" not in page
+    idle = int((pd.read_csv(f"run/panels/{model}_top20.csv")["reason"] == "no weight").sum())
+    assert (f"<b>{idle} of these genes have no weight" in page) == (idle > 0)
     assert sorted(path.name for path in Path("run/models").iterdir()) == [model, f"{model}_top10", f"{model}_top20"]
     drawn = {path.stem for path in Path("run/figures").iterdir()}
     assert {f"figure{i}" for i in range(1, 7)} - drawn == set(absent.split())

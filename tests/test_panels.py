@@ -102,6 +102,8 @@ def test_a_ranking_gives_its_best_genes() -> None:
     assert list(panel.table) == ["gene", "importance", "rank", "reason"] and set(panel.table["reason"]) == {"ranked"}
     assert (panel.label_key, panel.method, panel.settings) == ("cell_type", "svm_l1", {"seed": 1})
     assert len(panel_from_ranking(ranking, 1)) == 1 and len(panel_from_ranking(ranking, 3)) == 3
+    sparse = panel_from_ranking(ranking.assign(importance=[3.0, 0.0, 0.0]), 2)
+    assert sparse.table["reason"].tolist() == ["ranked", "no weight"]
     for n_genes in (0, 4, 1.5):
         sentence = f"a panel of {n_genes} genes was asked for, and there are 3 to choose from"
         assert refusal(panel_from_ranking, ranking, n_genes) == sentence

@@ -21,7 +21,9 @@ from selectormlp.selection import (
     held_out_confusion,
     marked_types,
     pair_costs,
+    panel_design,
     rank_by_discriminant,
+    required_first,
     select_genes,
     type_folds,
     type_profiles,
@@ -416,3 +418,13 @@ def test_the_table_tells_the_truth(counts, panel) -> None:
 def test_a_model_can_rank_too(counts) -> None:
     ranked = select_genes(counts, "cell_type", 8, **MODEL)
     assert ranked.method == "selector_l1" and set(ranked.table["reason"]) == {"ranked"} and len(ranked.coverage) == 5
+
+
+def test_genes_that_a_model_gives_no_weight_are_counted() -> None:
+    ranking = pd.DataFrame({"gene": list("dcab"), "importance": [2.0, 1.0, 0.0, 0.0], "rank": [1, 2, 3, 4]})
+    with pytest.warns(UserWarning, match=r"1 of the 3 genes have no weight in svm_l1 .*ask for 2, or use"):
+        assert required_first(ranking, panel_design(n_genes=3, method="svm_l1")) == ["d", "c", "a"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert required_first(ranking, panel_design(n_genes=2, method="svm_l1")) == ["d", "c"]
+        assert required_first(ranking, panel_design(n_genes=2, method="svm_l1", must_include=["b"])) == ["d", "b"]

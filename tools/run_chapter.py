@@ -66,15 +66,13 @@ def write_10x(cells: Any, path: Path) -> None:
 
     path.mkdir()
     mmwrite(path / "matrix.mtx", cells.X.T.astype(int))
-    features = {"id": cells.var_names, "name": cells.var_names, "feature_type": "Gene Expression"}
-    pd.DataFrame(features).to_csv(path / "features.tsv", sep="\t", index=False, header=False)
+    features = pd.DataFrame({"id": cells.var_names, "name": cells.var_names, "feature_type": "Gene Expression"})
+    features.to_csv(path / "features.tsv", sep="\t", index=False, header=False)
     pd.Series(cells.obs_names).to_csv(path / "barcodes.tsv", index=False, header=False)
+    parts = {"barcodes": list(cells.obs_names), "shape": cells.shape[::-1], "features/genome": [""] * cells.n_vars}
+    parts |= {name: getattr(cells.X, name) for name in ("data", "indices", "indptr")}
+    parts |= {f"features/{name}": list(column) for name, column in features.items()}
     with h5py.File(path.with_suffix(".h5"), "w") as file:
-        parts = {"barcodes": list(cells.obs_names), "shape": cells.shape[::-1]}
-        parts |= {name: getattr(cells.X, name) for name in ("data", "indices", "indptr")}
-        lists = {name: list(words) for name, words in features.items() if name != "feature_type"}
-        constant = {name: [word] * cells.n_vars for name, word in [("feature_type", "Gene Expression"), ("genome", "")]}
-        parts |= {f"features/{name}": words for name, words in (lists | constant).items()}
         for name, part in parts.items():
             file[f"matrix/{name}"] = part
 
