@@ -165,7 +165,7 @@ def link_pages(text: str, names: dict[str, str], address: str = "") -> str:
     if address:
         text = text.replace(address.rstrip("/") + "/", "")
     for stem, name in names.items():
-        text = re.sub(rf"\]\((?:\./)?{re.escape(stem)}\.(?:ipynb|md|html)", f"]({name}.html", text)
+        text = re.sub(rf'(\]\(|href=")(?:\./)?{re.escape(stem)}\.(?:ipynb|md|html)', rf"\g<1>{name}.html", text)
     return text
 
 # %% ../nbs/09b_book.ipynb #cell-027
@@ -184,8 +184,9 @@ def prepare_page(notebook: Any, names: dict[str, str], address: str = "") -> Any
             cell.source = _prepare_text(cell.source, numbers, names, address)
         elif cell.cell_type == "code":
             cell.source = number_option(cell.source, numbers)
-            for data in (output["data"] for output in cell.outputs if "text/markdown" in output.get("data", {})):
-                data["text/markdown"] = link_pages("".join(data["text/markdown"]), names, address)
+            for data in (output["data"] for output in cell.outputs if "data" in output):
+                for kind in {"text/markdown", "text/html"} & set(data):
+                    data[kind] = link_pages("".join(data[kind]), names, address)
     return notebook
 
 # %% ../nbs/09b_book.ipynb #cell-029

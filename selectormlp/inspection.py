@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from .data import InputError, prepare_cells, value_kind, write_table, write_whole
+from .drawings import Drawing, sliding_bars
 from .evaluation import JUDGES, confusion_table, judge_cells, plot_confusion, score_predictions
 from .selection import DesignedPanel, select_genes
 from .split import CellSplit, draw_lots
@@ -25,15 +26,18 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
+LabelledPart = tuple[csr_matrix, np.ndarray]  # cells x genes, and the type of each cell
+MANY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 SIZES = (2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 
 # %% auto #0
-__all__ = ['SIZES', 'Counts', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'panel_curve', 'enough_genes', 'plot_panel_curve', 'plot_dots',
-           'panel_confusions', 'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability',
-           'thin_counts', 'panel_robustness', 'plot_robustness', 'panel_tables', 'write_panel_report']
+__all__ = ['LabelledPart', 'MANY_SIZES', 'SIZES', 'Counts', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'panel_curve', 'enough_genes',
+           'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots', 'panel_confusions', 'plot_confusions',
+           'plot_substitutes', 'panel_stability', 'plot_stability', 'thin_counts', 'panel_robustness',
+           'plot_robustness', 'panel_tables', 'write_panel_report']
 
 # %% ../nbs/10c_reading_a_panel.ipynb #cell-007
-def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> tuple[csr_matrix, np.ndarray]:
+def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> LabelledPart:
     """Expression of the panel's genes (cells x genes) and the types of one part of the panel's split."""
     if panel.split is None:
         raise InputError("this panel has no split to be judged on; make it with select_genes or describe_panel")
@@ -58,14 +62,17 @@ def _in_parallel(n_jobs: int | None, task: Callable[..., Any], arguments: Iterab
     return Parallel(n_jobs=n_jobs)(delayed(task)(*given) for given in arguments)
 
 
-def _judged(
-    judge: str, train: tuple[csr_matrix, np.ndarray], test: tuple[csr_matrix, np.ndarray], n_genes: int
-) -> float:
+def _judged(judge: str, train: LabelledPart, test: LabelledPart, n_genes: int) -> float:
     """Balanced accuracy of one judge with the first `n_genes` columns."""
     called = judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
     return score_predictions(test[1], called).mean_per_class_accuracy
 
 # %% ../nbs/10c_reading_a_panel.ipynb #cell-010
+def _sizes(panel: DesignedPanel, sizes: Sequence[int]) -> list[int]:
+    """Those of the sizes that the panel has, and all of its genes."""
+    return sorted({n for n in sizes if 1 <= n < len(panel)} | {len(panel)})
+
+
 def panel_curve(
     panel: DesignedPanel,
     adata: AnnData,
@@ -81,9 +88,7 @@ def panel_curve(
     """
     cells = _prepared(panel, adata)
     train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
-    given = SIZES if sizes is None else sizes
-    chosen = sorted({n for n in given if 1 <= n < len(panel)} | {len(panel)})
-    asked = [(n, judge) for n in chosen for judge in judges]
+    asked = [(n, judge) for n in _sizes(panel, SIZES if sizes is None else sizes) for judge in judges]
     found = _in_parallel(n_jobs, _judged, ((judge, train, test, n) for n, judge in asked))
     rows = [(*point, accuracy) for point, accuracy in zip(asked, found, strict=True)]
     return pd.DataFrame(rows, columns=["n_genes", "judge", "accuracy"])
@@ -112,6 +117,42 @@ def plot_panel_curve(curve: pd.DataFrame, *, tolerance: float = 0.01, ax: Axes |
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #cell-014
+def _recalls(judge: str, train: LabelledPart, test: LabelledPart, n_genes: int) -> pd.DataFrame:
+    """The recall of each type by one judge with the first `n_genes` columns."""
+    called = judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
+    return score_predictions(test[1], called).per_type[["type", "recall"]].assign(n_genes=n_genes)
+
+
+def panel_recalls(
+    panel: DesignedPanel,
+    adata: AnnData,
+    *,
+    sizes: Sequence[int] | None = None,
+    judge: str = "logistic_regression",
+    n_jobs: int | None = None,
+) -> pd.DataFrame:
+    """Share of each type's test cells that a judge finds with the first n genes: `n_genes`, `type`, `recall`.
+
+    `sizes` are 1, 2, 3, ... unless given; `adata` is what the panel was made from; `n_jobs` as in `panel_stability`.
+    """
+    cells = _prepared(panel, adata)
+    train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
+    chosen = _sizes(panel, MANY_SIZES if sizes is None else sizes)
+    found = _in_parallel(n_jobs, _recalls, ((judge, train, test, n) for n in chosen))
+    return pd.concat(found, ignore_index=True)[["n_genes", "type", "recall"]]
+
+
+def slide_panel(recalls: pd.DataFrame, *, n_types: int = 30) -> Drawing:
+    """A slider over the sizes of a panel: which types are found, the easiest first; of many types the hardest."""
+    table = recalls.pivot(index="n_genes", columns="type", values="recall")
+    easy = table.mean().sort_values(ascending=False, kind="stable").index
+    words = f"Balanced accuracy with 1 to {table.index[-1]} genes, and the share of each type's test cells found."
+    return sliding_bars(
+        table.mean(axis=1), table[easy[-n_types:]],
+        step="number of genes", name="balanced accuracy", label="share of the type's cells found", words=words,
+    )  # fmt: skip
+
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-017
 def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = 40, ax: Axes | None = None) -> Axes:
     """Dot plot of genes (rows, first on top) by types: size is the share of cells with the gene, colour its mean.
 
@@ -134,7 +175,7 @@ def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = 40, ax: Axes 
     ax.figure.colorbar(dots, ax=ax, label="mean, share of the gene's highest", shrink=0.6)
     return ax
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-017
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-020
 def panel_confusions(
     panel: DesignedPanel, adata: AnnData, *, first: int = 5, judge: str = "logistic_regression"
 ) -> dict[str, pd.DataFrame]:
@@ -160,7 +201,7 @@ def plot_confusions(tables: dict[str, pd.DataFrame]) -> Axes:
         plot_confusion(table, ax=ax).set_title(name, fontsize=10)
     return axes[0]
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-020
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-023
 def plot_substitutes(panel: DesignedPanel, *, most: int = 20, ax: Axes | None = None) -> Axes:
     """The closest stand-in of each of the first genes, as a bar: the correlation of the two over cells of all types."""
     import matplotlib.pyplot as plt
@@ -176,7 +217,7 @@ def plot_substitutes(panel: DesignedPanel, *, most: int = 20, ax: Axes | None = 
     ax.set(xlim=(0, 1.15), ylim=(len(genes) - 0.4, -0.6), xlabel="correlation with the closest gene left out")
     return ax
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-023
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-026
 def _thinned_split(split: CellSplit, share: float, seed: int) -> CellSplit:
     """The split with only a share of the training cells of each type (at least three), drawn by their names."""
     table = split.table.assign(lot=draw_lots(split.table["cell"].to_numpy(), seed=seed))
@@ -219,7 +260,7 @@ def panel_stability(
     counts["in_panel"] = counts["gene"].isin(panel.genes)
     return counts.sort_values(["frequency", "gene"], ascending=[False, True], ignore_index=True)
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-025
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-028
 def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """How often each gene of the panel returns over resamples, in the order of the panel."""
     import matplotlib.pyplot as plt
@@ -230,7 +271,7 @@ def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | Non
     ax.set(xlabel="rank in the panel", ylabel="share of resamples", ylim=(0, 1.02), xlim=(0.2, len(often) + 0.8))
     return ax
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-028
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-031
 def thin_counts(X: csr_matrix, capture: float, *, y: np.ndarray, seed: int = 0) -> csr_matrix:
     """Raw counts (cells x genes) as if `capture` times as many molecules had been caught; `y` is the type of each cell.
 
@@ -258,7 +299,7 @@ def _as_measured(counts: csr_matrix, depth: np.ndarray, capture: float) -> csr_m
     scale = 1e4 / np.maximum(depth * capture, 1e-12)
     return csr_matrix(counts.multiply(scale[:, None])).log1p().astype(np.float32)
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-030
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-033
 def panel_robustness(
     panel: DesignedPanel,
     adata: AnnData,
@@ -280,7 +321,7 @@ def panel_robustness(
     rows = [row for rows in _in_parallel(n_jobs, _robustness_at, tasks) for row in rows]
     return pd.DataFrame(rows, columns=["capture", "failed", "training", "accuracy"])
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-031
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-034
 Counts = tuple[csr_matrix, np.ndarray, np.ndarray]  # raw counts of the panel's genes, types and depths of cells
 
 
@@ -323,7 +364,7 @@ def _without(X: csr_matrix, works: np.ndarray) -> csr_matrix:
     """X with the genes whose probes failed set to 0."""
     return csr_matrix(X.multiply(works.astype(np.float32)[None]))
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-033
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-036
 def plot_robustness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Accuracy of `panel_robustness` against capture: colour is the share of failed probes, dashed is transferred."""
     import matplotlib.pyplot as plt
@@ -341,7 +382,7 @@ def plot_robustness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.legend(fontsize=7, frameon=False)
     return ax
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-036
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-039
 PANEL_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title><style>
@@ -353,11 +394,12 @@ img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .ge
 </style></head><body><h1>{{ title }}</h1><p>{{ summary }}</p><p class="genes">{{ genes }}</p>
 {% for caption, image in figures %}<figure><img alt="{{ caption }}" src="data:image/png;base64,{{ image }}">
 <figcaption>{{ caption }}</figcaption></figure>{% endfor %}
+<h2>Type by type</h2>{{ slider | safe }}
 <h2>Genes</h2>{{ table | safe }}<h2>Types</h2>{{ coverage | safe }}
 <h2>How it was made</h2><p>{{ made }}</p></body></html>
 """
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-037
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-040
 FIGURE_CAPTIONS = {
     "curve": "Accuracy on test cells against the number of genes.",
     "dots": "The first genes in each type.",
@@ -396,9 +438,10 @@ def _save_figure(axes: Axes, path: Path) -> str:
 def panel_tables(
     panel: DesignedPanel, adata: AnnData, *, n_resamples: int = 5, n_jobs: int | None = None
 ) -> dict[str, pd.DataFrame]:
-    """All tables about a panel: panel, coverage, curve, stability and, from raw counts, robustness."""
+    """All tables about a panel: panel, coverage, curve, recalls, stability and, from raw counts, robustness."""
     cells = _prepared(panel, adata)
     tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(panel, cells, n_jobs=n_jobs)}
+    tables["recalls"] = panel_recalls(panel, cells, n_jobs=n_jobs)
     tables["stability"] = panel_stability(panel, cells, n_resamples=n_resamples, n_jobs=n_jobs)
     if value_kind(adata.X) == "raw counts":
         tables["robustness"] = panel_robustness(panel, adata, n_jobs=n_jobs)
@@ -433,6 +476,7 @@ def _page(panel: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[t
     made = "; ".join(f"{name}: {value}" for name, value in panel.settings.items() if value not in ((), [], {}, None))
     values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made}
     values |= {"summary": _summary(panel, tables["curve"]), "genes": ", ".join(panel.genes)}
+    values["slider"] = slide_panel(tables["recalls"]).html
     return Environment(autoescape=True).from_string(PANEL_PAGE).render(figures=figures, **values)
 
 

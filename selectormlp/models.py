@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .data import InputError
+from .drawings import Drawing, svg_drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
 
 # %% auto #0
 __all__ = ['SELECTORS', 'PENALTIES', 'STARTS', 'check_choice', 'Selector', 'selector_penalty', 'random_words', 'Dropout',
-           'hidden_stack', 'NetworkShape', 'SelectorNet', 'plot_network']
+           'hidden_stack', 'NetworkShape', 'SelectorNet', 'plot_network', 'network_layers', 'draw_network']
 
 # %% ../nbs/03_models.ipynb #cell-010
 class Selector(nn.Module):
@@ -191,3 +192,37 @@ def plot_network(shape: NetworkShape, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.6, len(layers) - 0.4), ylim=(-1.05, 0.6))
     ax.axis("off")
     return ax
+
+# %% ../nbs/03_models.ipynb #cell-033
+def network_layers(shape: NetworkShape) -> list[tuple[str, int, int]]:
+    """List the layers of a `SelectorNet`: name, units, and the weights that lead to them (without biases)."""
+    sizes = [shape.n_genes, *shape.hidden_sizes, shape.n_types]
+    names = [*(f"hidden {i}" for i in range(1, len(sizes) - 1)), "cell types"]
+    dense = [(name, size, before * size) for name, before, size in zip(names, sizes, sizes[1:], strict=False)]
+    selector = [] if shape.selector == "none" else [(f"selector ({shape.selector})", shape.n_genes, shape.n_genes)]
+    return [("genes", shape.n_genes, 0), *selector, *dense]
+
+
+def _layer_shape(x: float, before: float, high: float, taps: bool) -> str:
+    """A layer as a box of a height, and the lines to it from the layer before, whose height is given (0: none)."""
+    lines = [
+        f'<path d="M{x - 105} {95 + mark * before}L{x - 25} {95 + mark * high}" stroke="currentColor" opacity="0.5"/>'
+        for mark in ((-0.45, -0.2, 0.2, 0.45) if taps else (-0.5, 0.5))
+        if before
+    ]
+    fill = "#e8a33d" if taps else "#4a90d9"
+    return f'{"".join(lines)}<rect x="{x - 25}" y="{95 - high / 2}" width="50" height="{high}" rx="4" fill="{fill}"/>'
+
+
+def draw_network(shape: NetworkShape) -> Drawing:
+    """The plan of a `SelectorNet`: a box for each layer, the higher the more units, and the weights between them."""
+    parts, before, layers = [], 0.0, network_layers(shape)
+    for place, (name, units, weights) in enumerate(layers):
+        x, high = 60 + 130 * place, 30 + 120 * (units / shape.n_genes) ** 0.35
+        parts.append(_layer_shape(x, before, high, name.startswith("selector")))
+        words = [(x, 195, name), (x, 213, f"{units:,}"), *([(x - 65, 12, f"{weights:,}")] if place else [])]
+        centred = 'text-anchor="middle" fill="currentColor"'
+        parts += [f'<text x="{a}" y="{b}" {centred}>{text}</text>' for a, b, text in words]
+        before = high
+    plan = " to ".join(f"{units:,} {name}" for name, units, _ in layers)
+    return svg_drawing("".join(parts), width=130 * len(layers) - 10, height=222, words=f"A network from {plan}.")

@@ -138,7 +138,8 @@ def test_the_page_holds_everything_and_escapes_names(counts, tmp_path) -> None:
     assert "<b>gene" not in page and "&lt;b&gt;gene" in page
     assert page.count("<figure>") == 6 == len(list((tmp_path / "page").glob("*.png")))
     names = {path.name for path in (tmp_path / "page").glob("*.csv")}
-    assert names == {"panel.csv", "coverage.csv", "curve.csv", "stability.csv", "robustness.csv"}
+    assert names == {f"{name}.csv" for name in ("panel", "coverage", "curve", "recalls", "stability", "robustness")}
+    assert page.count('type="range"') == 1
     assert pd.read_csv(tmp_path / "page" / "panel.csv")["gene"].tolist() == chosen.genes
 
 

@@ -374,3 +374,25 @@ def test_signatures_are_written_as_code_is(written: str, tidy: str) -> None:
         tool("build_site").tidy_signature(f"### f\n\n```python\n{written}\n```\n")
         == f"### f\n\n```python\n{tidy}\n```\n"
     )
+
+
+def test_the_first_use_of_a_term_leads_to_the_glossary() -> None:
+    link_terms = tool("build_site").link_terms
+    terms, seen = {name: name.replace(" ", "-") for name in ("recall", "cell type", "masking", "masking curve")}, set()
+
+    def to(words: str, place: str) -> str:
+        return f"[{words}](22_glossary.ipynb#{place}){{.term}}"
+
+    text = "# Recall\n\n{}, `recall`, [recall](x.html), unrecalled; a {} has {}. Recall!"
+    links = [to("Cell types", "cell-type"), to("masking curve", "masking-curve"), to("recalls", "recall")]
+    assert link_terms(text.format("Cell types", "masking curve", "recalls"), terms, seen) == text.format(*links)
+    text = "| masking |\n<b>masking</b>\n$masking$\n~~~\nmasking\n~~~\n{} and cell type"
+    assert link_terms(text.format("Masking"), terms, seen) == text.format(to("Masking", "masking"))
+
+
+def test_the_glossary_names_each_word_once_and_leads_on() -> None:
+    glossary = ROOT / "nbs" / "22_glossary.ipynb"
+    terms = tool("build_site").glossary_terms(glossary)
+    text = glossary.read_text(encoding="utf-8")
+    assert len(terms) > 50 and len(terms) == text.count('"### ') + text.count("\\n### ")
+    assert terms["f1"] == "f1" and terms["confidence interval"] == "confidence-interval"

@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from reference import link_examples, reference_text  # noqa: E402
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+GLOSSARY = "22_glossary"
 PAGE_LIMIT, SITE_LIMIT = 1_000_000, 25_000_000  # bytes
 NOT_FOUND = """---
 title: There is no such page
@@ -56,6 +57,38 @@ def link_names(text: str, names: dict[str, str], page: str) -> str:
 
     parts = re.split(r"(^(?:```|~~~).*?^(?:```|~~~)|^\#.*?$|\[[^\]]*\]\([^)]*\))", text, flags=re.MULTILINE | re.DOTALL)
     linked = [part if index % 2 else re.sub(r"`(\w+)(?:\(\))?`", link, part) for index, part in enumerate(parts)]
+    return "".join(linked)
+
+
+def glossary_terms(glossary: Path) -> dict[str, str]:
+    """Map the words of the glossary, in small letters, to the names of their places on its page."""
+    import nbformat
+
+    text = "\n".join(cell.source for cell in nbformat.read(glossary, 4).cells)
+    words = [word.lower() for word in re.findall(r"^### (.+)$", text, re.MULTILINE)]
+    return {word: re.sub(r"[^a-z0-9]+", "-", word) for word in words}
+
+
+def link_terms(text: str, terms: dict[str, str], seen: set[str]) -> str:
+    """Lead the first use of each term on a page, singular or plural, to the glossary; `seen` holds those that are done.
+
+    Code, headings, links, pictures, tables and HTML are left as they are.
+    """
+    if not terms:
+        return text
+
+    def link(found: re.Match[str]) -> str:
+        term = next(term for term in (found[1].lower(), found[1].lower().removesuffix("s")) if term in terms)
+        if term in seen:
+            return found[0]
+        seen.add(term)
+        return f"[{found[0]}]({GLOSSARY}.ipynb#{terms[term]}){{.term}}"
+
+    words = "|".join(re.escape(term) for term in sorted(terms, key=len, reverse=True))
+    pattern = rf"(?<![\w-])((?:{words})s?)(?![\w-])"
+    kept = r"(^(?:```|~~~).*?^(?:```|~~~)|^\#.*?$|^\|.*?$|^<.*?$|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|\$[^$]*\$)"
+    parts = re.split(kept, text, flags=re.MULTILINE | re.DOTALL)
+    linked = (part if index % 2 else re.sub(pattern, link, part, flags=re.I) for index, part in enumerate(parts))
     return "".join(linked)
 
 
@@ -126,8 +159,8 @@ def arrange(cells: list[Any]) -> list[Any]:
     return arranged
 
 
-def document(notebook_path: Path, destination: Path, names: dict[str, str]) -> None:
-    """Write a chapter with the documentation of what it exports, its code shown below."""
+def document(notebook_path: Path, destination: Path, names: dict[str, str], terms: dict[str, str]) -> None:
+    """Write a chapter with the documentation of what it exports, its code shown below, words linked to the glossary."""
     from execnb.nbio import read_nb, write_nb
     from nbdev.process import NBProcessor
 
@@ -139,12 +172,14 @@ def document(notebook_path: Path, destination: Path, names: dict[str, str]) -> N
             cell.source = re.sub(r"^#\| *export\b", "#| exports", cell.source, flags=re.MULTILINE)
     NBProcessor(nb=notebook, procs=chapter_processors()).process()
     notebook.cells = arrange(notebook.cells)
+    seen: set[str] = set()
     for cell in notebook.cells:
         if cell.pop("has_sd", None):
             for data in [output["data"] for output in cell.outputs if "data" in output]:
                 data["text/markdown"] = tidy_signature("".join(data.get("text/markdown", "")))
         if cell.cell_type == "markdown":
-            cell.source = link_names(cell.source, names, page_name(notebook_path.stem))
+            text = link_names(cell.source, names, page_name(notebook_path.stem))
+            cell.source = text if notebook_path.stem == GLOSSARY else link_terms(text, terms, seen)
     write_nb(notebook, destination)
 
 
@@ -154,8 +189,10 @@ def document_chapters(chapters: list[Path], folder: Path) -> None:
 
     os.environ["IN_TEST"] = "1"
     names = library_names()
+    glossary = chapters[0].with_name(f"{GLOSSARY}.ipynb")
+    terms = glossary_terms(glossary) if glossary.exists() else {}
     for chapter in chapters:
-        document(chapter, folder / chapter.name, names)
+        document(chapter, folder / chapter.name, names, terms)
     for kind in SIDE_FILES:
         for path in chapters[0].parent.glob(kind):
             shutil.copy(path, folder / path.name)

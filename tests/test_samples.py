@@ -1,0 +1,111 @@
+"""What the pages tell a reader to type exists: commands, options, parameters, targets and extras."""
+
+import configparser
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+run_chapter = importlib.import_module("run_chapter")
+samples = run_chapter.samples
+PAGES = [*sorted((ROOT / "nbs").glob("[!_]*.ipynb")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+
+
+def text_of(page: Path) -> str:
+    """The Markdown of a page."""
+    if page.suffix == ".md":
+        return page.read_text(encoding="utf-8")
+    cells = nbformat.read(page, 4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def help_of(*command: str) -> str:
+    """What a command says of itself."""
+    return subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True).stdout
+
+
+def lines_of(page: Path) -> list[list[str]]:
+    """The words of each line of shell on a page."""
+    codes = [sample.code for sample in samples(text_of(page)) if sample.language == "bash"]
+    joined = "\n".join(codes).replace("\\\n", " ")
+    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+LINES = [(page.name, words) for page in PAGES for words in lines_of(page)]
+
+
+def options(words: list[str]) -> set[str]:
+    """The long options in a line."""
+    return {word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")}
+
+
+def unknown(words: list[str], said: dict[tuple[str, ...], str]) -> list[str]:
+    """Name what a line asks for and nobody offers."""
+    if words[0] == "selectormlp":
+        command = ("-m", "selectormlp", words[1])
+    elif words[0] == "python" and words[1].endswith(".py"):
+        command = (words[1],)
+    else:
+        return []
+    if command not in said:
+        said[command] = help_of(*command).replace("_", "-")
+    wrong = [option for option in sorted(options(words)) if not re.search(rf"{option}\b", said[command])]
+    return wrong if said[command] else [" ".join(command)]
+
+
+def test_every_command_and_option_on_a_page_exists():
+    said: dict[tuple[str, ...], str] = {}
+    missing = [(page, words[:2], wrong) for page, words in LINES if (wrong := unknown(words, said))]
+    assert not missing and len(said) >= 5
+
+
+def test_a_wrong_option_would_be_found():
+    line = shlex.split("selectormlp select cells.h5ad --n-gene 5 --label-keys x")
+    assert unknown(line, {}) == ["--label-keys", "--n-gene"]
+    assert unknown(["selectormlp", "choose"], {})
+
+
+def test_papermill_lines_name_parameters_that_the_chapter_has():
+    asked = [words for _, words in LINES if words[0] == "papermill"]
+    for words in asked:
+        cells = nbformat.read(ROOT / "nbs" / words[1], 4).cells
+        (parameters,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+        names = [words[place + 1] for place, word in enumerate(words) if word == "-p"]
+        assert names and all(re.search(rf"^{name} = ", parameters, re.MULTILINE) for name in names), words
+    assert asked
+
+
+def test_targets_of_make_and_extras_of_pip_exist():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "settings.ini")
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    made = {words[1] for _, words in LINES if words[0] == "make" and "=" not in words[1]}
+    installed = " ".join(words[2] for _, words in LINES if words[:2] == ["pip", "install"])
+    extras = set(re.findall(r"\[(\w+)\]", installed))
+    assert made and made <= targets
+    assert extras and all(f"{name}_requirements" in settings["DEFAULT"] for name in extras)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_fence_of_python_or_shell_is_a_sample(page):
+    text = text_of(page)
+    fences = re.findall(r"^ *(?:~~~|```) ?(?:python|py|bash|sh|shell|console)\b", text, re.MULTILINE)
+    assert len(fences) == len(run_chapter.SAMPLE.findall(text))
+
+
+def test_samples_become_cells_where_they_belong():
+    text = (
+        "<details>\n\n~~~python\nx = 1\n~~~\n</details>\n\n<!-- sample: y = 2 -->\n~~~python\nassert x + y == 3\n~~~\n"
+        "<!-- not run: slow -->\n~~~python\nimport json\nfor _ in range(10**9): pass\n~~~\n~~~bash\nls\n~~~\n"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("z = 3")])
+    codes = [cell.source for cell in run_chapter.with_samples(notebook, "/there").cells if cell.cell_type == "code"]
+    assert [code.strip() for code in codes[:2]] == ["x = 1", "z = 3"] and "'/there'" in codes[2]
+    assert [code.strip() for code in codes[3:]] == ["y = 2", "assert x + y == 3", "import json", "%%bash\nset -e\nls"]

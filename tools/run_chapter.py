@@ -1,0 +1,139 @@
+"""Run a chapter with the code samples of its texts, so that no page shows a line that does not work.
+
+    python tools/run_chapter.py nbs/06_masking.ipynb
+
+A solution (Python in <details>) runs after the cell that shows it. The other samples, Python and shell, run at the end,
+in an empty folder with small files of the names that samples use. A comment before a sample prepares it, or says why it
+is not run here (then only what it imports is tried; tests/test_samples.py asks whether its options exist):
+
+    <!-- sample: other_X = X -->            a line of Python
+    <!-- not run: needs two machines -->
+"""
+
+import ast
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = re.compile(
+    r"(?:^<!-- (?P<role>sample|not run): (?P<words>.*?) -->\s*)?^(?P<fence>~~~|```) ?(?P<language>python|py|bash)\n"
+    r"(?P<code>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+class Sample(NamedTuple):
+    """A piece of code in a text: how it is prepared, why it is not run (if it is not), and whether it is a solution."""
+
+    language: str
+    code: str
+    prepared: str
+    not_run: str
+    is_solution: bool
+
+    def cells(self) -> list[str]:
+        """What is run of it; of Python that is not run, what it imports."""
+        if self.language == "bash":
+            return [] if self.not_run else [f"%%bash\nset -e\n{self.code}"]
+        if self.not_run:
+            steps = ast.walk(ast.parse(self.code))
+            return [ast.unparse(step) for step in steps if isinstance(step, ast.Import | ast.ImportFrom)]
+        return [code for code in (self.prepared, self.code) if code]
+
+
+def samples(text: str) -> list[Sample]:
+    """List the code samples of a text in Markdown."""
+    found = []
+    for sample in SAMPLE.finditer(text):
+        before = text[: sample.start()]
+        said = {sample["role"]: sample["words"]}
+        inside = before.count("<details>") > before.count("</details>")
+        words = (said.get("sample", ""), said.get("not run", ""))
+        found.append(Sample(sample["language"], sample["code"], *words, is_solution=inside))
+    return found
+
+
+def write_10x(cells: Any, path: Path) -> None:
+    """Write cells as 10x Genomics does: a folder of three files, and an .h5 of the same name."""
+    import h5py
+    import pandas as pd
+    from scipy.io import mmwrite
+
+    path.mkdir()
+    mmwrite(path / "matrix.mtx", cells.X.T.astype(int))
+    features = {"id": cells.var_names, "name": cells.var_names, "feature_type": "Gene Expression"}
+    pd.DataFrame(features).to_csv(path / "features.tsv", sep="\t", index=False, header=False)
+    pd.Series(cells.obs_names).to_csv(path / "barcodes.tsv", index=False, header=False)
+    with h5py.File(path.with_suffix(".h5"), "w") as file:
+        parts = {"barcodes": list(cells.obs_names), "shape": cells.shape[::-1]}
+        parts |= {name: getattr(cells.X, name) for name in ("data", "indices", "indptr")}
+        lists = {name: list(words) for name, words in features.items() if name != "feature_type"}
+        constant = {name: [word] * cells.n_vars for name, word in [("feature_type", "Gene Expression"), ("genome", "")]}
+        parts |= {f"features/{name}": words for name, words in (lists | constant).items()}
+        for name, part in parts.items():
+            file[f"matrix/{name}"] = part
+
+
+def write_files(folder: Path) -> None:
+    """Write the small files whose names stand in the samples: a reader's cells, in each form that is read."""
+    from selectormlp.simulation import simulate_cells
+
+    cells = simulate_cells(n_cells=600, n_genes=200, n_types=4, seed=0)
+    cells.obs["donor"] = [f"donor{number % 3 + 1}" for number in range(cells.n_obs)]
+    for name in ("my_cells", "cells", "atlas", "lab_1", "donor1", "donor2"):
+        cells.write_h5ad(folder / f"{name}.h5ad")
+    for file in [*(ROOT / "nbs").glob("*.ipynb"), *(ROOT / "data" / "example_workflow").glob("*.json")]:
+        (folder / file.name).symlink_to(file)
+    types = cells.obs[["cell_type"]]
+    for name in ("types", "lab_1_labels", "lab_2_labels"):
+        types.to_csv(folder / f"{name}.csv")
+    types.to_csv(folder / "types.tsv", sep="\t")
+    cells.to_df().to_csv(folder / "counts.csv.gz")
+    cells.to_df().to_csv(folder / "lab_2.csv")
+    two = cells[cells.obs["cell_type"].isin(sorted(set(cells.obs["cell_type"]))[:2])]
+    two.to_df().T.to_csv(folder / "my_table.csv.gz")
+    responds = two.obs["cell_type"] == two.obs["cell_type"].iloc[0]
+    responds.map({True: "responder", False: "other"}).to_frame("response").to_csv(folder / "my_labels.csv")
+    write_10x(cells, folder / "filtered_feature_bc_matrix")
+
+
+def with_samples(notebook: Any, folder: str) -> Any:
+    """Put the code samples of a notebook's texts into it, as cells; those that are no solutions run in the folder."""
+    from nbformat.v4 import new_code_cell
+
+    cells: list[Any] = []
+    last: list[Any] = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        for sample in samples(cell.source) if cell.cell_type == "markdown" else []:
+            (cells if sample.is_solution else last).extend(map(new_code_cell, sample.cells()))
+    move = [new_code_cell(f"import os\nos.chdir({folder!r})")] if last else []
+    notebook.cells = cells + move + last
+    return notebook
+
+
+def run_chapter(path: Path) -> bool:
+    """Run a chapter with its samples, from a copy beside it that nbdev does not see; its faults are printed."""
+    import nbformat
+    from nbdev.test import test_nb
+
+    notebook = nbformat.read(path, 4)
+    copy = path.with_name(f"_{path.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = with_samples(notebook, folder)
+        if any(folder in cell.source for cell in notebook.cells):
+            write_files(Path(folder))
+        nbformat.write(notebook, copy)
+        try:
+            return bool(test_nb(copy.resolve(), skip_flags=["slow", "gpu"], basepath=ROOT)[0])
+        finally:
+            copy.unlink()
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(not run_chapter(Path(sys.argv[1])))
