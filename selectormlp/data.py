@@ -678,8 +678,9 @@ def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataF
     return table
 
 # %% ../nbs/00_data.ipynb #cell-086
-def attach_labels(adata: AnnData, path: Path, label_key: str | None) -> AnnData:
+def attach_labels(adata: AnnData, path: str | Path, label_key: str | None) -> AnnData:
     """Join a label file to obs by the cells' names; genes x cells is turned where the names match the columns."""
+    path = Path(path)
     with reading(path):
         labels = _read_labels(path, {*adata.obs_names, *adata.var_names}, label_key)
     if not adata.obs_names.isin(labels.index).any() and adata.var_names.isin(labels.index).any():

@@ -165,10 +165,20 @@ def test_what_r_wrote_is_read_alike(values, labels):
     assert found.obs["cell_type"].value_counts().to_dict() == {"alpha": 20, "beta": 20, "T/NK cell": 20}
 
 
+def test_the_lines_of_r_on_the_page_wrote_the_shipped_files():
+    root = Path(__file__).parent.parent
+    cells = json.loads((root / "nbs" / "18b_from_seurat.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    shown = text.partition("~~~r\n")[2].partition("~~~")[0].splitlines()
+    script = (root / "tools" / "make_seurat_export.R").read_text(encoding="utf-8")
+    lines = [line for line in shown if line.strip() and not line.startswith(("folder <-", "library"))]
+    assert len(lines) >= 6 and [line for line in lines if line not in script] == []
+
+
 def test_a_label_file_without_a_name_above_the_cells_may_hold_one_column(cells, tmp_path):
     lines = ["cell_type", *(f"{cell}\tT cell" for cell in cells.obs_names)]  # write.table(sep="\t", quote=FALSE)
     (tmp_path / "types.tsv").write_text("\n".join(lines) + "\n")
-    found = data.attach_labels(cells.copy(), tmp_path / "types.tsv", None)
+    found = data.attach_labels(cells.copy(), str(tmp_path / "types.tsv"), None)
     assert set(found.obs["cell_type"]) == {"T cell"}
 
 
