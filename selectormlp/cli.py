@@ -97,6 +97,7 @@ class SelectOptions:
     n_variable: PositiveInt = setting("variable genes to choose from", 2000)
     max_epochs: PositiveInt | None = setting("of such a model: epochs at most; null: as the protocol has it", None)
     page: bool = setting("write figures, tables and a page to read beside the panel", True)
+    n_jobs: PositiveInt = setting("processes that ask the page's questions: judges, sizes, resamples", 1)
     on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
 # %% ../nbs/16_command_line.ipynb #cell-009
@@ -553,7 +554,7 @@ def run_select(options: SelectOptions) -> None:
     say("\n".join(panel.genes))
     say(f"The panel of {len(panel)} genes is in '{options.out}'.")
     if options.page:
-        say(f"The page to read is '{write_panel_report(panel, adata, folder)}'.")
+        say(f"The page to read is '{write_panel_report(panel, adata, folder, n_jobs=options.n_jobs)}'.")
 
 
 def choose_panel(options: SelectOptions, rules: dict[str, Any]) -> tuple[DesignedPanel, AnnData]:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, cell_labels, existing_path, is_whole, reading, refuse_label_key, write_table
+from selectormlp.data import (
+    InputError, cell_labels, existing_path, is_whole, reading, refuse_label_key, refuse_repeated_names, write_table,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,6 +65,7 @@ class CellSplit:
     def subset(self, adata: AnnData, part: str) -> AnnData:
         """The cells of one part, as a view of `adata`; it must hold them all."""
         names = self.cells(part)
+        refuse_repeated_names(adata.obs_names, "cell")
         places = adata.obs_names.get_indexer(names)
         missing = places < 0
         if missing.any():

@@ -189,7 +189,9 @@ def test_select_chooses_the_same_from_disk(here: Path, capsys: pytest.CaptureFix
 
 def test_select_from_disk_writes_its_page(here: Path) -> None:
     select("disk.csv", "--on-disk", "yes", "--page", "true")
-    assert (here / "disk_report" / "panel.html").exists()
+    page = (here / "disk_report" / "panel.html").read_bytes()
+    select("two.csv", "--on-disk", "yes", "--page", "true", "--n-jobs", "2")
+    assert (here / "two_report" / "panel.html").read_bytes() == page
 
 
 def test_report_reads_the_cells_that_its_split_can_use(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def unknown(words: list[str], said: dict[tuple[str, ...], str]) -> list[str]:
     """Name what a line asks for and nobody offers."""
     if words[0] == "selectormlp":
         command = ("-m", "selectormlp", words[1])
-    elif words[0] == "python" and words[1].endswith(".py"):
+    elif Path(words[0]).name == "python" and words[1].endswith(".py"):
         command = (words[1],)
     else:
         return []
@@ -80,6 +80,42 @@ def test_papermill_lines_name_parameters_that_the_chapter_has():
         names = [words[place + 1] for place, word in enumerate(words) if word == "-p"]
         assert names and all(re.search(rf"^{name} = ", parameters, re.MULTILINE) for name in names), words
     assert asked
+
+
+ELSEWHERE = {  # names that pages mention and our code does not hold: other packages', made-up ones, those that are gone
+    "aggregate_metrics", "compute_accuracy_tuple", "DistributedSampler", "final", "final2", "first_prob",
+    "GenesOptions", "interactive", "mlp_new", "mlp_new2", "pbmc3k", "permutation_test_score", "run_genes",
+    "SelectorMLP_best_model", "sh", "SLURM_PROCID", "SLURMCluster", "sync_batchnorm", "third_prob",
+}  # fmt: skip
+
+
+def words_of_the_code() -> set[str]:
+    """All names in the library, the scripts, the chapters' code and the heads of stored tables; options with --."""
+    files = [path for kind in ("selectormlp", "tools", "benchmarks", "tests") for path in (ROOT / kind).rglob("*.py")]
+    texts = [path.read_text(encoding="utf-8") for path in files if path.name != Path(__file__).name]
+    texts += [path.read_text(encoding="utf-8") for path in [ROOT / "settings.ini", *ROOT.glob(".github/workflows/*")]]
+    texts += [path.read_text(encoding="utf-8").partition("\n")[0] for path in (ROOT / "data").rglob("*.csv")]
+    for page in PAGES:
+        cells = nbformat.read(page, 4).cells if page.suffix == ".ipynb" else []
+        texts += [cell.source for cell in cells if cell.cell_type == "code"]
+    words = set(re.findall(r"(?:--)?[A-Za-z_][\w-]*|\w+", "\n".join(texts)))
+    parts = {part for word in words for part in re.findall(r"\w+", word)}
+    return words | parts | {f"--{part.replace('_', '-')}" for part in parts}
+
+
+def names_in(text: str) -> set[str]:
+    """Options, and the last part of whatever looks like a name, in backticks outside code samples."""
+    plain = re.sub(r"^(~~~|```).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL)
+    quoted = re.findall(r"`([^`\n]+)`", plain)
+    names = [re.fullmatch(r"(?:\w+\.)*([A-Za-z_]\w*)(?:\(.*\))?=?", code) for code in quoted]
+    options = {word.replace("_", "-") for code in quoted for word in re.findall(r"--[a-z][\w-]*", code)}
+    return {found[1] for found in names if found} | options
+
+
+def test_names_in_backticks_exist():
+    known = words_of_the_code() | ELSEWHERE
+    assert not {(page.name, name) for page in PAGES for name in names_in(text_of(page)) - known}
+    assert {"rank_genes", "--label-key", "no_such_name_at_all"} - known == {"no_such_name_at_all"}
 
 
 def test_targets_of_make_and_extras_of_pip_exist():

@@ -10,6 +10,7 @@ is not run here (then only what it imports is tried; tests/test_samples.py asks 
     <!-- not run: needs two machines -->
 """
 
+import argparse
 import ast
 import os
 import re
@@ -135,5 +136,8 @@ def run_chapter(path: Path) -> bool:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapter", type=Path, help="a notebook in nbs")
+    chapter = parser.parse_args().chapter.resolve()
     os.chdir(ROOT)
-    sys.exit(not run_chapter(Path(sys.argv[1])))
+    sys.exit(not run_chapter(chapter))
