@@ -19,7 +19,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import unescape
+from html import escape, unescape
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -541,7 +541,7 @@ def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: lis
     from nbformat.v4 import new_markdown_cell, new_notebook
 
     name = Path(parameters["cells"]).name
-    types = [(str(cell_type).replace("|", "\\|"), count) for cell_type, count in type_counts.items()]
+    types = [(escape(str(cell_type)).replace("|", "\\|"), count) for cell_type, count in type_counts.items()]
     counts = "\n".join(f"| {cell_type} | {count} |" for cell_type, count in types)
     titles = {path.name: page_name(path.stem).replace("_", " ").capitalize() for path in chapters}
     listed = "\n".join(f"- [{title}]({link})" for link, title in titles.items())

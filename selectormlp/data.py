@@ -551,6 +551,18 @@ def _refuse_zero_end(path: Path) -> None:
             raise ValueError("it ends in zero bytes")  # on which scipy's reader would crash
 
 
+def _cells_by_genes(matrix: Any, n_cells: int, n_genes: int, folder: Path) -> csr_matrix:
+    """Return genes x cells as cells x genes; a matrix that fits the other way alone, as scipy would write it, stays."""
+    if n_cells != n_genes and matrix.shape == (n_cells, n_genes):
+        return csr_matrix(matrix)
+    if matrix.shape != (n_genes, n_cells):
+        raise InputError(
+            f"the matrix in '{folder}' is {matrix.shape[0]} x {matrix.shape[1]}, but there are names of {n_genes} genes"
+            f" and {n_cells} cells; write one name a line for each row and each column, without a header"
+        )
+    return csr_matrix(matrix.T)
+
+
 def _read_10x_folder(path: Path, label_key: str | None) -> AnnData:
     """Read a 10x folder: genes x cells in matrix.mtx, barcodes.tsv, and features.tsv or genes.tsv; plain or .gz."""
     from anndata import AnnData
@@ -559,9 +571,9 @@ def _read_10x_folder(path: Path, label_key: str | None) -> AnnData:
     folder = path if path.is_dir() else path.parent
     matrix = path if path.is_file() else _one_file(folder, "matrix.mtx")
     _refuse_zero_end(matrix)
-    counts = csr_matrix(mmread(matrix).T)
     genes = _name_table(_one_file(folder, "features.tsv", "genes.tsv"))
     cells = _name_table(_one_file(folder, "barcodes.tsv"))
+    counts = _cells_by_genes(mmread(matrix), len(cells), len(genes), folder)
     obs, var = pd.DataFrame(index=pd.Index(cells[0].to_numpy())), pd.DataFrame({"gene_ids": genes[0].to_numpy()})
     adata = AnnData(counts, obs=obs, var=var.set_index(genes[0].to_numpy()))
     adata.var_names = _name_genes(genes[min(1, genes.shape[1] - 1)], genes[0])
@@ -579,11 +591,16 @@ class _TableHead(NamedTuple):
 
 
 def _table_head(path: Path) -> _TableHead:
-    """Read the first row of a csv or tsv file, plain or .gz; the separator is the most frequent of , ; and tab."""
+    """Read the first row of a csv or tsv file, plain or .gz; the separator is the most frequent of , ; and tab.
+
+    Where the first row has none of them the second decides; a space separates only where both have none, as in R's
+    `write.table`.
+    """
     opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
         lines = [file.readline(), file.readline()]
-    separator = max(",;\t", key=lines[0].count)
+    separator = max(",;\t", key=lambda mark: (lines[0].count(mark), lines[1].count(mark)))
+    separator = separator if separator in "".join(lines) else " "
     first, second = (next(csv.reader([line], delimiter=separator), []) for line in lines)
     if len(second) < 2:
         raise InputError(f"'{path}' is no table of names and values; pass one row for each cell below a row of names")
@@ -661,8 +678,9 @@ def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataF
     return table
 
 # %% ../nbs/00_data.ipynb #cell-086
-def attach_labels(adata: AnnData, path: Path, label_key: str | None) -> AnnData:
+def attach_labels(adata: AnnData, path: str | Path, label_key: str | None) -> AnnData:
     """Join a label file to obs by the cells' names; genes x cells is turned where the names match the columns."""
+    path = Path(path)
     with reading(path):
         labels = _read_labels(path, {*adata.obs_names, *adata.var_names}, label_key)
     if not adata.obs_names.isin(labels.index).any() and adata.var_names.isin(labels.index).any():

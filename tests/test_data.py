@@ -139,6 +139,49 @@ def test_10x_leaves_out_antibodies_and_tells_shared_symbols_apart(cells, tmp_pat
     assert found.var_names.tolist() == ["INS_E0", "INS_E1", "SST", "PPY"]
 
 
+def test_10x_matrix_of_cells_by_genes_is_read_the_way_that_fits(cells, tmp_path):
+    folder = write_10x_folder(cells, tmp_path / "tenx")
+    mmwrite(folder / "matrix.mtx", sparse.coo_matrix(cells.X.astype(np.int64)))
+    assert_same_counts(data.read_cells(folder), cells)
+
+
+def test_10x_names_with_a_header_are_refused(cells, tmp_path):
+    folder = write_10x_folder(cells, tmp_path / "tenx")
+    names = folder / "barcodes.tsv"
+    names.write_text("x\n" + names.read_text())
+    shape = f"{cells.n_vars} x {cells.n_obs}, but there are names of {cells.n_vars} genes and {cells.n_obs + 1} cells"
+    assert shape in refusal(data.read_cells, folder)
+
+
+@pytest.mark.parametrize("labels", ["cells.csv", "cells.txt"])
+@pytest.mark.parametrize("values", [".", "counts.csv"])
+def test_what_r_wrote_is_read_alike(values, labels):
+    export = data.data_folder() / "seurat_export"
+    found = data.read_cells(export / values, labels=export / labels, label_key="cell_type")
+    assert found.shape == (60, 40) and data.value_kind(found.X) == "raw counts"
+    assert found.obs_names[0] == "CELL1-1" and found.var_names[:4].tolist() == ["INS", "GCG", "MT-CO1", "HLA-DRA"]
+    totals = np.asarray(found.X.sum(axis=1)).ravel()
+    assert (totals == found.obs["nCount_RNA"].astype(int)).all()  # as Seurat counted them itself
+    assert found.obs["cell_type"].value_counts().to_dict() == {"alpha": 20, "beta": 20, "T/NK cell": 20}
+
+
+def test_the_lines_of_r_on_the_page_wrote_the_shipped_files():
+    root = Path(__file__).parent.parent
+    cells = json.loads((root / "nbs" / "18b_from_seurat.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    shown = text.partition("~~~r\n")[2].partition("~~~")[0].splitlines()
+    script = (root / "tools" / "make_seurat_export.R").read_text(encoding="utf-8")
+    lines = [line for line in shown if line.strip() and not line.startswith(("folder <-", "library"))]
+    assert len(lines) >= 6 and [line for line in lines if line not in script] == []
+
+
+def test_a_label_file_without_a_name_above_the_cells_may_hold_one_column(cells, tmp_path):
+    lines = ["cell_type", *(f"{cell}\tT cell" for cell in cells.obs_names)]  # write.table(sep="\t", quote=FALSE)
+    (tmp_path / "types.tsv").write_text("\n".join(lines) + "\n")
+    found = data.attach_labels(cells.copy(), str(tmp_path / "types.tsv"), None)
+    assert set(found.obs["cell_type"]) == {"T cell"}
+
+
 def test_10x_folder_must_be_complete(cells, tmp_path):
     folder = write_10x_folder(cells, tmp_path / "tenx")
     (folder / "barcodes.tsv").unlink()

@@ -1,6 +1,9 @@
 """What is said about a panel: curves, stability, thinning, and the page."""
 
+import json
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -150,3 +153,21 @@ def test_a_panel_without_a_split_says_so(counts) -> None:
     for ask in (panel_curve, panel_confusions):
         with pytest.raises(InputError, match="has no split"):
             ask(bare, counts)
+
+
+def page(name: str) -> str:
+    """The text of a page of the book, without its code."""
+    cells = json.loads((Path(__file__).parent.parent / "nbs" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_the_page_on_reading_names_every_file_and_column(panel, counts, tmp_path):
+    told = set(re.findall(r"`([^`]+)`", page("19_how_to_read_the_result")))
+    write_panel_report(panel, counts, tmp_path, n_resamples=1)
+    run = Path(__file__).parent / "models" / "study_format_1"
+    tables = [path for path in [*tmp_path.glob("*.csv"), *run.glob("*.csv")] if path.stem != "overlap"]
+    columns = {name for table in tables for name in pd.read_csv(table, nrows=1).columns}
+    columns = {re.sub("^detected in .+", "detected in ...", name) for name in columns}
+    files = {path.name + "/" * path.is_dir() for path in [*tmp_path.iterdir(), *run.iterdir()]}
+    beside_their_table = {f"{name}.png" for name in ("curve", "stability", "robustness")}
+    assert (columns | files) - beside_their_table <= told
