@@ -165,7 +165,7 @@ def normalised_faults(course: Exercises, normalised: AnnData) -> Faults:
     highest = normalised.X.max()
     if highest == raw.X.max():
         yield f"these are still raw counts, up to {highest:.0f} in a cell: `normalise` is what changes them."
-    if highest > np.log1p(1e4):
+    if highest > 2 * np.log1p(1e4):
         yield f"the values go up to {highest:.0f}: the totals are made alike, but the logarithm is missing."
     totals = np.ravel(np.expm1(normalised.X).sum(axis=1))
     if not np.allclose(totals, 1e4, rtol=1e-3):
@@ -354,6 +354,7 @@ def _judge(course: Exercises, number: int, answers: dict[str, Any]) -> Verdict:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="exclude: ")  # a panel without unwanted genes is what we want
             fault = next(CHECKS[number].faults(course, **answers), None)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        fault = f"the check cannot read this answer ({error}): is it of the kind that the text asks for?"
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+        kinds = " and ".join(f"`{name}` of type {type(answer).__name__}" for name, answer in answers.items())
+        fault = f"the check cannot read {kinds}: compare them with what the text asks for."
     return Verdict("not yet", fault) if fault else Verdict("right", CHECKS[number].praise)
