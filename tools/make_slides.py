@@ -4,6 +4,7 @@ Each file nbs/slides_*.toml is a deck. A slide has a title, the minute of the cl
 `show`: what to pick out of an executed chapter. So slides say what the chapters say; what cannot be found is an error.
 
     text     the sentence (or item of a list) that holds these words; `more` adds so many of those that follow
+    item     the same, as an item of a list
     formula  the formula that holds these signs
     table    the table of the text that holds these words
     code     the cell of code that holds these words; `lines = [2, 9]` cuts it
@@ -163,6 +164,7 @@ def pick_figure(cells: list[dict[str, Any]], label: str) -> str:
 
 PICKS = {
     "text": pick_text,
+    "item": lambda cells, words: f"- {pick_text(cells, words)}",
     "formula": pick_formula,
     "table": pick_table,
     "code": pick_code,
@@ -194,7 +196,7 @@ def slide_text(folder: Path, slide: dict[str, Any]) -> str:
         pieces = ['<div class="beside"><div>', *others, "</div>", *figures, "</div>"]
     known = title_and_line(chapter_cells(folder / f"{chapter}.ipynb")[0]["source"])
     name = known["title"] if known else chapter
-    kind = "source exercise" if "exercise" in chapter else "source"
+    kind = "source exercise" if chapter == "20b_exercises" else "source"
     source = f'<p class="{kind}">From the chapter <a href="../{page_name(chapter)}.html">{html.escape(name)}</a></p>'
     return "\n\n".join([f"## {slide['title']}", *pieces, source])
 
