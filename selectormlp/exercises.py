@@ -19,8 +19,7 @@ from .classifiers import SelectorMLPClassifier
 from .data import InputError, choose_variable_genes, load_pancreas, normalise, prepare_cells
 from .evaluation import Scores, make_judge, score_predictions
 from .masking import masking_curve, rank_genes
-from .panels import GenePanel
-from .selection import select_genes, unwanted_genes
+from .selection import DesignedPanel, select_genes, unwanted_genes
 from .split import CellSplit, split_cells
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Exercises:
         return model.fit(*self.part("train"), validation=self.part("validation"), gene_names=self.genes)
 
     @cached_property
-    def panel(self) -> GenePanel:
+    def panel(self) -> DesignedPanel:
         """A panel of 20 genes without further rules."""
         return select_genes(self.cells, self.label_key, PANEL_SIZE, split=self.split)
 
@@ -264,7 +263,7 @@ def _wrong_cells(course: Exercises, ranking: pd.DataFrame, curve: pd.DataFrame) 
         yield f"the curve was measured on {same[0]} cells: a choice, such as how many, is made on validation cells."
 
 # %% ../nbs/20a_exercise_checks.ipynb #cell-018
-def panel_faults(course: Exercises, panel: GenePanel, accuracy: float) -> Faults:
+def panel_faults(course: Exercises, panel: DesignedPanel, accuracy: float) -> Faults:
     """Exercise 6: 20 genes that the test cells had no part in, and the mean accuracy over types on test cells."""
     yield from _unfit_panel(course, "panel", panel)
     if isinstance(accuracy, Scores):
@@ -282,9 +281,9 @@ def panel_faults(course: Exercises, panel: GenePanel, accuracy: float) -> Faults
     yield f"`accuracy` is {accuracy:.3f}, which is not that of this panel on the test cells: use its `score`."
 
 
-def _unfit_panel(course: Exercises, name: str, panel: GenePanel) -> Faults:
+def _unfit_panel(course: Exercises, name: str, panel: DesignedPanel) -> Faults:
     """Whether a panel is one, has the size that was asked for, and was chosen without the test cells."""
-    if not isinstance(panel, GenePanel):
+    if not isinstance(panel, DesignedPanel):
         yield f"`{name}` is of type {type(panel).__name__}: `select_genes` gives a panel that knows how it was chosen."
     if len(panel) != PANEL_SIZE:
         yield f"`{name}` has {len(panel)} genes, and {PANEL_SIZE} are asked for."
@@ -308,7 +307,7 @@ def leak_faults(course: Exercises, leaky: float, honest: float) -> Faults:
         yield f"`honest` is {honest:.3f}: choose its genes on the training cells alone, with the shuffled labels."
 
 # %% ../nbs/20a_exercise_checks.ipynb #cell-020
-def order_faults(course: Exercises, order: GenePanel, price: float) -> Faults:
+def order_faults(course: Exercises, order: DesignedPanel, price: float) -> Faults:
     """Exercise 8: a panel that keeps the rules, and what they cost in accuracy."""
     yield from _unfit_panel(course, "order", order)
     lacking = [gene for gene in ORDERED if gene not in order.genes]

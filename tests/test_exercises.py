@@ -124,13 +124,14 @@ def test_models_that_saw_the_wrong_cells_are_named(course: Exercises) -> None:
 
 def test_wrong_orders_cells_and_sizes_are_named(course: Exercises) -> None:
     ranking = rank_genes(course.model)
-    curves = {part: masking_curve(course.model, *course.part(part), ranking, step=10) for part in ("test", "validation")}
-    curve = curves["validation"]
+    curve, on_test = (
+        masking_curve(course.model, *course.part(part), ranking, step=10) for part in ("validation", "test")
+    )
     first = curve.loc[curve["accuracy"] >= 0.95 * curve["accuracy"].iloc[-1], "n_genes"].iloc[0]
     says(course, 5, "has 50 genes", ranking=ranking[:50], curve=curve, enough=first)
     says(course, 5, "stands first", ranking=ranking[::-1], curve=curve, enough=first)
     says(course, 5, "not the order", ranking=ranking.sort_values("gene"), curve=curve, enough=first)
-    says(course, 5, "measured on test cells", ranking=ranking, curve=curves["test"], enough=first)
+    says(course, 5, "measured on test cells", ranking=ranking, curve=on_test, enough=first)
     says(course, 5, "from 0 to all genes", ranking=ranking, curve=curve[:20], enough=first)
     says(course, 5, "not that of", ranking=ranking, curve=curve.assign(accuracy=0.5), enough=first)
     says(course, 5, "go on", ranking=ranking, curve=curve, enough=first - 10)
@@ -208,7 +209,9 @@ def test_the_students_notebook_is_in_step_and_holds_no_solution(make_exercises: 
     assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
 
 
-def test_a_changed_exercise_makes_the_check_fail(make_exercises: ModuleType, monkeypatch, tmp_path: Path, capsys) -> None:
+def test_a_changed_exercise_makes_the_check_fail(
+    make_exercises: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
     stale = tmp_path / "20b_exercises.ipynb"
     stale.write_text(make_exercises.STUDENTS.read_text(encoding="utf-8").replace("beta", "gamma"), encoding="utf-8")
     monkeypatch.setattr(make_exercises, "STUDENTS", stale)

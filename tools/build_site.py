@@ -1,7 +1,7 @@
 """Build the site of the project into _docs, without Quarto and without a network.
 
 Four steps: nbdev puts the documentation of every exported name into the chapters (show_doc), names of the library in
-backticks become links, `selectormlp.book.render_site` makes the pages, and make_slides.py the slides. Then every link and
+backticks become links, `selectormlp.book.render_site` makes the pages, make_slides.py the slides. Then every link and
 every size is checked.
 """
 

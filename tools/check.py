@@ -83,7 +83,7 @@ def check_sync() -> bool:
 
 
 def check_readme() -> bool:
-    """README.md is what nbs/index.ipynb makes it, and the students' exercises what the instructor's notebook makes them."""
+    """README.md and the students' exercises are what the notebooks make them."""
     readme = run(PYTHON, "tools/make_readme.py", "--check")
     return run(PYTHON, "tools/make_exercises.py", "--check") and readme
 

@@ -2,7 +2,8 @@
 
 Each page is opened as the published site serves it: in light and dark, at the width of a desk and of a phone, by a
 reader who has only a keyboard, by axe-core (accessibility), and for paper. Then words are looked up, and the site is
-read from the disk. Of the slides every one is opened, and must fit. Where there is no Chromium, no page is opened, and the exit status is 77.
+read from the disk. Each slide is opened, and must fit. Where there is no Chromium, no page is opened, and the exit
+status is 77.
 """
 
 import argparse

@@ -28,11 +28,11 @@ def without_solution(source: str) -> str:
 
 def students_notebook(solved: dict) -> dict:
     """Make the students' notebook, with cells numbered anew."""
-    cells = []
+    cells: list[dict] = []
     for cell in solved["cells"]:
         text = without_solution("".join(cell["source"]))
         if text:
-            empty = {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
+            empty: dict = {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
             cells.append(cell | empty | {"source": text.splitlines(keepends=True), "id": f"cell-{len(cells):03d}"})
     return solved | {"cells": cells}
 
