@@ -72,9 +72,14 @@ class Exercises:
         self._last = time.monotonic()
 
     @cached_property
+    def counts(self) -> AnnData:
+        """The raw counts once more, for the checks: students may write into `raw`."""
+        return load_pancreas()
+
+    @cached_property
     def cells(self) -> AnnData:
         """The log-normalised cells of the types with 20 or more."""
-        return prepare_cells(load_pancreas(), self.label_key, min_cells=MIN_CELLS)
+        return prepare_cells(self.counts, self.label_key, min_cells=MIN_CELLS)
 
     @cached_property
     def split(self) -> CellSplit:
@@ -106,6 +111,14 @@ class Exercises:
         """The labels of `cells`, by name, dealt out anew: nothing in them can be predicted."""
         labels = self.cells.obs[self.label_key].astype(str)
         return pd.Series(np.random.default_rng(self.seed).permutation(labels), index=labels.index)
+
+    @cached_property
+    def leak(self) -> dict[str, float]:
+        """What exercise 7 must find: accuracy with genes chosen on "all" cells, and on "train" cells."""
+        chosen_on = {"all": self.cells, "train": self.split.subset(self.cells, "train")}
+        return {
+            name: self.accuracy_on_shuffled(best_one_by_one(cells, self.shuffled)) for name, cells in chosen_on.items()
+        }
 
     def accuracy_on_shuffled(self, genes: list[str]) -> float:
         """Mean accuracy over types on test cells, learned from the shuffled labels of the training cells."""
@@ -139,7 +152,7 @@ Faults: TypeAlias = Iterator[str]
 
 def rare_faults(course: Exercises, most: str, rare: list[str]) -> Faults:
     """Exercise 1: the largest type, and the types with fewer than 20 cells."""
-    counts = course.raw.obs[course.label_key].value_counts()
+    counts = course.counts.obs[course.label_key].value_counts()
     if isinstance(rare, str | int | float):
         yield f"`rare` is the one value {rare!r}, and a list of type names is asked for."
     unknown = [name for name in [most, *rare] if name not in counts.index]
@@ -158,7 +171,7 @@ def normalised_faults(course: Exercises, normalised: AnnData) -> Faults:
     """Exercise 2: counts divided by the total of their cell, times 10,000, then log(1 + x)."""
     if not hasattr(normalised, "obs_names"):
         yield f"`normalised` is of type {type(normalised).__name__}: keep the cells with their names, as in course.raw."
-    raw = load_pancreas()
+    raw = course.counts
     if normalised.shape != raw.shape:
         yield f"`normalised` has the shape {normalised.shape}, the raw cells {raw.shape}: lose no cell and no gene."
     highest = normalised.X.max()
@@ -222,7 +235,7 @@ def model_faults(course: Exercises, model: SelectorMLPClassifier) -> Faults:
 def _unfit_values(course: Exercises, model: SelectorMLPClassifier, genes: list[str]) -> Faults:
     """What the sum of all values that the model saw tells about its cells."""
     train, seen = course.split.cells("train"), model.trained_on_["sum_of_values"]
-    counts, wanted = (cells[train, genes].X.sum() for cells in (load_pancreas(), course.cells))
+    counts, wanted = (cells[train, genes].X.sum() for cells in (course.counts, course.cells))
     if np.isclose(seen, counts, rtol=1e-3):
         yield "the model has learned from raw counts: the normalised cells are in course.cells."
     if not np.isclose(seen, wanted, rtol=1e-3):
@@ -270,13 +283,13 @@ def panel_faults(course: Exercises, panel: DesignedPanel, accuracy: float) -> Fa
         yield "`accuracy` holds all scores: take its mean_per_class_accuracy, one number."
     if not 0 <= accuracy <= 1:
         yield f"`accuracy` is {accuracy}: give a share between 0 and 1."
-    scores = {part: panel.score(course.cells, part=part) for part in ("test", "validation", "train")}
-    if np.isclose(accuracy, scores["test"].mean_per_class_accuracy, atol=1e-3):
+    scores = panel.score(course.cells)
+    if np.isclose(accuracy, scores.mean_per_class_accuracy, atol=1e-3):
         return
-    if np.isclose(accuracy, scores["test"].accuracy, atol=1e-3):
+    if np.isclose(accuracy, scores.accuracy, atol=1e-3):
         yield "this is the share of all cells, half of which are beta cells: take the mean over the types."
     for part in ("train", "validation"):
-        if np.isclose(accuracy, scores[part].mean_per_class_accuracy, atol=1e-3):
+        if np.isclose(accuracy, panel.score(course.cells, part=part).mean_per_class_accuracy, atol=1e-3):
             yield f"this is the accuracy on {part} cells, which had a part in it: the test cells had none."
     yield f"`accuracy` is {accuracy:.3f}, which is not that of this panel on the test cells: use its `score`."
 
@@ -294,9 +307,7 @@ def _unfit_panel(course: Exercises, name: str, panel: DesignedPanel) -> Faults:
 # %% ../nbs/20a_exercise_checks.ipynb #cell-019
 def leak_faults(course: Exercises, leaky: float, honest: float) -> Faults:
     """Exercise 7: test accuracy on shuffled labels with genes from all cells, and with genes from training cells."""
-    train = course.split.subset(course.cells, "train")
-    chosen = {"all": best_one_by_one(course.cells, course.shuffled), "train": best_one_by_one(train, course.shuffled)}
-    on_all, on_train = (course.accuracy_on_shuffled(genes) for genes in chosen.values())
+    on_all, on_train = course.leak["all"], course.leak["train"]
     if np.isclose(leaky, honest):
         yield f"both are {leaky:.3f}: one choice must see all cells, the other the training cells only."
     if np.isclose(leaky, on_train) and np.isclose(honest, on_all):
