@@ -290,7 +290,7 @@ def panel_faults(course: Exercises, panel: DesignedPanel, accuracy: float) -> Fa
     if np.isclose(accuracy, scores.mean_per_class_accuracy, atol=1e-3):
         return
     if np.isclose(accuracy, scores.accuracy, atol=1e-3):
-        yield "this is the share of all cells, half of which are beta cells: take the mean over the types."
+        yield "this is the share of all cells, nearly half of which are beta cells: take the mean over the types."
     for part in ("train", "validation"):
         if np.isclose(accuracy, panel.score(course.cells, part=part).mean_per_class_accuracy, atol=1e-3):
             yield f"this is the accuracy on {part} cells, which had a part in it: the test cells had none."
@@ -357,7 +357,7 @@ CHECKS = {
     5: ExerciseCheck("rank and mask", masking_faults, "so few of the genes carry nearly all of the accuracy."),
     6: ExerciseCheck("a panel of 20, judged", panel_faults, "this is a number that you may report."),
     7: ExerciseCheck("a leak", leak_faults, "there is nothing to find in these labels, and the leak has found it."),
-    8: ExerciseCheck("a shopping list", order_faults, "with so few test cells a difference this small is noise."),
+    8: ExerciseCheck("a shopping list", order_faults, "the rules are kept; with so few test cells a small price is noise."),
 }
 
 # %% ../nbs/20a_exercise_checks.ipynb #cell-023
