@@ -15,7 +15,7 @@ help:
 	@echo "make stress   the long checks: kills, damaged files, memory, mutants (hours); writes data/studies/stress"
 	@echo "make matrix   the tests on Python 3.11, 3.12 and 3.13, with the oldest packages allowed, and each extra (an hour)"
 	@echo "make site     the site, into _docs"
-	@echo "make export   the library and README.md from the notebooks"
+	@echo "make export   the library, README.md and the exercises from the notebooks"
 	@echo "make clean    remove what was built (not .venv, not runs)"
 
 report: $(VENV)/.installed
@@ -44,6 +44,7 @@ export: $(VENV)/.installed-dev
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/make_readme.py
+	$(BIN)/python tools/make_exercises.py
 
 clean:
 	rm -rf _docs _proc build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

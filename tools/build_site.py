@@ -1,7 +1,8 @@
 """Build the site of the project into _docs, without Quarto and without a network.
 
-Three steps: nbdev puts the documentation of every exported name into the chapters (show_doc), names of the library in
-backticks become links, and `selectormlp.book.render_site` makes the pages. Then every link and every size is checked.
+Four steps: nbdev puts the documentation of every exported name into the chapters (show_doc), names of the library in
+backticks become links, `selectormlp.book.render_site` makes the pages, make_slides.py the slides. Then every link and
+every size is checked.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
+from make_slides import make_slides  # noqa: E402
 from reference import link_examples, reference_text  # noqa: E402
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -263,12 +265,15 @@ def build_site(chapters_folder: Path, site_folder: Path) -> int:
     import selectormlp
     from selectormlp.book import check_links, render_site
 
+    # The slides are made after the pages; whether the links to them hold, `check_links` says.
+    logging.getLogger("selectormlp.book").addFilter(lambda record: "slides/" not in record.getMessage())
     with tempfile.TemporaryDirectory() as folder:
         chapters = sorted(chapters_folder.glob("*.ipynb"))
         modules = exported_modules(chapters)
         document_chapters(chapters, Path(folder))
         add_other_pages(Path(folder), modules)
         index = render_site(folder, site_folder, ROOT / "_quarto.yml")
+    make_slides(chapters_folder, site_folder / "slides")
     draw_card(site_folder / "card.png")
     without = sorted(set(link_examples(site_folder, modules)) & set(selectormlp.__all__))
     problems = check_links(site_folder)

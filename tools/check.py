@@ -83,8 +83,9 @@ def check_sync() -> bool:
 
 
 def check_readme() -> bool:
-    """README.md is what nbs/index.ipynb makes it."""
-    return run(PYTHON, "tools/make_readme.py", "--check")
+    """README.md and the students' exercises are what the notebooks make them."""
+    readme = run(PYTHON, "tools/make_readme.py", "--check")
+    return run(PYTHON, "tools/make_exercises.py", "--check") and readme
 
 
 def run_notebook(path: Path) -> tuple[str, bool, float]:

@@ -88,5 +88,17 @@ window.reader = (() => {
     ];
   };
 
-  return { axe, pictures, cutOff, keyboard, paper };
+  // The slide that is shown: what sticks out of the window, or reaches into the line at its foot.
+  const slide = () => {
+    const foot = document.querySelector(".slides .present .present .source, .slides .present .source");
+    const inside = visible(".slides .present .present *").filter((el) => !el.closest(".source, aside") && box(el).width);
+    const out = inside.filter((el) => {
+      const { left, right, top, bottom } = box(el);
+      return left < -1 || top < -1 || right > innerWidth + 1 || bottom > Math.min(innerHeight, foot ? box(foot).top : innerHeight) + 1
+        || (el.tagName === "PRE" && el.scrollWidth > el.clientWidth + 1);
+    });
+    return named(out.filter((el) => !out.includes(el.parentElement)), "does not fit on the slide");
+  };
+
+  return { axe, pictures, cutOff, keyboard, paper, slide };
 })();

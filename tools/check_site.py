@@ -2,7 +2,8 @@
 
 Each page is opened as the published site serves it: in light and dark, at the width of a desk and of a phone, by a
 reader who has only a keyboard, by axe-core (accessibility), and for paper. Then words are looked up, and the site is
-read from the disk. Where there is no Chromium, no page is opened, and the exit status is 77.
+read from the disk. Each slide is opened, and must fit. Where there is no Chromium, no page is opened, and the exit
+status is 77.
 """
 
 import argparse
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SKIPPED = 77
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+SLIDE = {"width": 1280, "height": 720}
 PAPER = {"width": 718, "height": 1017}  # A4 at 96 dots per inch, less the margins of styles.css
 HIGHEST_PICTURE = 12_000  # pixels: a dozen screens; the printed page is whole
 WRONG_ADDRESS = "no/such/page.html"  # shows 404.html
@@ -139,6 +141,34 @@ def look_once(reader: Reader) -> None:
     reader.page.pdf(path=reader.pictures / f"{Path(reader.where).stem}.pdf", prefer_css_page_size=True)
 
 
+def look_at_slides(reader: Reader, deck: str) -> None:
+    """Look at every slide of a deck: whether it fits, its letters and what its pictures say; keep pictures."""
+    reader.where = deck
+    reader.page.set_viewport_size(SLIDE)
+    reader.page.goto(reader.address + deck)
+    reader.page.wait_for_function("window.Reveal && Reveal.isReady()")
+    for number in range(reader.page.evaluate("Reveal.getTotalSlides()")):
+        reader.where = f"{deck}, slide {number + 1}"
+        reader.page.evaluate(f"Reveal.slide({number})")
+        reader.page.wait_for_timeout(50)
+        reader.ask("slide()")
+        reader.ask("pictures()")
+        path = reader.pictures / f"slides_{Path(deck).stem}_{number + 1:02d}.jpg"
+        reader.page.screenshot(path=path, type="jpeg", quality=60)
+    reader.axe("color-contrast")
+
+
+def look_at_decks(site: Path, pictures: Path, executable: str) -> list[tuple[str, str]]:
+    """Open every slide of the site and list the faults: deck and slide, and fault."""
+    decks = [path.relative_to(site).as_posix() for path in sorted(site.glob("slides/*.html"))]
+    with readers(site, pictures, executable) as (light, _):
+        for deck in decks:
+            start = time.monotonic()
+            look_at_slides(light, deck)
+            print(f"{deck}: {time.monotonic() - start:.1f} s", flush=True)
+        return light.faults
+
+
 def skip_to_text(reader: Reader) -> None:
     """Go from the address of a page to its text by keyboard; from then on the browser shows where the focus is."""
     reader.page.keyboard.press("Tab")
@@ -222,6 +252,7 @@ def main() -> int:
     site = arguments.site.resolve()
     names = arguments.pages or [path.stem for path in sorted(site.glob("*.html"))]
     faults = look_at_pages(site, arguments.pictures, names, executable)
+    faults += look_at_decks(site, arguments.pictures, executable)
     with readers(site, arguments.pictures, executable) as both:
         for reader in both:
             look_around(reader, site)
