@@ -86,6 +86,9 @@ ELSEWHERE = {  # names that pages mention and our code does not hold: other pack
     "aggregate_metrics", "compute_accuracy_tuple", "DistributedSampler", "final", "final2", "first_prob",
     "GenesOptions", "interactive", "mlp_new", "mlp_new2", "pbmc3k", "permutation_test_score", "run_genes",
     "SelectorMLP_best_model", "sh", "SLURM_PROCID", "SLURMCluster", "sync_batchnorm", "third_prob",
+    # R and Seurat, in 18b; and scanpy, in 18
+    "DefaultAssay", "DropletUtils", "ENSG00000254647", "integer", "integrated", "leiden", "scrublet",
+    "SCT", "seurat_clusters", "writeLines", "writeMM",
 }  # fmt: skip
 
 

@@ -157,7 +157,7 @@ def small_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(shipped, "06_masking", new_markdown_cell("# Masks\n\n> A line"), tagged, new_code_cell(fail))
 
     class Checked:
-        type_counts = pd.Series({"T cell": 3, "B | cell <CD19+>": 2})
+        type_counts = pd.Series({"T cell": 3, "B | cell <unknown>": 2})
 
     monkeypatch.setattr(book, "chapters_folder", lambda: shipped)
     monkeypatch.setattr(book, "load_cells", lambda cells, label_key: None)
@@ -176,7 +176,7 @@ def test_book_runs_goes_on_and_refuses(small_book: Path) -> None:
     index = book.run_book("pbmc68k", "bulk_labels", small_book, seed=3)
     page = index.read_text(encoding="utf-8")
     assert "Gene panels for pbmc68k" in page and "5 cells of 2 types" in page
-    assert "T cell" in page and "B | cell &lt;CD19+&gt;" in page
+    assert "T cell" in page and "B | cell &lt;unknown&gt;" in page
     assert (small_book / "run" / "split.txt").read_text() == "3"
     assert {"index.html", "data.html", "split.html", "masking.html"} <= {path.name for path in index.parent.iterdir()}
     assert book.check_links(small_book / "site").empty
