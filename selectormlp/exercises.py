@@ -357,7 +357,7 @@ CHECKS = {
     5: ExerciseCheck("rank and mask", masking_faults, "so few of the genes carry nearly all of the accuracy."),
     6: ExerciseCheck("a panel of 20, judged", panel_faults, "this is a number that you may report."),
     7: ExerciseCheck("a leak", leak_faults, "there is nothing to find in these labels, and the leak has found it."),
-    8: ExerciseCheck("a shopping list", order_faults, "the rules are kept; with so few test cells a small price is noise."),
+    8: ExerciseCheck("a shopping list", order_faults, "with so few test cells a small price, up or down, is noise."),
 }
 
 # %% ../nbs/20a_exercise_checks.ipynb #cell-023
