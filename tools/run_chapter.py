@@ -4,7 +4,7 @@
 
 A solution (Python in <details>) runs after the cell that shows it. The other samples, Python and shell, run at the end,
 in an empty folder with small files of the names that samples use. A comment before a sample prepares it, or says why it
-is not run here (then only what it imports is tried; tests/test_samples.py asks whether its options exist):
+is not run here. Then only what it imports from this library is tried; tests/test_samples.py asks for its options.
 
     <!-- sample: other_X = X -->            a line of Python
     <!-- not run: needs two machines -->
@@ -37,13 +37,14 @@ class Sample(NamedTuple):
     is_solution: bool
 
     def cells(self) -> list[str]:
-        """What is run of it; of Python that is not run, what it imports."""
-        if self.language == "bash":
-            return [] if self.not_run else [f"%%bash\nset -e\n{self.code}"]
+        """What is run of it; of Python that is not run, what it imports from this library."""
+        if self.not_run and self.language == "bash":
+            return []
         if self.not_run:
-            steps = ast.walk(ast.parse(self.code))
-            return [ast.unparse(step) for step in steps if isinstance(step, ast.Import | ast.ImportFrom)]
-        return [code for code in (self.prepared, self.code) if code]
+            steps = [step for step in ast.walk(ast.parse(self.code)) if isinstance(step, ast.ImportFrom)]
+            return [ast.unparse(step) for step in steps if (step.module or "").startswith("selectormlp")]
+        code = f"%%bash\nset -e\n{self.code}" if self.language == "bash" else self.code
+        return [self.prepared, code] if self.prepared else [code]
 
 
 def samples(text: str) -> list[Sample]:
