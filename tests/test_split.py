@@ -238,7 +238,7 @@ def test_a_split_says_what_it_cannot_do() -> None:
         "2 train cells of the split are not in the data, the first is 'y'; use the data that the split was made from"
     )
     others.obs_names = ["y", "x", "x", "y", "z", "u"]
-    assert refusal(CellSplit(table).subset, others, "train").startswith("the cell name 'y' occurs 2 times")
+    assert refusal(CellSplit(table).subset, others, "train").startswith("the cell name 'x' occurs 2 times")
 
 
 def test_parts_hold_their_cells_in_the_order_of_the_split() -> None:
