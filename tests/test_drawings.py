@@ -1,12 +1,12 @@
 """Drawings: what a browser shows is what the tables say, at every state, and no name can break the page."""
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scripts import chromium
 
 from selectormlp.data import InputError
 from selectormlp.drawings import sliding_bars, svg_drawing
@@ -18,12 +18,9 @@ SIZES = pd.Index([1, 5, 50])
 
 
 @pytest.fixture
-def chromium() -> Iterator[Any]:
+def browser() -> Iterator[Any]:
     """A browser."""
-    browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    executable = next(filter(None, map(shutil.which, browsers)), None)
-    if executable is None:
-        pytest.skip("this machine has no Chromium")
+    executable = chromium()
     driver = pytest.importorskip("playwright.sync_api")
     with driver.sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
@@ -36,11 +33,11 @@ def tables() -> tuple[pd.Series, pd.DataFrame]:
     return pd.Series([0.2, 0.6, 0.9], SIZES), bars
 
 
-def test_a_browser_draws_each_state(tables, tmp_path, chromium) -> None:
+def test_a_browser_draws_each_state(tables, tmp_path, browser) -> None:
     page = tmp_path / "page.html"
     html = sliding_bars(*tables, **WORDS).html
     page.write_text(f'<!doctype html><meta charset="utf-8">{html}{html}', encoding="utf-8")
-    tab = chromium.new_page()
+    tab = browser.new_page()
     faults: list[str] = []
     tab.on("pageerror", lambda error: faults.append(str(error)))
     tab.goto(page.as_uri())

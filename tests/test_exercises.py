@@ -3,7 +3,6 @@
 That each check accepts a right answer is shown by nbs/20c_exercises_solved.ipynb, whose last cell asserts it.
 """
 
-import importlib.util
 import json
 import re
 import warnings
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scripts import tool
 
 from selectormlp import SelectorMLPClassifier, masking_curve, normalise, rank_genes, select_genes, split_cells
 from selectormlp.data import InputError, choose_variable_genes
@@ -192,11 +192,7 @@ def test_an_answer_of_another_kind_is_a_fault_and_no_crash(course: Exercises) ->
 @pytest.fixture
 def make_exercises() -> ModuleType:
     """The script that makes the students' notebook."""
-    spec = importlib.util.spec_from_file_location("make_exercises", ROOT / "tools" / "make_exercises.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool("make_exercises")
 
 
 def test_the_students_notebook_is_in_step_and_holds_no_solution(make_exercises: ModuleType, monkeypatch) -> None:

@@ -1,7 +1,6 @@
 """What the pages tell a reader to type exists: commands, options, parameters, targets and extras."""
 
 import configparser
-import importlib
 import re
 import shlex
 import subprocess
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from scripts import tool
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-run_chapter = importlib.import_module("run_chapter")
+run_chapter = tool("run_chapter")
 samples = run_chapter.samples
 PAGES = [*sorted((ROOT / "nbs").glob("[!_]*.ipynb")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 

@@ -1,16 +1,15 @@
 """The pages: rendering without nbdev, links, and the reader's own copy of the book."""
 
-import importlib.util
 import json
 import re
 import shutil
 from pathlib import Path
-from types import ModuleType
 from unittest.mock import Mock
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from scripts import chromium, tool
 
 from selectormlp import book
 from selectormlp.data import InputError
@@ -202,15 +201,6 @@ def test_a_missing_package_names_the_way_out(monkeypatch: pytest.MonkeyPatch) ->
         book.book_package("papermill")
 
 
-def tool(name: str) -> ModuleType:
-    """Import a script of tools/."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_a_page_begins_with_a_way_to_its_text_and_names_its_parts(tmp_path: Path) -> None:
     page = build(tmp_path)
     first = re.search(r"<body[^>]*><a [^>]*>", page)
@@ -328,9 +318,7 @@ FAULTS = {
 
 def test_the_browser_finds_every_fault_that_is_planted(tmp_path: Path) -> None:
     check_site = tool("check_site")
-    executable = next(filter(None, map(shutil.which, check_site.BROWSERS)), None)
-    if executable is None:
-        pytest.skip("there is no Chromium on this machine")
+    executable = chromium()
     build(tmp_path)
     site = tmp_path / "site"
     for name in ("icon.svg", "styles.css"):

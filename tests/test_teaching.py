@@ -1,10 +1,8 @@
 """Teaching: the plan agrees with the slides, the slides with the chapters, and the addresses with the files."""
 
-import importlib.util
 import re
 import shlex
 import shutil
-import sys
 import tomllib
 from configparser import ConfigParser
 from pathlib import Path
@@ -14,22 +12,13 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from scripts import chromium, tool
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "nbs"
 DECKS = sorted(CHAPTERS.glob("slides_*.toml"))
 PAGES = ("20_teaching", "20b_exercises", "20c_exercises_solved")
 RED = "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAFCAIAAADzBuo/AAAAEUlEQVR4nGP4z8CAgRkGlSgAuUsyzg=="  # a head is all it takes
-
-
-def tool(name: str) -> ModuleType:
-    """Import a script of tools/."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -145,9 +134,7 @@ def test_a_deck_asks_nothing_of_another_site_and_says_its_notes(slides: ModuleTy
 def test_the_browser_finds_what_does_not_fit_on_a_slide(slides: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("pyreveal", reason="the package that carries reveal.js")
     check_site = tool("check_site")
-    executable = next(filter(None, map(shutil.which, check_site.BROWSERS)), None)
-    if executable is None:
-        pytest.skip("there is no Chromium on this machine")
+    executable = chromium()
     shutil.copy(CHAPTERS / "icon.svg", tmp_path / "icon.svg")
     (tmp_path / "sitemap.xml").write_text("<loc>https://example.org/tiny/index.html</loc>", encoding="utf-8")
     good = {"title": "T", "minute": 0, "notes": "N.", "chapter": "01_small", "show": [{"text": "One thing"}]}
