@@ -9,6 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty
@@ -19,7 +20,7 @@ import pandas as pd
 
 from selectormlp.classifiers import make_classifier
 from selectormlp.data import load_cells, prepare_cells
-from selectormlp.peers import PEERS, LabelledCells
+from selectormlp.peers import PEERS, LabelledCells, peer_missing
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_to_file
 from selectormlp.split import split_cells
@@ -33,9 +34,10 @@ from selectormlp.training import BatchLoader, CodedCells
 
 KEY = "cell_type"
 SIZES = (2_000, 20_000, 150_000, 1_500_000)
-LIMIT = float(os.environ.get("SELECTORMLP_SPEED_LIMIT", 3600))  # seconds that a way may take
+LIMIT = int(os.environ.get("SELECTORMLP_SPEED_LIMIT", 3600))  # processor seconds that a way may take
 FOLDER = Path(os.environ.get("SELECTORMLP_SPEED_FOLDER", Path(tempfile.gettempdir()) / "selectormlp_speed"))
-PEER_LIMIT = int(os.environ.get("SELECTORMLP_SPEED_PEERS", 20_000))  # cells up to which the slower peers are run
+ROWS = FOLDER / "atlas.csv"  # every way that was measured; a run goes on where the last one stopped
+COLUMNS = ["cells", "what", "seconds", "processor_seconds", "peak_memory_mb", "genes"]
 
 # ---------------------------------------------------------------------------------------------------- file to panel
 
@@ -81,31 +83,35 @@ WAYS: dict[str, Callable[[Path], Any]] = {
 
 
 def measured(way: str, path: Path, answer: Any) -> None:
-    """Run one way in this process: seconds without imports, and the most memory that the process held."""
+    """Run one way in this process: seconds without imports, and the most memory that the process held.
+
+    After LIMIT processor seconds the system ends the process: other programs on the machine cost a way nothing.
+    """
     import anndata.io  # noqa: F401  (what the ways import when they are called is imported before the clock starts)
     import pytorch_lightning  # noqa: F401
     import sklearn.ensemble  # noqa: F401
 
     warnings.simplefilter("ignore")
-    start = time.perf_counter()
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+    start, processor = time.perf_counter(), time.process_time()
     result = WAYS[way](path)
-    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answer.put((seconds, peak / 2**10, result if isinstance(result, list) else []))
+    seconds = (time.perf_counter() - start, time.process_time() - processor)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    answer.put((*seconds, peak, " ".join(result) if isinstance(result, list) else ""))
 
 
-def alone(way: str, path: Path) -> tuple[float, float, list[str]]:
-    """The same in a fresh process; nan where it takes longer than LIMIT seconds or dies."""
+def alone(way: str, path: Path) -> tuple[float, float, float, str]:
+    """The same in a fresh process; nan where it takes longer than LIMIT processor seconds or dies."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
     process = context.Process(target=measured, args=(way, path, answer))
     process.start()
-    try:
-        return answer.get(timeout=LIMIT)
-    except Empty:
-        return float("nan"), float("nan"), []
-    finally:
-        process.kill()
-        process.join()
+    while process.is_alive():
+        with suppress(Empty):
+            found = answer.get(timeout=1)
+            process.join()
+            return found
+    return float("nan"), float("nan"), float("nan"), ""
 
 
 def file_of(size: int) -> Path:
@@ -117,22 +123,47 @@ def file_of(size: int) -> Path:
     return path
 
 
+def atlas_rows() -> pd.DataFrame:
+    """What was measured so far."""
+    return pd.read_csv(ROWS, keep_default_na=False, na_values="nan") if ROWS.exists() else pd.DataFrame(columns=COLUMNS)
+
+
+def measure_way(way: str, size: int) -> None:
+    """Measure one way on one size and keep its row; a slower method that failed on fewer cells is not tried."""
+    rows = atlas_rows()
+    same, tried = rows["what"] == way, rows["cells"].astype(int)
+    if (same & (tried == size)).any():
+        return
+    hopeless = way in PEERS and (same & (tried < size) & rows["processor_seconds"].isna()).any()
+    row = (float("nan"),) * 3 + ("",) if hopeless else alone(way, file_of(size))
+    print(f"{size:>9,} cells, {way}: {row[1]:.1f} processor seconds, {row[2]:.0f} MiB", flush=True)
+    pd.DataFrame([(size, way, *row)], columns=COLUMNS).to_csv(
+        ROWS, mode="a", index=False, header=not ROWS.exists(), na_rep="nan"
+    )
+
+
 def measure_atlas(n_cells: int | None) -> pd.DataFrame:
     """(d) Seconds and memory from file to a panel of 100 genes, each way in a fresh process; nan: longer than LIMIT."""
-    rows, slow = [], [name for name in WAYS if name in PEERS and name != "random forest"]
-    for size in (n_cells,) if n_cells else SIZES:
-        path = file_of(size)
-        ways = [way for way in WAYS if way not in slow or size <= PEER_LIMIT]
-        found = {}
-        for way in ways:
-            found[way] = alone(way, path)
-            print(f"{size:>9,} cells, {way}: {found[way][0]:.1f} s, {found[way][1]:.0f} MiB", flush=True)
-        once, default = found["reading the file once"][0], set(found["select_genes"][2])
-        for way, (seconds, peak, genes) in found.items():
-            shared = len(default & set(genes)) if genes else np.nan
-            rows.append((size, way, seconds, peak, seconds / once, shared))
-    columns = ["cells", "what", "seconds", "peak_memory_mb", "times_reading_once", "genes_shared_with_default"]
-    return pd.DataFrame(rows, columns=columns)
+    sizes = (n_cells,) if n_cells else SIZES
+    missing = [name for name, peer in PEERS.items() if name in WAYS and peer_missing(peer)]
+    for size in sizes:
+        file_of(size)
+        for way in WAYS:
+            if way not in missing:
+                measure_way(way, size)
+    rows = atlas_rows()
+    rows = rows[rows["cells"].isin(sizes)]
+    by_way = rows.set_index(["cells", "what"])
+    once = by_way["processor_seconds"].xs("reading the file once", level="what")
+    default = by_way["genes"].xs("select_genes", level="what").str.split().map(set)
+    shared = [
+        len(default[size] & set(genes.split())) if genes else np.nan
+        for size, genes in zip(rows["cells"], rows["genes"], strict=True)
+    ]
+    ratio = rows["processor_seconds"] / rows["cells"].map(once)
+    table = rows.drop(columns="genes").assign(times_reading_once=ratio, genes_shared_with_default=shared)
+    table["what"] = pd.Categorical(table["what"], list(WAYS))
+    return table.sort_values(["cells", "what"])
 
 
 # ----------------------------------------------------------------------------------------------- reading at random
