@@ -85,7 +85,10 @@ class Dropout(nn.Dropout):
 
 # %% ../nbs/03_models.ipynb #cell-019
 class _SelectedLinear(torch.autograd.Function):
-    """`linear(x * w, weight, bias)` whose backward pass needs one product with the cells instead of two."""
+    """`linear(x * w, weight, bias)` whose backward pass needs one product with the cells instead of two.
+
+    Where Lightning has the forward pass in 16 bits (autocast), the products of the backward pass are in 16 bits, too.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -96,10 +99,10 @@ class _SelectedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, w, weight = ctx.saved_tensors
-        of_x = (gradient @ weight) * w if ctx.needs_input_grad[0] else None
-        folded = gradient.T @ x
+        of_x = (gradient @ weight.to(gradient.dtype)) * w if ctx.needs_input_grad[0] else None
+        folded = (gradient.T @ x.to(gradient.dtype)).to(weight.dtype)
         of_w = (folded * weight).sum(dim=0)
-        return of_x, of_w, folded.mul_(w), gradient.sum(dim=0)
+        return of_x, of_w, folded.mul_(w), gradient.sum(dim=0, dtype=weight.dtype)
 
 # %% ../nbs/03_models.ipynb #cell-020
 def hidden_stack(

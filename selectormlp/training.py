@@ -43,17 +43,17 @@ WINDOW = 8192  # cells on disk that are mixed, and about as many are in memory a
 
 # %% auto #0
 __all__ = ['logger', 'Batch', 'MEASURED', 'WINDOW', 'REPORT', 'ROBUST', 'PROTOCOLS', 'NORMAL_QUANTILES', 'CodedCells',
-           'BatchLoader', 'TrainingProtocol', 'training_protocol', 'accuracies', 'NetworkModule', 'SelectorModule',
-           'gaussian_noise', 'some_cells', 'History', 'KeepBest', 'WholeCheckpoints', 'TrainingResult',
-           'TrainingStopped', 'train_network', 'train_module']
+           'BatchLoader', 'cells_on', 'TrainingProtocol', 'training_protocol', 'accuracies', 'NetworkModule',
+           'SelectorModule', 'gaussian_noise', 'some_cells', 'History', 'KeepBest', 'WholeCheckpoints',
+           'TrainingResult', 'TrainingStopped', 'train_network', 'train_module']
 
 # %% ../nbs/04_training.ipynb #cell-008
 @dataclass(frozen=True)
 class CodedCells:
     """Cells as the network sees them: `x` cells x genes, `codes` of types, `weights` in the loss.
 
-    `x` is CSR, dense, or a matrix on disk: anything with a `shape` whose `x[rows]` is CSR. A matrix on disk says in
-    `block_size` how many neighbouring cells are best read together.
+    `x` is CSR, dense, a tensor on a device, or a matrix on disk: anything with a `shape` whose `x[rows]` is CSR. A
+    matrix on disk says in `block_size` how many neighbouring cells are best read together.
     """
 
     x: Any
@@ -120,15 +120,36 @@ class BatchLoader:
         """The cells of some batches, read together and made dense one batch at a time."""
         x, ends = self.cells.x[np.concatenate(batches)], np.cumsum([len(batch) for batch in batches])
         for batch, end in zip(batches, ends, strict=True):
-            part = x[end - len(batch) : end]
-            dense = part.toarray() if sparse.issparse(part) else part
             yield (
-                torch.from_numpy(np.ascontiguousarray(dense, dtype=np.float32)),
+                _dense(x[end - len(batch) : end]),
                 torch.from_numpy(self.cells.codes[batch]),
                 torch.from_numpy(self.cells.weights[batch]),
             )
 
-# %% ../nbs/04_training.ipynb #cell-011
+# %% ../nbs/04_training.ipynb #cell-012
+def _dense(x: Any) -> torch.Tensor:
+    """Some cells x genes (CSR, dense or a tensor) as a dense tensor of float32, where they are."""
+    if isinstance(x, torch.Tensor):
+        return x
+    return torch.from_numpy(np.ascontiguousarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float32))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU; 0 for any other device, on which cells stay where they are."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def cells_on(device: torch.device, cells: CodedCells) -> CodedCells:
+    """The cells with `x` dense in a GPU's memory, where that takes half of what is free at most; else as they are."""
+    n_cells, n_genes = cells.x.shape
+    if hasattr(cells.x, "block_size") or 4 * n_cells * n_genes > _free_memory(device) / 2:
+        return cells
+    x = torch.empty((n_cells, n_genes), device=device)
+    for start in range(0, n_cells, WINDOW):
+        x[start : start + WINDOW] = _dense(cells.x[start : start + WINDOW])
+    return replace(cells, x=x)
+
+# %% ../nbs/04_training.ipynb #cell-013
 def _one_pass(n_cells: int, *, block_size: int, stream: list[int]) -> np.ndarray:
     """Every cell once, in random order; with blocks, whole blocks in random order, their cells mixed in a window."""
     rng = np.random.default_rng(stream)
@@ -141,7 +162,7 @@ def _one_pass(n_cells: int, *, block_size: int, stream: list[int]) -> np.ndarray
         rng.shuffle(order[first : first + WINDOW])
     return order
 
-# %% ../nbs/04_training.ipynb #cell-018
+# %% ../nbs/04_training.ipynb #cell-020
 @dataclass(frozen=True)
 class TrainingProtocol:
     """How a `SelectorNet` is taught. `steps_per_epoch=None`: an epoch is one pass over the training cells.
@@ -177,7 +198,7 @@ class TrainingProtocol:
         """The first epoch whose weights may be kept as the best."""
         return int(self.unwatched_share * self.max_epochs)
 
-# %% ../nbs/04_training.ipynb #cell-019
+# %% ../nbs/04_training.ipynb #cell-021
 REPORT = TrainingProtocol()
 ROBUST = TrainingProtocol(
     max_epochs=30,
@@ -209,7 +230,7 @@ def training_protocol(name: str, **changes: Any) -> TrainingProtocol:
         )
     return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
 
-# %% ../nbs/04_training.ipynb #cell-022
+# %% ../nbs/04_training.ipynb #cell-024
 def accuracies(n_types: int) -> MetricCollection:
     """What is measured of every network: the share of cells that are right, and its mean over the types."""
     return MetricCollection(
@@ -277,7 +298,7 @@ class NetworkModule(pl.LightningModule):
                     f"not {value!r}; choose another folder, or train without resume"
                 )
 
-# %% ../nbs/04_training.ipynb #cell-024
+# %% ../nbs/04_training.ipynb #cell-026
 class SelectorModule(NetworkModule):
     """A `SelectorNet` as Lightning sees it: weighted cross-entropy + penalty_weight * R(w), AdamW."""
 
@@ -296,7 +317,7 @@ class SelectorModule(NetworkModule):
     def configure_optimizers(self) -> Any:
         return _optimizer_and_schedule(self.network, self.protocol)
 
-# %% ../nbs/04_training.ipynb #cell-026
+# %% ../nbs/04_training.ipynb #cell-028
 NORMAL_QUANTILES = torch.special.ndtri((torch.arange(65536, dtype=torch.float64) + 0.5) / 65536).float()
 
 
@@ -307,7 +328,7 @@ def gaussian_noise(like: torch.Tensor) -> torch.Tensor:
     places = random_words(like.numel()).view(torch.uint16).to(torch.int32)
     return NORMAL_QUANTILES.to(like.dtype).index_select(0, places).view(like.shape)
 
-# %% ../nbs/04_training.ipynb #cell-028
+# %% ../nbs/04_training.ipynb #cell-030
 def _about(module: NetworkModule, train: CodedCells) -> dict[str, Any]:
     """What is trained on what, but for when it ends: who goes on may go on for longer."""
     lasting = {name: value for name, value in asdict(module.protocol).items() if name not in ("max_epochs", "patience")}
@@ -352,7 +373,7 @@ def _optimizer_and_schedule(network: SelectorNet, protocol: TrainingProtocol) ->
         "lr_scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.max_epochs),
     }
 
-# %% ../nbs/04_training.ipynb #cell-030
+# %% ../nbs/04_training.ipynb #cell-032
 class History(pl.Callback):
     """Collects one row of measures per epoch."""
 
@@ -374,7 +395,7 @@ class History(pl.Callback):
         """One row per epoch: epoch, step, {train,validation}_{loss,accuracy,balanced_accuracy}."""
         return pd.DataFrame(self.rows)
 
-# %% ../nbs/04_training.ipynb #cell-031
+# %% ../nbs/04_training.ipynb #cell-033
 class KeepBest(pl.Callback):
     """Keeps the best weights by what the module says is watched; stops after `patience` epochs without better ones.
 
@@ -404,7 +425,7 @@ class KeepBest(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_epoch, self.weights = (state_dict[key] for key in ("best", "best_epoch", "weights"))
 
-# %% ../nbs/04_training.ipynb #cell-033
+# %% ../nbs/04_training.ipynb #cell-035
 class WholeCheckpoints(TorchCheckpointIO):
     """Lightning's checkpoints, each whole or not at all."""
 
@@ -437,7 +458,7 @@ def _fingerprint(cells: CodedCells) -> dict[str, Any]:
     total = f"{by_gene @ np.arange(1, len(by_gene) + 1):.6g}"
     return {"n_cells": len(cells.codes), "labels": zlib.crc32(cells.codes.tobytes()), "expression": total}
 
-# %% ../nbs/04_training.ipynb #cell-034
+# %% ../nbs/04_training.ipynb #cell-036
 def _reporting(folder: Path | None) -> tuple[list[Any], list[pl.Callback]]:
     """Lightning's CSV and TensorBoard loggers and its checkpoint of the last epoch, all in `folder`."""
     from pytorch_lightning.callbacks import ModelCheckpoint
@@ -461,7 +482,7 @@ def _trainer(
     callbacks = [*callbacks, *saving, *arguments.get("callbacks", [])]
     return pl.Trainer(**{**ours, **quiet, **plain, **whole, **arguments, "callbacks": callbacks})
 
-# %% ../nbs/04_training.ipynb #cell-035
+# %% ../nbs/04_training.ipynb #cell-037
 @contextmanager
 def _less_talk() -> Iterator[None]:
     """Keep Lightning's hints about hardware to itself, unless this module's logger is set to INFO."""
@@ -513,7 +534,7 @@ def _runs_to_its_end(fit: Callable[[], object]) -> bool:
             signal.signal(signal.SIGINT, before)
     return True
 
-# %% ../nbs/04_training.ipynb #cell-036
+# %% ../nbs/04_training.ipynb #cell-038
 def train_network(
     network: SelectorNet, *, train: CodedCells, validation: CodedCells, protocol: TrainingProtocol,
     penalty: str = "none", seed: int = 0, folder: str | Path | None = None, resume: bool = False,
@@ -539,9 +560,9 @@ def train_module(
     place, history, protocol = None if folder is None else Path(folder), History(), module.protocol
     keepers = [KeepBest(protocol.patience, first=protocol.first_watched)] if protocol.patience else []
     module.about = _about(module, train) if place else {}  # only checkpoints need it, and it goes through all cells
-    loaders = _loaders(train, validation, protocol, seed=module.seed)
     with _less_talk():
         trainer = _trainer(protocol.max_epochs, [history, *keepers], place, trainer_arguments or {})
+        loaders = _loaders(train, validation, protocol, seed=module.seed, device=trainer.strategy.root_device)
         last = _last_checkpoint(place) if place and resume else None
         whole = _runs_to_its_end(partial(trainer.fit, module, *loaders, ckpt_path=last, weights_only=True))
     best_epoch = _take_best(module.network, keepers) or int(trainer.current_epoch)
@@ -561,10 +582,10 @@ def _take_best(network: torch.nn.Module, keepers: list[KeepBest]) -> int:
 
 
 def _loaders(
-    train: CodedCells, validation: CodedCells, protocol: TrainingProtocol, *, seed: int
+    train: CodedCells, validation: CodedCells, protocol: TrainingProtocol, *, seed: int, device: torch.device
 ) -> tuple[BatchLoader, list[BatchLoader]]:
     """What is trained on, and what is measured after each epoch: validation cells, and some of the training cells."""
-    looked_at = (validation, some_cells(train, protocol.measured_cells))
-    measured = [BatchLoader(cells, batch_size=4096) for cells in looked_at]
     size, steps = protocol.batch_size, protocol.steps_per_epoch
-    return BatchLoader(train, batch_size=size, shuffle=True, n_batches=steps, seed=seed), measured
+    taught = BatchLoader(cells_on(device, train), batch_size=size, shuffle=True, n_batches=steps, seed=seed)
+    looked_at = (validation, some_cells(train, protocol.measured_cells))
+    return taught, [BatchLoader(cells_on(device, cells), batch_size=4096) for cells in looked_at]

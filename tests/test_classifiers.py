@@ -285,6 +285,42 @@ def test_balanced_weights_give_every_type_the_same_say() -> None:
     assert np.isclose(weights[codes == 0].sum(), weights[codes == 2].sum()) and np.isclose(weights.mean(), 1)
 
 
+def test_cells_kept_in_a_gpus_memory_give_the_same_training(monkeypatch, cells) -> None:
+    """Here the processor's memory plays the GPU's: what is tried is the cutting of batches on the device."""
+    from selectormlp import training
+
+    settings = {**SMALL, "steps_per_epoch": 3}
+    usual = SelectorMLPClassifier(**settings).fit(*cells)
+    held = []
+    monkeypatch.setattr(training, "_free_memory", lambda device: 2 * 4 * 40 * 300)  # the training cells are fewer
+    monkeypatch.setattr(
+        training, "BatchLoader", lambda cells, **more: held.append(cells.x) or BatchLoader(cells, **more)
+    )
+    there = SelectorMLPClassifier(**settings).fit(*cells)
+    assert len(held) == 3 and all(isinstance(x, torch.Tensor) for x in held)
+    assert (there.class_scores(cells[0]) == usual.class_scores(cells[0])).all()
+    assert there.history_.equals(usual.history_)
+
+
+def test_cells_that_do_not_fit_a_gpus_memory_stay_where_they_are(monkeypatch, cells) -> None:
+    from selectormlp import training
+
+    part = CodedCells(cells[0], np.zeros(300, dtype=int), np.ones(300, dtype=np.float32))
+    monkeypatch.setattr(training, "_free_memory", lambda device: 2 * 4 * 40 * 300 - 1)
+    assert training.cells_on(torch.device("cpu"), part) is part
+    monkeypatch.undo()
+    assert training.cells_on(torch.device("cpu"), part) is part
+
+
+def test_a_network_learns_in_sixteen_bits(cells) -> None:
+    settings = {**SMALL, "learning_rate": 1e-2}
+    exact = SelectorMLPClassifier(**settings).fit(*cells)
+    rounded = SelectorMLPClassifier(**settings, trainer_arguments={"precision": "bf16-mixed"}).fit(*cells)
+    one, two = (model.class_scores(cells[0]) for model in (exact, rounded))
+    assert (one != two).any() and np.abs(one - two).max() < 0.1 * np.abs(one).max()
+    assert rounded.score(*cells) > 0.9 and rounded.network_.first.weight.dtype == torch.float32
+
+
 def test_two_processes_share_each_batch(monkeypatch) -> None:
     from selectormlp import training
 
