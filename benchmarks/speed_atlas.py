@@ -187,6 +187,25 @@ def batches_of_scdataset(path: Path) -> Iterator[int]:
         yield len(batch)
 
 
+def annbatch_loader(path: Path) -> Any:
+    """annbatch's loader, blocks and fetches as large as ours, on its own form of the cells, which it makes first."""
+    import zarr
+    from annbatch import DatasetCollection, Loader
+
+    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        collection = DatasetCollection(str(path.with_suffix(".zarr"))).add_adatas([path])
+    loader = Loader(chunk_size=64, preload_nchunks=128, batch_size=256, shuffle=True, to="torch")
+    return loader.use_collection(collection)
+
+
+def batches_of_annbatch(loader: Any) -> Iterator[int]:
+    """Its batches, made dense."""
+    for batch in loader:
+        yield len(batch["X"].to_dense())
+
+
 def batches_of_anndata(path: Path) -> Iterator[int]:
     """The same by cutting random cells out of backed AnnData."""
     from anndata import read_h5ad
@@ -231,6 +250,7 @@ def measure_reading(n_cells: int | None) -> pd.DataFrame:
         codes = np.unique(y, return_inverse=True)[1]
         held = np.arange(0, len(y), 20)
         validation = (inside[held], y[held])
+        loader = annbatch_loader(train.path) if find_spec("annbatch") else None  # it needs Python 3.12
         ways: dict[str, Callable[[], float]] = {
             "in memory": lambda: speed_of(batches_of_loader(inside, codes)),
             "DiskMatrix": lambda: speed_of(batches_of_loader(train, codes)),
@@ -238,12 +258,13 @@ def measure_reading(n_cells: int | None) -> pd.DataFrame:
                 batches_of_loader(DiskMatrix(train.path, block_size=1), codes)
             ),
             "scDataset": lambda: speed_of(batches_of_scdataset(train.path)),
+            "annbatch": lambda: speed_of(batches_of_annbatch(loader)),
             "backed AnnData": lambda: speed_of(batches_of_anndata(train.path)),
             "training, in memory": lambda: training_speed(inside, y, validation),
             "training, DiskMatrix": lambda: training_speed(train, y, validation),
         }
-        if find_spec("scdataset") is None:
-            del ways["scDataset"]
+        missing = [name for name in ("scDataset", "annbatch") if find_spec(name.lower()) is None]
+        ways = {name: way for name, way in ways.items() if name not in missing}
         turns = [{name: way() for name, way in ways.items()} for _ in range(3)]
     table = pd.DataFrame(turns).median().rename("cells_per_second").rename_axis("what").reset_index()
     base = np.where(table["what"].str.startswith("training"), "training, in memory", "in memory")
