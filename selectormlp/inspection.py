@@ -9,6 +9,7 @@ import base64
 import io
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,25 +32,29 @@ MANY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 1
 SIZES = (2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 
 # %% auto #0
-__all__ = ['LabelledPart', 'MANY_SIZES', 'SIZES', 'Counts', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'panel_curve', 'enough_genes',
-           'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots', 'panel_confusions', 'plot_confusions',
-           'plot_substitutes', 'panel_stability', 'plot_stability', 'thin_counts', 'panel_robustness',
-           'plot_robustness', 'panel_tables', 'write_panel_report']
+__all__ = ['LabelledPart', 'MANY_SIZES', 'SIZES', 'Counts', 'MOST_CELLS', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'panel_curve',
+           'enough_genes', 'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots', 'panel_confusions',
+           'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability', 'thin_counts',
+           'panel_robustness', 'plot_robustness', 'panel_tables', 'write_panel_report']
 
 # %% ../nbs/10c_reading_a_panel.ipynb #cell-007
-def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> LabelledPart:
-    """Expression of the panel's genes (cells x genes) and the types of one part of the panel's split."""
+def _split_of(panel: DesignedPanel) -> CellSplit:
+    """The panel's split; InputError where there is none."""
     if panel.split is None:
         raise InputError("this panel has no split to be judged on; make it with select_genes or describe_panel")
-    X, y = panel.split.labelled(cells, part, panel.label_key, panel.genes)
+    return panel.split
+
+
+def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> LabelledPart:
+    """Expression of the panel's genes (cells x genes) and the types of one part of the panel's split."""
+    X, y = _split_of(panel).labelled(cells, part, panel.label_key, panel.genes)
     return csr_matrix(X), y
 
 
 def _prepared(panel: DesignedPanel, adata: AnnData) -> AnnData:
-    """The cells that the panel was made from, log-normalised."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="types with fewer")  # select_genes has said so
-        return prepare_cells(adata, panel.label_key, min_cells=panel.settings["min_cells"])
+    """The cells of the panel's split, log-normalised."""
+    used = adata.obs_names.isin(_split_of(panel).table["cell"])
+    return prepare_cells(adata if used.all() else adata[used], panel.label_key, min_cells=1)
 
 # %% ../nbs/10c_reading_a_panel.ipynb #cell-009
 def _in_parallel(n_jobs: int | None, task: Callable[..., Any], arguments: Iterable[tuple]) -> list[Any]:
@@ -383,6 +388,25 @@ def plot_robustness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #cell-039
+MOST_CELLS = 20_000  # training cells, and test cells, that the judges of a page see
+
+
+def _lighter(panel: DesignedPanel, *, most: int = MOST_CELLS) -> DesignedPanel:
+    """The panel with at most `most` cells in each part of its split: of large types fewer, drawn by their names."""
+    split = _split_of(panel)
+    table = split.table.assign(lot=draw_lots(split.table["cell"].to_numpy(), seed=0))
+    sizes, place = table.groupby(["part", "cell_type"]).size(), table.groupby(["part", "cell_type"])["lot"].rank()
+    caps = {str(part): _cap(group.to_numpy(), most) for part, group in sizes.groupby(level="part")}
+    kept = (place <= table["part"].map(caps)).to_numpy()
+    return replace(panel, split=CellSplit(split.table[kept].reset_index(drop=True), split.dropped_types))
+
+
+def _cap(sizes: np.ndarray, most: int) -> int:
+    """Cells of a type at most, such that types of these sizes add up to `most` or less; at least one."""
+    caps = np.arange(1, sizes.max() + 1)
+    return int(caps[np.minimum(sizes[:, None], caps).sum(axis=0) <= most].max(initial=1))
+
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-040
 PANEL_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title><style>
@@ -399,7 +423,7 @@ img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .ge
 <h2>How it was made</h2><p>{{ made }}</p></body></html>
 """
 
-# %% ../nbs/10c_reading_a_panel.ipynb #cell-040
+# %% ../nbs/10c_reading_a_panel.ipynb #cell-041
 FIGURE_CAPTIONS = {
     "curve": "Accuracy on test cells against the number of genes.",
     "dots": "The first genes in each type.",
@@ -438,13 +462,16 @@ def _save_figure(axes: Axes, path: Path) -> str:
 def panel_tables(
     panel: DesignedPanel, adata: AnnData, *, n_resamples: int = 5, n_jobs: int | None = None
 ) -> dict[str, pd.DataFrame]:
-    """All tables about a panel: panel, coverage, curve, recalls, stability and, from raw counts, robustness."""
-    cells = _prepared(panel, adata)
-    tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(panel, cells, n_jobs=n_jobs)}
-    tables["recalls"] = panel_recalls(panel, cells, n_jobs=n_jobs)
+    """All tables about a panel: panel, coverage, curve, recalls, stability and, from raw counts, robustness.
+
+    Judges see `MOST_CELLS` training cells, and as many test cells, at most.
+    """
+    cells, judged = _prepared(panel, adata), _lighter(panel)
+    tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(judged, cells, n_jobs=n_jobs)}
+    tables["recalls"] = panel_recalls(judged, cells, n_jobs=n_jobs)
     tables["stability"] = panel_stability(panel, cells, n_resamples=n_resamples, n_jobs=n_jobs)
     if value_kind(adata.X) == "raw counts":
-        tables["robustness"] = panel_robustness(panel, adata, n_jobs=n_jobs)
+        tables["robustness"] = panel_robustness(judged, adata, n_jobs=n_jobs)
     return tables
 
 
@@ -458,7 +485,7 @@ def write_panel_report(
     for name, table in tables.items():
         write_table(table, place / f"{name}.csv")
     figures = [
-        (caption, _save_figure(_draw(name, panel, adata, tables), place / f"{name}.png"))
+        (caption, _save_figure(_draw(name, _lighter(panel), adata, tables), place / f"{name}.png"))
         for name, caption in FIGURE_CAPTIONS.items()
         if name in tables or name not in ("curve", "stability", "robustness")
     ]
@@ -481,9 +508,16 @@ def _page(panel: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[t
 
 
 def _summary(panel: DesignedPanel, curve: pd.DataFrame) -> str:
-    """What the panel is worth, in two sentences."""
+    """What the panel is worth, in two sentences, and a third where the judges saw only some of the cells."""
     whole = curve[curve["n_genes"] == len(panel)]["accuracy"]
+    every, judged = (_split_of(made).table["part"].value_counts() for made in (panel, _lighter(panel)))
+    some = [
+        f"{judged[part]:,} of {every[part]:,} {name} cells"
+        for part, name in (("train", "training"), ("test", "test"))
+        if judged[part] < every[part]
+    ]
     return (
         f"With {len(panel)} genes, {whole.mean():.1%} balanced accuracy on test cells, the mean of {len(whole)} judges."
         f" {enough_genes(curve)} genes come within one point of the best size."
+        + (f" The judges saw {' and '.join(some)}, drawn by lot, fewer of the large types." if some else "")
     )

@@ -3,6 +3,8 @@
 import json
 import re
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from sklearn.metrics import balanced_accuracy_score
 
+from selectormlp import inspection
 from selectormlp.data import InputError, normalise, prepare_cells
 from selectormlp.evaluation import make_judge
 from selectormlp.inspection import (
@@ -28,6 +31,7 @@ from selectormlp.inspection import (
 from selectormlp.panels import GenePanel
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
+from selectormlp.split import CellSplit
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +148,31 @@ def test_the_page_holds_everything_and_escapes_names(counts, tmp_path) -> None:
     assert names == {f"{name}.csv" for name in ("panel", "coverage", "curve", "recalls", "stability", "robustness")}
     assert page.count('type="range"') == 1
     assert pd.read_csv(tmp_path / "page" / "panel.csv")["gene"].tolist() == chosen.genes
+
+
+def test_the_judges_of_a_page_see_a_bounded_number_of_cells(counts, panel, tmp_path, monkeypatch) -> None:
+    every = panel.split.counts()
+    assert inspection._lighter(panel).split.table.equals(panel.split.table)  # all of them, where they are few
+    fewer = inspection._lighter(panel, most=60).split.counts()
+    assert (fewer.sum() <= 60).all() and (fewer.sum() > 60 - len(every)).all()
+    for part in every:
+        cap = fewer[part].max()
+        assert (fewer[part] == every[part].clip(upper=cap)).all()  # small types keep all their cells
+    assert set(inspection._lighter(panel, most=60).split.table["cell"]) < set(panel.split.table["cell"])
+    monkeypatch.setattr(inspection, "_lighter", partial(inspection._lighter, most=60))
+    page = write_panel_report(panel, counts, tmp_path, n_resamples=1).read_text(encoding="utf-8")
+    expected = f"The judges saw {fewer['train'].sum()} of {every['train'].sum()} training cells"
+    assert expected in page and "drawn by lot" in page
+    written = pd.read_csv(tmp_path / "curve.csv")
+    pd.testing.assert_frame_equal(written, panel_curve(inspection._lighter(panel), counts))
+    assert not written.equals(panel_curve(panel, counts))
+
+
+def test_cells_outside_the_split_do_not_touch_a_page(counts, panel) -> None:
+    held = panel.split.table.groupby(["part", "cell_type"]).head(4)  # 4 cells of each part: fewer than min_cells
+    few = replace(panel, split=CellSplit(held.reset_index(drop=True)))
+    inside = counts[counts.obs_names.isin(held["cell"])]
+    assert panel_curve(few, counts, sizes=(3,)).equals(panel_curve(few, inside, sizes=(3,)))
 
 
 def test_a_panel_without_a_split_says_so(counts) -> None:
