@@ -357,7 +357,8 @@ def _kept_cells(labels: pd.Series, min_cells: int | None) -> np.ndarray:
 def kept_labels(obs: pd.DataFrame, label_key: str, *, min_cells: int | None = None) -> pd.Series:
     """Return the labels, as text, of the cells that are worked with: `prepare_cells` says which."""
     labels = cell_labels(obs, label_key)
-    kept = labels[_kept_cells(labels, min_cells)]
+    mask = _kept_cells(labels, min_cells)
+    kept = labels if mask.all() else labels[mask]
     if min_cells is not None and kept.nunique() < min(2, labels.nunique()):
         raise InputError(
             f"{kept.nunique()} types of '{label_key}' have {min_cells} cells or more, the largest has"

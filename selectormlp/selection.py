@@ -207,8 +207,8 @@ class HeldOutDiscriminant:
         scores += term
         best = scores.argmax(axis=0)
         hits += np.bincount(codes[best == codes], minlength=self.n_types)
-        chance = np.subtract(scores, scores[best, np.arange(len(best))], out=term)  # in memory that is at hand
-        np.exp(chance, out=chance)
+        np.subtract(scores, scores[best, np.arange(len(best))], out=term)
+        chance = np.exp(term, out=term)  # in memory that is at hand
         chance *= 1 / chance.sum(axis=0)
         first = np.flatnonzero(np.diff(codes, prepend=-1))  # of each type: its cells stand together
         confusion[codes[first]] += np.add.reduceat(chance, first, axis=1).T
@@ -230,7 +230,7 @@ def held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, r
 
 # %% ../nbs/10_better_panels.ipynb #cell-019
 class DiscriminantSearch:
-    """Grow a panel gene by gene: `worth()` of every gene for the types still confused, then `add(gene)`.
+    """Grow a panel gene by gene: `best()` gene, or `worth()` of every one, for the types still confused; then `add` it.
 
     Parameters: `X` log-normalised training cells x genes (CSR, CSC or dense), `y` their types, `pair_costs` types x
     types in the order of `profiles.types` (what a confusion costs; 1 each), `batches` the donor or batch of each cell.
@@ -263,9 +263,9 @@ class DiscriminantSearch:
         mixed = confusion[self.first, self.second] + confusion[self.second, self.first]
         return self.costs * (mixed + 2 * FLOOR / len(confusion))
 
-    def pair_gains(self, genes: slice | list[int]) -> np.ndarray:
+    def pair_gains(self, genes: np.ndarray | list[int]) -> np.ndarray:
         """Share of each pair's confusion that each gene would end, by the bound (pairs x genes, 0 to 1)."""
-        means = self.means[:, :, genes]
+        means = np.take(self.means, genes, axis=2)
         squares = _squared_differences(means[:, self.first] - means[:, self.second])
         more = self.ridge * len(self.chosen) / CAUTION
         return -np.expm1(squares / (-8 * (self.variance[genes] + more)))
@@ -772,8 +772,8 @@ def by_gene(train: AnnData, names: list[str]) -> AnnData:
     ends = np.append(0, np.bincount(train.X.indices, minlength=train.n_vars)[places].cumsum())
     values, cells = np.empty(ends[-1], dtype=train.X.dtype), np.empty(ends[-1], dtype=train.X.indices.dtype)
     filled = ends[:-1].copy()
-    for start in range(0, train.n_obs, 4096):  # block by block: the cells are in memory once more, not twice
-        block = train.X[start : start + 4096][:, places].tocsc()
+    for start in range(0, train.n_obs, 8192):  # block by block: the cells are in memory once more, not twice
+        block = train.X[start : start + 8192][:, places].tocsc()
         to = np.arange(block.nnz) + np.repeat(filled - block.indptr[:-1], np.diff(block.indptr))
         values[to], cells[to] = block.data, block.indices + start
         filled += np.diff(block.indptr)
