@@ -378,9 +378,10 @@ def prepare_cells(adata: AnnData, label_key: str, *, min_cells: int | None = Non
     refuse_label_key(adata.obs, label_key)
     X, own = adata.X, adata.is_view  # a view cuts out its values anew each time that it is asked
     check = _checked(adata, X)
+    kind: ValueKind | None = check.value_kind
     for note in check.warnings:
         _logger.info(note)
-    labels, kind = kept_labels(adata.obs, label_key, min_cells=min_cells), check.value_kind
+    labels = kept_labels(adata.obs, label_key, min_cells=min_cells)
     if len(labels) < adata.n_obs:
         kept = adata.obs_names.isin(labels.index)
         adata, X, own, kind = adata[kept], X[kept], True, None
