@@ -118,9 +118,9 @@ class ValueSummary:
 # %% ../nbs/00_data.ipynb #cell-028
 def _refuse_not_finite(block: csr_matrix, first: int, cells: pd.Index | None, genes: pd.Index | None) -> None:
     """Raise InputError where a block holds NaN or an infinite value, naming the first."""
-    bad = np.flatnonzero(~np.isfinite(block.data))
-    if len(bad) == 0:
+    if np.isfinite([block.data.min(initial=0), block.data.max(initial=0)]).all():  # NaN would be both
         return
+    bad = np.flatnonzero(~np.isfinite(block.data))
     row = first + int(np.searchsorted(block.indptr, bad[0], side="right")) - 1
     column = int(block.indices[bad[0]])
     cell = f"row {row}" if cells is None else f"cell '{cells[row]}'"
@@ -130,6 +130,8 @@ def _refuse_not_finite(block: csr_matrix, first: int, cells: pd.Index | None, ge
 
 def _filled(block: csr_matrix, axis: int) -> np.ndarray:
     """Count the values that are not zero along an axis; a stored zero does not count."""
+    if block.data.all():
+        return np.diff(block.indptr) if axis == 1 else np.bincount(block.indices, minlength=block.shape[1])
     mask = csr_matrix((block.data != 0, block.indices, block.indptr), shape=block.shape)
     return np.asarray(mask.sum(axis=axis, dtype=np.int64)).ravel()
 
@@ -261,13 +263,18 @@ def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int 
 
     The first thing that cannot be worked with is an InputError; what can be is told in `CellCheck.warnings`.
     """
-    if adata.X is None:
+    return _checked(adata, adata.X, label_key, min_cells)
+
+
+def _checked(adata: AnnData, X: Any, label_key: str | None = None, min_cells: int = 3) -> CellCheck:
+    """Check cells whose values are `X`: a view would cut them out anew each time that it is asked."""
+    if X is None:
         raise InputError("the cells hold no values: adata.X is None; put counts there, or get the file again")
     if 0 in adata.shape:
         raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
     refuse_repeated_names(adata.obs_names, "cell")
     refuse_repeated_names(adata.var_names, "gene")
-    values = summarise_values(adata.X, adata.obs_names, adata.var_names)
+    values = summarise_values(X, adata.obs_names, adata.var_names)
     if values.lowest == values.highest == 0:
         raise InputError("every value is 0; pass cells in which something was counted")
     labels = None if label_key is None else cell_labels(adata.obs, label_key)
@@ -302,10 +309,12 @@ def _values_before_scaling(adata: AnnData) -> AnnData:
 # %% ../nbs/00_data.ipynb #cell-049
 def log_per_total(X: csr_matrix, target_sum: float) -> csr_matrix:
     """Bring each cell's total to target_sum, then take log(1 + x), in place; an empty cell stays empty."""
-    totals = np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
-    factors = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
-    X.data *= np.repeat(factors, np.diff(X.indptr)).astype(np.float32)
-    np.log1p(X.data, out=X.data)
+    for first, block in _row_blocks(X):
+        totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        factors = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0).astype(np.float32)
+        values = X.data[X.indptr[first] :][: block.nnz]  # where X keeps them
+        values *= np.repeat(factors, np.diff(block.indptr))
+        np.log1p(values, out=values)
     return X
 
 # %% ../nbs/00_data.ipynb #cell-050
@@ -315,11 +324,18 @@ def normalise(adata: AnnData, *, target_sum: float = 1e4) -> AnnData:
     Log-normalised cells keep their values. Scaled ones are taken from `adata.raw` or the layer "counts", else
     InputError. Values with a note in uns["values_taken_as"] are kept. Raw, layers and uns are left behind.
     """
-    kind = value_kind(adata.X) if READY not in adata.uns else "log-normalised"
+    return _normalised(adata, adata.X, target_sum=target_sum, own=adata.is_view)
+
+
+def _normalised(
+    adata: AnnData, X: Any, *, target_sum: float = 1e4, own: bool, kind: ValueKind | None = None
+) -> AnnData:
+    """Normalise cells whose values are `X`, in place where they are our `own`: those that a view has cut out are."""
+    kind = "log-normalised" if READY in adata.uns else kind or value_kind(X)
     if kind == "scaled":
         _logger.info("X is scaled: the values are taken from adata.raw or adata.layers['counts']")
         return normalise(_values_before_scaling(adata), target_sum=target_sum)
-    X = csr_matrix(adata.X, dtype=np.float32, copy=True)
+    X = csr_matrix(X, dtype=np.float32, copy=not own)
     X.sum_duplicates()
     return _with_values(adata, X if kind == "log-normalised" else log_per_total(X, target_sum))
 
@@ -341,7 +357,8 @@ def _kept_cells(labels: pd.Series, min_cells: int | None) -> np.ndarray:
 def kept_labels(obs: pd.DataFrame, label_key: str, *, min_cells: int | None = None) -> pd.Series:
     """Return the labels, as text, of the cells that are worked with: `prepare_cells` says which."""
     labels = cell_labels(obs, label_key)
-    kept = labels[_kept_cells(labels, min_cells)]
+    mask = _kept_cells(labels, min_cells)
+    kept = labels if mask.all() else labels[mask]
     if min_cells is not None and kept.nunique() < min(2, labels.nunique()):
         raise InputError(
             f"{kept.nunique()} types of '{label_key}' have {min_cells} cells or more, the largest has"
@@ -359,10 +376,16 @@ def prepare_cells(adata: AnnData, label_key: str, *, min_cells: int | None = Non
     """
     adata = adata.to_memory() if adata.isbacked else adata
     refuse_label_key(adata.obs, label_key)
-    for note in check_cells(adata).warnings:
+    X, own = adata.X, adata.is_view  # a view cuts out its values anew each time that it is asked
+    check = _checked(adata, X)
+    kind: ValueKind | None = check.value_kind
+    for note in check.warnings:
         _logger.info(note)
     labels = kept_labels(adata.obs, label_key, min_cells=min_cells)
-    prepared = normalise(adata if len(labels) == adata.n_obs else adata[adata.obs_names.isin(labels.index)])
+    if len(labels) < adata.n_obs:
+        kept = adata.obs_names.isin(labels.index)
+        adata, X, own, kind = adata[kept], X[kept], True, None
+    prepared = _normalised(adata, X, own=own, kind=kind)
     prepared.obs[label_key] = pd.Categorical(labels)
     return prepared
 
@@ -479,9 +502,17 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(_why_unreadable(path, error)) from error
 
 # %% ../nbs/00_data.ipynb #cell-070
+def _narrow_places(values: Any) -> None:
+    """Keep the ends of rows as the places of values are kept where they fit, or scipy makes all the places wide."""
+    ends, narrow = values.indptr, values.indices.dtype
+    if narrow == np.int32 and len(ends) and ends.min() >= 0 and ends.max() <= np.iinfo(narrow).max:
+        values.indptr = ends.astype(narrow, copy=False)
+
+
 def refuse_broken_matrix(values: Any) -> None:
     """Raise ValueError where a sparse matrix from a file points outside its own table: scipy would crash on it."""
     if issparse(values) and hasattr(values, "check_format"):
+        _narrow_places(values)
         values.check_format(full_check=True)
         if (np.diff(values.indptr) < 0).any():  # scipy does not look at this where the last number is 0
             raise ValueError("the places of its cells fall")

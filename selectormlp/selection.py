@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -35,15 +35,16 @@ RIDGE = 1.0  # added to the variance of each gene, in variances of a typical gen
 CAUTION = 15  # the ridge grows by its own size with every so many chosen genes
 FLOOR = 0.03  # confusion that a pair of types keeps however well it is told apart, in parts of chance
 FOLDS = 5  # parts of the training cells, each predicted from the others
+VALUES_AT_HAND = 2**18  # numbers worked on together: so many stay in the cache of a processor
 COPY = 0.6  # correlation within types above which a gene counts as a copy of one that is already in
 
 # %% auto #0
-__all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'sum_by', 'average_by',
-           'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant', 'held_out_confusion', 'DiscriminantSearch',
-           'PanelDesign', 'panel_design', 'GeneSummary', 'GeneSums', 'summarise_genes', 'unwanted_genes',
-           'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel', 'rank_by_discriminant', 'DesignedPanel',
-           'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'refuse_rules_of_the_search', 'required_first',
-           'select_genes', 'extend_panel', 'describe_panel']
+__all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'genes_by_cells',
+           'sum_by', 'average_by', 'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant',
+           'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'panel_design', 'GeneSummary', 'GeneSums',
+           'summarise_genes', 'unwanted_genes', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
+           'rank_by_discriminant', 'DesignedPanel', 'by_gene', 'build_panel', 'split_of', 'rank_by_model',
+           'refuse_rules_of_the_search', 'required_first', 'select_genes', 'extend_panel', 'describe_panel']
 
 # %% ../nbs/10_better_panels.ipynb #cell-008
 @dataclass(frozen=True)
@@ -61,17 +62,33 @@ class TypeProfiles:
     variance: np.ndarray
 
 
-def sum_by(codes: np.ndarray, n_groups: int, X: Any) -> np.ndarray:
-    """Sum of each group's rows (groups x genes); a code of -1 leaves a row out."""
-    rows = np.flatnonzero(codes >= 0)
-    members = csr_matrix((np.ones(len(rows)), (codes[rows], rows)), shape=(n_groups, len(codes)))
-    sums = members @ X
-    return sums.toarray() if issparse(sums) else sums
+def genes_by_cells(X: csc_matrix) -> list[csr_matrix]:
+    """`X` (cells x genes) turned, in parts of some genes; the parts share its memory."""
+    firsts, parts = np.unique(np.searchsorted(X.indptr[:-1], np.arange(0, max(1, X.nnz), VALUES_AT_HAND))), []
+    for first, last in zip(firsts, [*firsts[1:], X.shape[1]], strict=True):
+        start, end = X.indptr[[first, last]]
+        part = csr_matrix((last - first, X.shape[0]), dtype=X.dtype)  # empty at first: scipy copies what it is given
+        part.data, part.indices = X.data[start:end], X.indices[start:end]
+        part.indptr = X.indptr[first : last + 1] - start
+        parts.append(part)
+    return parts
 
 
-def average_by(codes: np.ndarray, n_groups: int, X: Any) -> np.ndarray:
-    """Mean of each group's rows (groups x genes; nan where a group is empty); a code of -1 leaves a row out."""
-    sums, sizes = sum_by(codes, n_groups, X), np.bincount(codes[codes >= 0], minlength=n_groups)[:, None]
+def sum_by(codes: np.ndarray, n_groups: int, X: csr_matrix, *values: np.ndarray) -> list[np.ndarray]:
+    """Sums over the cells of each group (groups x genes), for each array of `values` in the places of those of `X`.
+
+    `X` is genes x cells; a code of -1 leaves a cell out.
+    """
+    genes, shape = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)), (X.shape[0], n_groups + 1)
+    places = genes * shape[1] + codes[X.indices] + 1
+    sums = (np.bincount(places, weights=each, minlength=shape[0] * shape[1]) for each in values)
+    return [np.ascontiguousarray(each.reshape(shape)[:, 1:].T) for each in sums]
+
+
+def average_by(codes: np.ndarray, n_groups: int, parts: Iterable[csr_matrix]) -> np.ndarray:
+    """Mean of each group's cells (groups x genes; nan where a group is empty), from the parts of `genes_by_cells`."""
+    sums = np.hstack([sum_by(codes, n_groups, part, part.data)[0] for part in parts])
+    sizes = np.bincount(codes[codes >= 0], minlength=n_groups)[:, None]
     return np.divide(sums, sizes, out=np.full(sums.shape, np.nan), where=sizes > 0)
 
 
@@ -79,19 +96,15 @@ def type_profiles(X: csc_matrix, y: ArrayLike) -> TypeProfiles:
     """Profiles of the types in `y` (one label per row of `X`, cells x genes, log-normalised)."""
     types, codes = np.unique(np.asarray(y).astype(str), return_inverse=True)
     n_cells = np.bincount(codes)
-    moments = [_moments(codes, len(types), X[:, i : i + 64]) for i in range(0, X.shape[1], 64)]
-    means, squares, detected = (np.hstack(parts) for parts in zip(*moments, strict=True))
+    sums = [sum_by(codes, len(types), part, *_moments(part.data)) for part in genes_by_cells(X)]
+    means, squares, detected = (np.hstack(parts) / n_cells[:, None] for parts in zip(*sums, strict=True))
     spread = np.maximum(squares - means**2, 0) * (n_cells / np.maximum(n_cells - 1, 1))[:, None]
     return TypeProfiles(types, codes, n_cells, means, detected, spread.mean(axis=0))
 
 
-def _moments(codes: np.ndarray, n_types: int, X: csc_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, mean square and share above 0 of some genes in each type (types x genes)."""
-    return (
-        average_by(codes, n_types, X),
-        average_by(codes, n_types, X.multiply(X).tocsc()),
-        average_by(codes, n_types, (X > 0).astype(float)),
-    )
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is summed up of values: themselves, their squares, and whether they are above 0."""
+    return values, np.square(values, dtype=np.float64), values > 0
 
 # %% ../nbs/10_better_panels.ipynb #cell-011
 @dataclass(frozen=True)
@@ -128,15 +141,16 @@ class HeldOutDiscriminant:
     def __init__(self, codes: np.ndarray, folds: np.ndarray, *, ridge: float):
         self.codes, self.ridge, self.n_types = codes, ridge, int(codes.max()) + 1
         names, numbers = np.unique(folds, return_inverse=True)
-        self.rows = [np.flatnonzero(numbers == fold) for fold in range(len(names))]
+        self.rows = np.split(np.lexsort((codes, numbers)), np.cumsum(np.bincount(numbers))[:-1])  # type by type
         self.groups = numbers * self.n_types + codes
         self.sizes = self._others(np.bincount(self.groups, minlength=len(names) * self.n_types))[..., 0]
-        self.n_genes, self.genes = 0, np.empty((len(codes), 0), dtype=np.float32)
+        self.n_genes, self.genes = 0, np.empty((0, len(codes)), dtype=np.float32)
         self.sums = np.empty((*self.sizes.shape, 0))
         self.roots = [np.empty((0, 0))] * len(names)
-        self.cells = [np.empty((len(rows), 0), dtype=np.float32) for rows in self.rows]  # whitened
+        self.cells = [np.empty((0, len(rows)), dtype=np.float32) for rows in self.rows]  # whitened, genes x cells
         self.centres = [np.empty((self.n_types, 0))] * len(names)
-        self.scores = [np.zeros((len(rows), self.n_types)) for rows in self.rows]
+        known = np.where(self.sizes > 0, 0.0, -np.inf)[..., None]
+        self.scores = [np.tile(each, len(rows)) for each, rows in zip(known, self.rows, strict=True)]  # types x cells
 
     def _others(self, by_group: np.ndarray) -> np.ndarray:
         """From sums over (fold, type) groups those over the other folds: folds x types x what was summed."""
@@ -148,7 +162,7 @@ class HeldOutDiscriminant:
         rows, sizes = np.flatnonzero(column), np.maximum(self.sizes, 1)[..., None]
         members = (column[rows], (self.groups[rows], np.arange(len(rows))))
         by_group = csr_matrix(members, shape=(self.sizes.size, len(rows)))
-        factors = np.column_stack([self.genes[rows, : self.n_genes], column[rows], np.ones(len(rows))])
+        factors = np.column_stack([self.genes[: self.n_genes, rows].T, column[rows], np.ones(len(rows))])
         sums = self._others(by_group @ factors)
         self.sums = np.concatenate([self.sums, sums[..., -1:]], axis=2)
         products = sums[..., :-1] - self.sums * sums[..., -1:] / sizes
@@ -157,45 +171,56 @@ class HeldOutDiscriminant:
 
     def add(self, column: np.ndarray) -> HeldOut:
         """Take one more gene, its values of shape (cells,), and predict all cells again."""
-        covariances = self._covariances(column)
-        means = np.where(self.sizes > 0, self.sums[..., -1] / np.maximum(self.sizes, 1), np.nan)
-        for fold, covariance in enumerate(covariances):
-            self._whiten(fold, covariance, means[fold], column[self.rows[fold]])
-        self.genes = _appended(self.genes, self.n_genes, column)
+        covariances, sizes = self._covariances(column), np.bincount(self.codes)
+        means = self.sums[..., -1] / np.maximum(self.sizes, 1)
+        self.genes = _with_room(self.genes, self.n_genes)
+        self.genes[self.n_genes] = column
+        confusion, hits = np.zeros((self.n_types, self.n_types)), np.zeros(self.n_types)
+        step = max(256, VALUES_AT_HAND // self.n_types)
+        for fold, rows in enumerate(self.rows):
+            self._grow_root(fold, covariances[fold], means[fold])
+            for here in (slice(start, start + step) for start in range(0, len(rows), step)):
+                self._predict(fold, here, column[rows[here]], confusion, hits)
         self.n_genes += 1
-        return self._held_out()
+        return HeldOut(confusion / sizes[:, None], hits / sizes)
 
-    def _whiten(self, fold: int, covariance: np.ndarray, means: np.ndarray, column: np.ndarray) -> None:
-        """One more row of the fold's Cholesky factor, one more number for its cells, one more term of their scores."""
+    def _grow_root(self, fold: int, covariance: np.ndarray, means: np.ndarray) -> None:
+        """One more row of the fold's Cholesky factor, and one more number for the centre of each type."""
         n, root = self.n_genes, self.roots[fold]
         row = solve_triangular(root, covariance[:n], lower=True, check_finite=False) if n else covariance[:0]
         last = np.sqrt(max(covariance[n] + self.ridge - row @ row, 1e-12))
         centre = (means - self.centres[fold] @ row) / last
-        cell = (column - self.cells[fold][:, :n] @ row) / last
         self.roots[fold] = np.vstack([np.pad(root, ((0, 0), (0, 1))), np.append(row, last)])
         self.centres[fold] = np.column_stack([self.centres[fold], centre])
-        self.cells[fold] = _appended(self.cells[fold], n, cell)
-        self.scores[fold] += cell[:, None] * centre - 0.5 * np.square(centre)
+        self.cells[fold] = _with_room(self.cells[fold], n)
 
-    def _held_out(self) -> HeldOut:
-        """What the scores say of each type."""
-        confusion, hits = np.zeros((self.n_types, self.n_types)), np.zeros(self.n_types)
-        for rows, scores in zip(self.rows, self.scores, strict=True):
-            known, codes = np.where(np.isnan(scores), -np.inf, scores), self.codes[rows]
-            chance = np.exp(known - known.max(axis=1, keepdims=True))
-            chance /= chance.sum(axis=1, keepdims=True)
-            confusion += sum_by(codes, self.n_types, chance)
-            hits += np.bincount(codes[known.argmax(axis=1) == codes], minlength=self.n_types)
-        sizes = np.bincount(self.codes)
-        return HeldOut(confusion / sizes[:, None], hits / sizes)
+    def _predict(
+        self, fold: int, here: slice, column: np.ndarray, confusion: np.ndarray, hits: np.ndarray
+    ) -> None:
+        """One more number for some cells of a fold, one more term of their scores; adds up what these say."""
+        n, row, centre = self.n_genes, self.roots[fold][-1], self.centres[fold][:, -1:]
+        cells, scores, codes = self.cells[fold][:, here], self.scores[fold][:, here], self.codes[self.rows[fold][here]]
+        cell = (column - row[:n] @ cells[:n]) / row[n]
+        cells[n] = cell
+        term = centre * cell
+        term -= 0.5 * np.square(centre)
+        scores += term
+        best = scores.argmax(axis=0)
+        hits += np.bincount(codes[best == codes], minlength=self.n_types)
+        np.subtract(scores, scores[best, np.arange(len(best))], out=term)
+        chance = np.exp(term, out=term)  # in memory that is at hand
+        chance *= 1 / chance.sum(axis=0)
+        first = np.flatnonzero(np.diff(codes, prepend=-1))  # of each type: its cells stand together
+        confusion[codes[first]] += np.add.reduceat(chance, first, axis=1).T
 
 # %% ../nbs/10_better_panels.ipynb #cell-014
-def _appended(table: np.ndarray, n: int, column: np.ndarray) -> np.ndarray:
-    """The table with `column` at place `n`; a full table becomes twice as wide first."""
-    if n == table.shape[1]:
-        table = np.concatenate([table, np.empty((len(table), max(16, n)), dtype=table.dtype)], axis=1)
-    table[:, n] = column
-    return table
+def _with_room(table: np.ndarray, n: int) -> np.ndarray:
+    """The table with room for a row `n`; a full one becomes twice as long."""
+    if n < len(table):
+        return table
+    longer = np.empty((n + max(16, n), table.shape[1]), dtype=table.dtype)
+    longer[:n] = table
+    return longer
 
 
 def held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, ridge: float) -> HeldOut:
@@ -205,7 +230,7 @@ def held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, r
 
 # %% ../nbs/10_better_panels.ipynb #cell-019
 class DiscriminantSearch:
-    """Grow a panel gene by gene: `worth()` of every gene for the types still confused, then `add(gene)`.
+    """Grow a panel gene by gene: `best()` gene, or `worth()` of every one, for the types still confused; then `add` it.
 
     Parameters: `X` log-normalised training cells x genes (CSR, CSC or dense), `y` their types, `pair_costs` types x
     types in the order of `profiles.types` (what a confusion costs; 1 each), `batches` the donor or batch of each cell.
@@ -215,13 +240,15 @@ class DiscriminantSearch:
     def __init__(
         self, X: Any, y: ArrayLike, *, pair_costs: np.ndarray | None = None, batches: ArrayLike | None = None
     ) -> None:
-        self.X = csc_matrix(X, dtype=np.float64)
+        X = csc_matrix(X)
+        self.X = X if X.dtype.kind == "f" else X.astype(np.float64)
+        self.parts = genes_by_cells(self.X)
         self.profiles = type_profiles(self.X, y)
         n_types, variance = len(self.profiles.types), self.profiles.variance
         self.ridge = RIDGE * _typical_variance(self.profiles)
         self.first, self.second = np.triu_indices(n_types, 1)
         self.costs = np.ones(len(self.first)) if pair_costs is None else pair_costs[self.first, self.second]
-        self.means, folds = _means_and_folds(self.X, self.profiles, batches)
+        self.means, folds = _means_and_folds(self.parts, self.profiles, batches)
         self.judge = HeldOutDiscriminant(self.profiles.codes, folds, ridge=self.ridge)
         self.variance = variance + self.ridge
         self.loadings, self.nearest = np.empty((0, len(variance))), np.zeros(len(variance))
@@ -236,22 +263,57 @@ class DiscriminantSearch:
         mixed = confusion[self.first, self.second] + confusion[self.second, self.first]
         return self.costs * (mixed + 2 * FLOOR / len(confusion))
 
-    def pair_gains(self, genes: slice | list[int]) -> np.ndarray:
+    def pair_gains(self, genes: np.ndarray | list[int]) -> np.ndarray:
         """Share of each pair's confusion that each gene would end, by the bound (pairs x genes, 0 to 1)."""
-        means = self.means[:, :, genes]
+        means = np.take(self.means, genes, axis=2)
         squares = _squared_differences(means[:, self.first] - means[:, self.second])
         more = self.ridge * len(self.chosen) / CAUTION
         return -np.expm1(squares / (-8 * (self.variance[genes] + more)))
 
     def worth(self) -> np.ndarray:
         """What each gene would add now; chosen genes and copies of them have less than 0."""
-        weights, n_genes = self.pair_weights, len(self.variance)
-        width = max(1, 2_000_000 // (len(weights) * len(self.means)))  # genes at a time: keeps memory small
-        parts = [weights @ self.pair_gains(slice(i, i + width)) for i in range(0, n_genes, width)]
-        worth = np.concatenate(parts)
-        worth[self.nearest > COPY] -= weights.sum()
-        worth[self.chosen] = -np.inf
+        return np.concatenate([self._worth_of(genes) for genes in self._in_parts(np.arange(len(self.variance)))])
+
+    def _in_parts(self, genes: np.ndarray) -> list[np.ndarray]:
+        """The genes, as many at a time as a processor keeps the gains of at hand."""
+        n = max(16, VALUES_AT_HAND // (len(self.costs) * len(self.means)))
+        return np.split(genes, np.arange(n, len(genes), n))
+
+    def _worth_of(self, genes: np.ndarray) -> np.ndarray:
+        weights = self.pair_weights
+        worth = weights @ self.pair_gains(genes)
+        worth[self.nearest[genes] > COPY] -= weights.sum()
+        worth[np.isin(genes, self.chosen)] = -np.inf
         return worth
+
+    def best(self, allowed: np.ndarray | None = None) -> int:
+        """The gene of most worth among the `allowed` ones (a mask; None: all), the first of several.
+
+        Genes come in the order of what they can be worth at most, until no other can be worth more.
+        """
+        bounds, worth = self._most_worth(), np.full(len(self.variance), -np.inf)
+        bounds = bounds if allowed is None else np.where(allowed, bounds, -np.inf)
+        for genes in self._in_parts(np.argsort(-bounds, kind="stable")):
+            if bounds[genes[0]] < worth.max():
+                break
+            worth[genes] = np.where(bounds[genes] > -np.inf, self._worth_of(genes), -np.inf)
+        return int(np.argmax(worth))
+
+    def _most_worth(self) -> np.ndarray:
+        """An upper bound of each gene's worth: that of the mean squared difference of all pairs (Jensen)."""
+        weights, n_types = self.pair_weights, len(self.profiles.types)
+        bounds, total = np.full(len(self.variance), weights.sum()), weights.sum()
+        if len(self.means) == 1 and total > 0:
+            pairs = np.zeros((n_types, n_types))
+            pairs[self.first, self.second] = pairs[self.second, self.first] = weights
+            means = self.means[0] - self.means[0].mean(axis=0)
+            squares = pairs.sum(axis=1) @ np.square(means)
+            squares += 1e-9 * squares - np.einsum("tg,tg->g", means, pairs @ means)  # and what rounding may take
+            more = self.ridge * len(self.chosen) / CAUTION
+            bounds = -total * np.expm1(squares / (-8 * total * (self.variance + more)))
+        bounds[self.nearest > COPY] -= total
+        bounds[self.chosen] = -np.inf
+        return bounds + 1e-9 * total
 
     def add(self, gene: int) -> None:
         """Put a gene into the panel: regress the others on it, and look which types are confused now."""
@@ -278,7 +340,8 @@ class DiscriminantSearch:
         """Covariance of every gene with one gene within types, every type counting alike."""
         profiles = self.profiles
         share = 1 / (np.maximum(profiles.n_cells - 1, 1) * len(profiles.types))
-        products = self.X.T @ (self._values_of(gene) * share[profiles.codes])
+        values = self._values_of(gene) * share[profiles.codes]
+        products = np.concatenate([part @ values for part in self.parts])
         return products - (share * profiles.n_cells * profiles.means[:, gene]) @ profiles.means
 
 # %% ../nbs/10_better_panels.ipynb #cell-020
@@ -307,14 +370,14 @@ def _squared_differences(differences: np.ndarray) -> np.ndarray:
 
 
 def _means_and_folds(
-    X: csc_matrix, profiles: TypeProfiles, batches: ArrayLike | None
+    parts: list[csr_matrix], profiles: TypeProfiles, batches: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means of the types over all cells and, with batches, within each (batches x types x genes); and the folds."""
     codes = np.zeros(1) if batches is None else np.unique(np.asarray(batches).astype(str), return_inverse=True)[1]
     if codes.max() == 0:
         return profiles.means[None], type_folds(profiles.codes)
     folds, n_types = codes % FOLDS, len(profiles.types)
-    within = [average_by(np.where(folds == fold, profiles.codes, -1), n_types, X) for fold in np.unique(folds)]
+    within = [average_by(np.where(folds == fold, profiles.codes, -1), n_types, parts) for fold in np.unique(folds)]
     return np.stack([profiles.means, *within]), folds
 
 # %% ../nbs/10_better_panels.ipynb #cell-025
@@ -420,10 +483,11 @@ class GeneSums:
 
     def add(self, X: Any, codes: np.ndarray) -> None:
         """Take a block of log-normalised cells (cells x genes) and the codes of their types."""
-        block, n_types = csr_matrix(X, dtype=np.float64), len(self.n_cells)
-        self.sums += sum_by(codes, n_types, block)
-        self.detected += sum_by(codes, n_types, (block > 0).astype(float))
-        self.squares += np.asarray(block.multiply(block).sum(axis=0)).ravel()
+        block, n_types = csc_matrix(X, dtype=np.float64), len(self.n_cells)
+        sums, squares, detected = sum_by(codes, n_types, block.T, *_moments(block.data))
+        self.sums += sums
+        self.detected += detected
+        self.squares += squares.sum(axis=0)
         self.n_cells += np.bincount(codes, minlength=n_types)
         self.highest = np.maximum(self.highest, block.max(axis=0).toarray().ravel())
         self.lowest = np.minimum(self.lowest, block.min(axis=0).toarray().ravel())
@@ -510,7 +574,8 @@ def candidate_genes(genes: GeneSummary, design: PanelDesign) -> list[str]:
 def _listed(names: pd.Index, candidates: Sequence[str]) -> np.ndarray:
     """Which genes are on the list of candidates; says how many of the list the data lack."""
     listed = names.isin(candidates)
-    missing = [name for name in candidates if name not in set(names)]
+    known = set(names)
+    missing = [name for name in candidates if name not in known]
     if not listed.any():
         raise InputError(f"none of the {len(candidates)} candidates is in the data; the first is {candidates[0]!r}")
     if missing:
@@ -594,8 +659,8 @@ def grow_panel(
         if step < len(required):
             gene, reason = required[step], "must include"
         else:
-            worth, forced = search.worth(), _needy(search, marks, n_genes - step, min_markers)
-            gene = int(np.argmax(worth if forced is None else np.where(forced, worth, -np.inf)))
+            forced = _needy(search, marks, n_genes - step, min_markers)
+            gene = search.best(forced)
             reason = "chosen" if forced is None else f"marker of {search.profiles.types[marks[gene]]}"
         gains = search.pair_weights * search.pair_gains([gene])[:, 0]
         before = search.steps[-1].accuracy
@@ -703,7 +768,16 @@ def by_gene(train: AnnData, names: list[str]) -> AnnData:
     """The cells with the named genes, their values kept gene by gene (CSC)."""
     from anndata import AnnData
 
-    X = csc_matrix(train.X)[:, train.var_names.get_indexer(names)].astype(np.float64)
+    places = train.var_names.get_indexer(names)
+    ends = np.append(0, np.bincount(train.X.indices, minlength=train.n_vars)[places].cumsum())
+    values, cells = np.empty(ends[-1], dtype=train.X.dtype), np.empty(ends[-1], dtype=train.X.indices.dtype)
+    filled = ends[:-1].copy()
+    for start in range(0, train.n_obs, 8192):  # block by block: the cells are in memory once more, not twice
+        block = train.X[start : start + 8192][:, places].tocsc()
+        to = np.arange(block.nnz) + np.repeat(filled - block.indptr[:-1], np.diff(block.indptr))
+        values[to], cells[to] = block.data, block.indices + start
+        filled += np.diff(block.indptr)
+    X = csc_matrix((values, cells, ends.astype(cells.dtype)), shape=(train.n_obs, len(places)))
     return AnnData(X, obs=train.obs, var=pd.DataFrame(index=names))
 
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 CELLS_PER_READ = 8192  # cells read together: about 10 MB of a sparse matrix with 140 genes seen in a cell
-COPIES = 6  # memory that choosing a panel takes at its peak, in sizes of the sparse matrix of the cells it is given
+COPIES = 5  # memory at the peak in sizes of the sparse matrix of the cells: 2.5 for the search, 4.5 if a network ranks
 
 # %% auto #0
 __all__ = ['CELLS_PER_READ', 'COPIES', 'CellFile', 'CellsOnDisk', 'open_cells', 'read_blocks', 'available_memory', 'read_some',

@@ -1,16 +1,21 @@
 """Panels: rules honoured exactly, reasons that are true, and a search that finds what was planted."""
 
 import re
+import subprocess
+import sys
 import warnings
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.sparse import csr_matrix
+from anndata import AnnData
+from scipy.sparse import csc_matrix, csr_matrix
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
+from selectormlp import selection
 from selectormlp.data import InputError, normalise, prepare_cells
 from selectormlp.selection import (
     UNWANTED_GENES,
@@ -428,3 +433,87 @@ def test_genes_that_a_model_gives_no_weight_are_counted() -> None:
         warnings.simplefilter("error")
         assert required_first(ranking, panel_design(n_genes=2, method="svm_l1")) == ["d", "c"]
         assert required_first(ranking, panel_design(n_genes=2, method="svm_l1", must_include=["b"])) == ["d", "b"]
+
+
+# --------------------------------------------------------------------------------------------------- time and memory
+
+
+@pytest.mark.parametrize("batches", [False, True], ids=["all cells", "donors"])
+@pytest.mark.parametrize("n_allowed", [None, 30], ids=["any gene", "some genes"])
+def test_the_best_gene_is_that_of_most_worth(counts, arrays, monkeypatch, batches: bool, n_allowed: int | None) -> None:
+    monkeypatch.setattr(selection, "VALUES_AT_HAND", 200)  # many parts, so that most genes are not looked at
+    X = arrays[0][:, [*range(120), 3, 4]].copy()  # two genes come twice
+    search = DiscriminantSearch(X, arrays[1], batches=counts.obs["donor"] if batches else None)
+    for step in range(20 if n_allowed else 100):
+        allowed = np.ones(122, dtype=bool)
+        allowed[n_allowed or 122 :] = False
+        assert (search._most_worth() >= search.worth()).all(), step
+        worth = np.where(allowed, search.worth(), -np.inf)
+        best = search.best(allowed if n_allowed else None)
+        assert worth[best] == pytest.approx(worth.max(), rel=1e-12) and allowed[best], step
+        search.add(best)
+
+
+def test_few_genes_are_looked_at(arrays, monkeypatch) -> None:
+    looked = []
+    search = DiscriminantSearch(*arrays)
+    monkeypatch.setattr(selection, "VALUES_AT_HAND", 200)
+    monkeypatch.setattr(search, "_worth_of", lambda genes, worth=search._worth_of: looked.extend(genes) or worth(genes))
+    assert search.best() == int(np.argmax(search.worth())) and len(looked) < 120 + 60
+
+
+VIEWS = {
+    "whole": lambda cells: cells,
+    "all": lambda cells: cells[:],
+    "slices": lambda cells: cells[:, :],
+    "first": lambda cells: cells[:500],
+    "names": lambda cells: cells[cells.obs_names],
+    "mask": lambda cells: cells[np.ones(600, dtype=bool)],
+    "genes": lambda cells: cells[:, cells.var_names],
+}
+
+
+@pytest.mark.parametrize("made", [csr_matrix, csc_matrix, np.asarray], ids=["CSR", "CSC", "dense"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_given_cells_are_left_as_they_are(counts, made, view: str) -> None:
+    given = counts.copy()
+    given.X = made(counts.X.toarray().astype(np.float32))  # of the type that is worked with: nothing forces a copy
+    before, names = given.to_df().copy(), given.obs.copy()
+    for use in (normalise, prepare_cells, select_genes):
+        use(VIEWS[view](given), *(() if use is normalise else ("cell_type",)))
+        pd.testing.assert_frame_equal(given.to_df(), before)
+        pd.testing.assert_frame_equal(given.obs, names)
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from selectormlp.data import load_cells
+from selectormlp.selection import select_genes
+
+def memory(what):
+    return 1024 * int(re.search(what + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+select_genes(load_cells("pancreas")[:, :300], "cell_type", 3)  # whatever is imported is imported now
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = memory("VmRSS")
+cells = load_cells(sys.argv[1])
+select_genes(cells, "cell_type", 5)
+print((memory("VmHWM") - before) / (8 * cells.X.nnz))  # a number and a place, four bytes each
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak cannot be set back elsewhere")
+def test_cells_are_not_copied_in_memory(tmp_path) -> None:
+    rng, n_cells, n_seen = np.random.default_rng(0), 200_000, 100
+    genes = (rng.integers(0, 20, (n_cells, n_seen)) + 20 * np.arange(n_seen)).astype(np.int32)
+    values = rng.poisson(1, n_cells * n_seen).astype(np.float32) + 1
+    X = csr_matrix((values, genes.ravel(), np.arange(0, n_cells * n_seen + 1, n_seen)), shape=(n_cells, 2000))
+    AnnData(X, obs={"cell_type": np.array(["a", "b", "c"])[np.arange(n_cells) % 3]}).write_h5ad(tmp_path / "cells.h5ad")
+    with h5py.File(tmp_path / "cells.h5ad", "r+") as file:  # as a file is that was written in parts
+        ends = file["X/indptr"][:].astype(np.int64)
+        del file["X/indptr"]
+        file["X/indptr"] = ends
+    command = [sys.executable, "-W", "ignore", "-c", PEAK, str(tmp_path / "cells.h5ad")]
+    sizes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(sizes) < 1.75  # names and labels are in it
