@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from shutil import disk_usage
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csc_matrix, csr_matrix, hstack, vstack
 
 from .classifiers import GeneClassifier
 from selectormlp.data import (
@@ -58,12 +62,13 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 CELLS_PER_READ = 8192  # cells read together: about 10 MB of a sparse matrix with 140 genes seen in a cell
+VALUES_TOGETHER = 2**24  # values of a dense matrix, or of one kept gene by gene, that are read together: 64 to 256 MB
 COPIES = 6  # memory that choosing a panel takes at its peak, in sizes of the sparse matrix of the cells it is given
 
 # %% auto #0
-__all__ = ['CELLS_PER_READ', 'COPIES', 'CellFile', 'CellsOnDisk', 'open_cells', 'read_blocks', 'available_memory', 'read_some',
-           'read_usable', 'summarise_on_disk', 'PanelCells', 'cells_for_panel', 'select_genes_on_disk', 'choose_from',
-           'open_if_large', 'DiskMatrix', 'write_matrix']
+__all__ = ['CELLS_PER_READ', 'VALUES_TOGETHER', 'COPIES', 'CellFile', 'CellsOnDisk', 'open_cells', 'read_blocks',
+           'available_memory', 'read_some', 'read_usable', 'summarise_on_disk', 'PanelCells', 'cells_for_panel',
+           'select_genes_on_disk', 'choose_from', 'open_if_large', 'DiskMatrix', 'write_matrix']
 
 # %% ../nbs/12_streaming.ipynb #cell-008
 def _open_group(path: Path) -> Any:
@@ -111,35 +116,100 @@ class CellFile:
     def rows(self, start: int, stop: int) -> csr_matrix:
         """Some neighbouring cells, as they are stored."""
         with reading(self.path):
-            values = self.values[start:stop]
-            refuse_broken_matrix(values)
-            return csr_matrix(values)
+            return _rows(self.values, start, stop)
 
-    @property
+    @cached_property
     def n_values(self) -> int:
-        """Stored values: those above zero of a sparse matrix."""
-        return _n_stored(self.values)
+        """Stored values of a sparse matrix; of a dense one those that are not zero, as its first cells have it."""
+        return _n_values(self.values)
 
 
-def _n_stored(values: Any) -> int:
-    """Stored values of a matrix on disk, sparse or dense, without reading it."""
-    group = getattr(values, "group", None)
-    return int(np.prod(values.shape) if group is None else group["data"].shape[0])
+def _rows(values: Any, start: int, stop: int) -> csr_matrix:
+    """Some neighbouring rows of a matrix on disk; of a dense one only a few are dense at a time."""
+    if hasattr(values, "group"):
+        block = values[start:stop]
+        refuse_broken_matrix(block)
+        return csr_matrix(block)
+    step = max(1, VALUES_TOGETHER // max(1, values.shape[1]))
+    firsts = range(start, max(stop, start + 1), step)
+    return vstack([csr_matrix(values[first : min(first + step, stop)]) for first in firsts], format="csr")
+
+
+def _n_values(values: Any) -> int:
+    """Stored values of a sparse matrix on disk; of a dense one so many as its first 2,000 rows promise."""
+    if hasattr(values, "group"):
+        return int(values.group["data"].shape[0])
+    first = _rows(values, 0, min(2000, values.shape[0]))
+    return round(first.nnz * values.shape[0] / max(1, first.shape[0]))
 
 
 def _values_in(group: Any, place: str, path: Path) -> Any:
-    """The matrix at a place of a file, without reading it; InputError where its cells lie scattered."""
+    """The matrix at a place of a file, without reading it."""
     from anndata.io import sparse_dataset
 
     kind = group[place].attrs.get("encoding-type", "array")
     if kind == "csc_matrix":
-        raise InputError(
-            f"'{path}' keeps its values gene by gene (CSC), so cells cannot be read one after another; "
-            "store adata.X.tocsr() instead"
-        )
+        return _GeneByGene(group[place], path)
     return sparse_dataset(group[place]) if kind == "csr_matrix" else group[place]
 
 # %% ../nbs/12_streaming.ipynb #cell-011
+class _GeneByGene:
+    """A matrix that a file keeps gene by gene (CSC); at the first reading it is copied to a file that keeps cells.
+
+    The copy has no name: it vanishes with the program, however that ends. It is in pieces, a CSR matrix for some genes
+    each.
+    """
+
+    def __init__(self, group: Any, path: Path):
+        self.group, self.path = group, path
+        self.shape: tuple[int, int] = tuple(int(n) for n in group.attrs["shape"])
+
+    def __getitem__(self, rows: slice) -> csr_matrix:
+        start, stop, _ = rows.indices(self.shape[0])
+        return hstack([_stretch(piece, csr_matrix, start, stop) for piece in self._pieces], format="csr")
+
+    @cached_property
+    def _pieces(self) -> list[Any]:
+        """The copy, made in the memory of some genes."""
+        import h5py
+        from anndata.io import write_elem
+        from tqdm.auto import tqdm
+
+        copy = h5py.File(tempfile.TemporaryFile(dir=self._place()), "w")
+        ends = self.group["indptr"][:-1]
+        starts = np.flatnonzero(np.diff(ends // VALUES_TOGETHER, prepend=-1))[1:]
+        for start, stop in tqdm(list(pairwise([0, *starts, self.shape[1]])), desc="cell by cell", disable=None):
+            write_elem(copy, str(start), csr_matrix(_stretch(self.group, csc_matrix, start, stop), dtype=np.float32))
+        return [copy[name] for name in sorted(copy, key=int)]
+
+    def _place(self) -> str:
+        """Where the copy is put, which is said; InputError where there is no room."""
+        size = 8 * self.group["data"].shape[0]
+        places = [os.environ.get("TMPDIR"), str(self.path.absolute().parent), tempfile.gettempdir()]
+        for place in filter(None, places):
+            if os.access(place, os.W_OK) and disk_usage(place).free > 1.1 * size:
+                warnings.warn(
+                    f"'{self.path}' keeps its values gene by gene (CSC); for this run they are copied, cell by cell, to"
+                    f" a temporary file in '{place}' ({size / 1e9:.1f} GB)",
+                    stacklevel=2,
+                )
+                return place
+        raise InputError(
+            f"'{self.path}' keeps its values gene by gene (CSC), and a temporary copy that keeps cells needs"
+            f" {1.1 * size / 1e9:.1f} GB; set TMPDIR to a folder with so much room"
+        )
+
+
+def _stretch(group: Any, kind: type, start: int, stop: int) -> Any:
+    """Neighbouring rows of a CSR matrix on disk, or columns of a CSC one, as a matrix of that kind."""
+    ends, others = group["indptr"][start : stop + 1], group.attrs["shape"][int(kind is csr_matrix)]
+    inside, shape = slice(int(ends[0]), int(ends[-1])), (stop - start, int(others))
+    values = (group["data"][inside], group["indices"][inside], ends - ends[0])
+    matrix = kind(values, shape=shape if kind is csr_matrix else shape[::-1])
+    refuse_broken_matrix(matrix)
+    return matrix
+
+# %% ../nbs/12_streaming.ipynb #cell-013
 def _open_file(path: Path, columns: Iterable[str] | None) -> CellFile:
     """Open one file at the values that are not scaled: X, else raw, else the layer "counts"."""
     from anndata.io import read_elem
@@ -158,7 +228,7 @@ def _open_file(path: Path, columns: Iterable[str] | None) -> CellFile:
                 return file
     raise InputError(f"'{path}' holds only scaled values (some are negative); pass raw counts or log-normalised ones")
 
-# %% ../nbs/12_streaming.ipynb #cell-012
+# %% ../nbs/12_streaming.ipynb #cell-014
 def _refuse_other_shape(file: CellFile) -> None:
     """Raise InputError where a file has more or fewer values than names."""
     expected, found = (len(file.obs), len(file.genes)), tuple(file.values.shape)
@@ -168,7 +238,7 @@ def _refuse_other_shape(file: CellFile) -> None:
             " damaged, so get it again"
         )
 
-# %% ../nbs/12_streaming.ipynb #cell-014
+# %% ../nbs/12_streaming.ipynb #cell-016
 class CellsOnDisk:
     """Cells of one or several files: `obs` (one row per cell) and `genes` are in memory, the values on disk.
 
@@ -253,7 +323,7 @@ def open_cells(
         refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key)
     return cells
 
-# %% ../nbs/12_streaming.ipynb #cell-017
+# %% ../nbs/12_streaming.ipynb #cell-019
 def _refuse_other_kind(block: csr_matrix, kind: str, cells: pd.Index, genes: pd.Index) -> None:
     """Raise InputError where a block holds NaN, or values that the first cells said are not there."""
     values = summarise_values(block, cells, genes)
@@ -275,7 +345,7 @@ def _pieces(file: CellFile, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, cs
             block = file.rows(here[0], here[-1] + 1)
             yield here, block if len(here) == block.shape[0] else block[here - here[0]]
 
-# %% ../nbs/12_streaming.ipynb #cell-018
+# %% ../nbs/12_streaming.ipynb #cell-020
 def read_blocks(
     cells: CellsOnDisk, rows: np.ndarray | None = None, *, genes: Sequence[str] | None = None, raw: bool = False,
     progress: bool = False, what: str = "reading",
@@ -301,7 +371,7 @@ def read_blocks(
                 bar.update(len(here))
             first += len(file.obs)
 
-# %% ../nbs/12_streaming.ipynb #cell-022
+# %% ../nbs/12_streaming.ipynb #cell-024
 def available_memory() -> int:
     """Bytes that this process may still take: of the machine, or of the container that it runs in."""
     import psutil
@@ -351,7 +421,7 @@ def read_usable(cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed:
     """
     return read_some(cells, usable_cells(kept_labels(cells.obs, label_key, min_cells=min_cells), most=most, seed=seed))
 
-# %% ../nbs/12_streaming.ipynb #cell-023
+# %% ../nbs/12_streaming.ipynb #cell-025
 def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool = False) -> GeneSummary:
     """The genes over the cells that `labels` names, in one pass; equal to `summarise_genes` of these cells."""
     codes = pd.Series(np.unique(labels.to_numpy().astype(str), return_inverse=True)[1], index=labels.index)
@@ -369,7 +439,7 @@ class PanelCells:
     split: CellSplit
     reduced: bool
 
-# %% ../nbs/12_streaming.ipynb #cell-024
+# %% ../nbs/12_streaming.ipynb #cell-026
 def cells_for_panel(
     cells: CellsOnDisk, label_key: str, design: PanelDesign, *, split: CellSplit | None = None,
     memory: int | None = None, progress: bool = False,
@@ -406,7 +476,7 @@ def choose_from(found: PanelCells, label_key: str, design: PanelDesign, **models
         ranked = rank_by_model(found.adata, train, found.split, label_key, names, design, models)
     return build_panel(train, label_key, design, found.split, ranked=ranked)
 
-# %% ../nbs/12_streaming.ipynb #cell-026
+# %% ../nbs/12_streaming.ipynb #cell-028
 def open_if_large(
     paths: Paths, *, on_disk: str = "auto", memory: int | None = None, **opening: Any
 ) -> CellsOnDisk | None:
@@ -417,19 +487,27 @@ def open_if_large(
     check_choice("on_disk", on_disk, ("auto", "yes", "no"))
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if on_disk == "auto":
-        sizes = [_values_by_cells(file) for file in files]
+        sizes = [_values_in_memory(file) for file in files]
         on_disk = "no" if None in sizes or _fits(sum(filter(None, sizes)), memory) else "yes"
     return open_cells(files, **opening) if on_disk == "yes" else None
 
 
-def _values_by_cells(path: Path) -> int | None:
-    """Values in the X of an .h5ad file or a .zarr folder; None where its cells cannot be read one after another."""
+def _values_in_memory(path: Path) -> float | None:
+    """Values to have room for where a file is read whole; None where it cannot be read in parts.
+
+    Those of X are copied on the way; `raw` and the layers, and a dense matrix as it is stored, only lie there.
+    """
     try:
-        return _n_stored(_values_in(_open_group(path), "X", path))
+        group = _open_group(path)
+        layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
+        found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
+        lying = [_n_values(values) for values in found[1:]]
+        lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
+        return _n_values(found[0]) + sum(lying) / COPIES
     except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
-# %% ../nbs/12_streaming.ipynb #cell-032
+# %% ../nbs/12_streaming.ipynb #cell-034
 class DiskMatrix:
     """Cells x genes on disk (CSR float32, the "X" of an .h5ad file); `x[rows]` reads rows, whole blocks at a time.
 
@@ -445,6 +523,8 @@ class DiskMatrix:
         self.path, self.block_size, self.scale = Path(path), block_size, scale
         with reading(existing_path(self.path)):
             self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
+            if isinstance(self._values, _GeneByGene):
+                raise InputError(f"'{path}' keeps its values gene by gene (CSC); let write_matrix write it, cell by cell")
             self.shape: tuple[int, int] = self._values.shape
             group = getattr(self._values, "group", None)
             if min(self.shape) < 1 or (group is not None and len(group["indptr"]) != self.shape[0] + 1):
@@ -480,7 +560,7 @@ class DiskMatrix:
         for start in range(0, self.shape[0], CELLS_PER_READ):
             yield self[np.arange(start, min(start + CELLS_PER_READ, self.shape[0]))]
 
-# %% ../nbs/12_streaming.ipynb #cell-033
+# %% ../nbs/12_streaming.ipynb #cell-035
 def write_matrix(
     cells: CellsOnDisk, names: Iterable[str], genes: Sequence[str], path: str | Path, *, progress: bool = False
 ) -> DiskMatrix:
