@@ -63,12 +63,15 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 CELLS_PER_READ = 8192  # cells read together: about 10 MB of a sparse matrix with 140 genes seen in a cell
 VALUES_TOGETHER = 2**24  # values of a dense matrix, or of one kept gene by gene, that are read together: 64 to 256 MB
+CELLS_FOR_PROCESSES = 10_000  # fewer are asked about sooner than another process has started
+PROCESS_MEMORY = 2**29  # bytes of a process with its libraries, before it holds a cell
 COPIES = 6  # memory that choosing a panel takes at its peak, in sizes of the sparse matrix of the cells it is given
 
 # %% auto #0
-__all__ = ['CELLS_PER_READ', 'VALUES_TOGETHER', 'COPIES', 'CellFile', 'CellsOnDisk', 'open_cells', 'read_blocks',
-           'available_memory', 'read_some', 'read_usable', 'summarise_on_disk', 'PanelCells', 'cells_for_panel',
-           'select_genes_on_disk', 'choose_from', 'open_if_large', 'DiskMatrix', 'write_matrix']
+__all__ = ['CELLS_PER_READ', 'VALUES_TOGETHER', 'CELLS_FOR_PROCESSES', 'PROCESS_MEMORY', 'COPIES', 'CellFile', 'CellsOnDisk',
+           'open_cells', 'read_blocks', 'available_memory', 'processes_that_fit', 'read_some', 'read_usable',
+           'summarise_on_disk', 'PanelCells', 'cells_for_panel', 'select_genes_on_disk', 'choose_from', 'is_large',
+           'open_if_large', 'DiskMatrix', 'write_matrix']
 
 # %% ../nbs/12_streaming.ipynb #cell-008
 def _open_group(path: Path) -> Any:
@@ -162,7 +165,8 @@ class _GeneByGene:
 
     def __init__(self, group: Any, path: Path):
         self.group, self.path = group, path
-        self.shape: tuple[int, int] = tuple(int(n) for n in group.attrs["shape"])
+        n_cells, n_genes = group.attrs["shape"]
+        self.shape = (int(n_cells), int(n_genes))
 
     def __getitem__(self, rows: slice) -> csr_matrix:
         start, stop, _ = rows.indices(self.shape[0])
@@ -175,7 +179,7 @@ class _GeneByGene:
         from anndata.io import write_elem
         from tqdm.auto import tqdm
 
-        copy = h5py.File(tempfile.TemporaryFile(dir=self._place()), "w")
+        copy = h5py.File(tempfile.TemporaryFile(dir=self._place()), "w")  # noqa: SIM115 - open as long as the matrix
         ends = self.group["indptr"][:-1]
         starts = np.flatnonzero(np.diff(ends // VALUES_TOGETHER, prepend=-1))[1:]
         for start, stop in tqdm(list(pairwise([0, *starts, self.shape[1]])), desc="cell by cell", disable=None):
@@ -388,6 +392,13 @@ def _fits(n_values: float, memory: int | None) -> bool:
     return 8 * COPIES * n_values <= (available_memory() / 2 if memory is None else memory)
 
 
+def processes_that_fit(adata: AnnData) -> int:
+    """Processes that may work on cells together, each with its copies in half of the memory; one for few cells."""
+    if adata.n_obs < CELLS_FOR_PROCESSES:
+        return 1
+    return max(1, int(available_memory() / 2 // (PROCESS_MEMORY + 8 * COPIES * adata.X.size)))
+
+
 def read_some(
     cells: CellsOnDisk, names: Iterable[str], *, genes: Sequence[str] | None = None, progress: bool = False
 ) -> AnnData:
@@ -414,12 +425,15 @@ def _stacked(blocks: Iterable[tuple[Any, csr_matrix]], *, n_rows: int, n_genes: 
     return csr_matrix((values, genes, ends), shape=(n_rows, n_genes))
 
 
-def read_usable(cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed: int = 0, most: int = 7000) -> AnnData:
+def read_usable(
+    cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed: int = 0, most: int = 7000, progress: bool = False
+) -> AnnData:
     """Cells that a split of at most `most` cells per type can take: splitting them is splitting all.
 
     Types with fewer than `min_cells` cells are left out. The values are those of the file, in memory (CSR float32).
     """
-    return read_some(cells, usable_cells(kept_labels(cells.obs, label_key, min_cells=min_cells), most=most, seed=seed))
+    labels = kept_labels(cells.obs, label_key, min_cells=min_cells)
+    return read_some(cells, usable_cells(labels, most=most, seed=seed), progress=progress)
 
 # %% ../nbs/12_streaming.ipynb #cell-025
 def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool = False) -> GeneSummary:
@@ -477,19 +491,23 @@ def choose_from(found: PanelCells, label_key: str, design: PanelDesign, **models
     return build_panel(train, label_key, design, found.split, ranked=ranked)
 
 # %% ../nbs/12_streaming.ipynb #cell-028
-def open_if_large(
-    paths: Paths, *, on_disk: str = "auto", memory: int | None = None, **opening: Any
-) -> CellsOnDisk | None:
-    """`open_cells` for files whose cells would not fit into memory with all copies that are made; None for others.
+def is_large(paths: Paths, *, on_disk: str = "auto", memory: int | None = None) -> bool:
+    """Whether the cells of files would not fit into memory with all copies that are made; or as `on_disk` says.
 
     `on_disk` is "yes", "no" or "auto"; what fits are `memory` bytes (None: half of what is available).
     """
     check_choice("on_disk", on_disk, ("auto", "yes", "no"))
-    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    if on_disk == "auto":
-        sizes = [_values_in_memory(file) for file in files]
-        on_disk = "no" if None in sizes or _fits(sum(filter(None, sizes)), memory) else "yes"
-    return open_cells(files, **opening) if on_disk == "yes" else None
+    if on_disk != "auto":
+        return on_disk == "yes"
+    sizes = [_values_in_memory(Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    return None not in sizes and not _fits(sum(filter(None, sizes)), memory)
+
+
+def open_if_large(
+    paths: Paths, *, on_disk: str = "auto", memory: int | None = None, **opening: Any
+) -> CellsOnDisk | None:
+    """`open_cells` for files that `is_large` says not to read into memory; None for others."""
+    return open_cells(paths, **opening) if is_large(paths, on_disk=on_disk, memory=memory) else None
 
 
 def _values_in_memory(path: Path) -> float | None:
