@@ -95,7 +95,7 @@ def _read_obs(group: Any, columns: Iterable[str] | None) -> pd.DataFrame:
     if columns is None or "_index" not in obs.attrs:
         return read_elem(obs)
     known = {name: read_elem(obs[name]) for name in obs.attrs["column-order"] if name in set(columns)}
-    return pd.DataFrame(known, index=pd.Index(read_elem(obs[obs.attrs["_index"]]).astype(str)))
+    return pd.DataFrame(known, index=pd.Index(read_elem(obs[obs.attrs["_index"]])).astype(str))
 
 # %% ../nbs/12_streaming.ipynb #cell-009
 @dataclass(frozen=True)
