@@ -194,13 +194,13 @@ class _GeneByGene:
             if os.access(place, os.W_OK) and disk_usage(place).free > 1.1 * size:
                 warnings.warn(
                     f"'{self.path}' keeps its values gene by gene (CSC); for this run they are copied, cell by cell, to"
-                    f" a temporary file in '{place}' ({size / 1e9:.1f} GB)",
+                    f" a temporary file in '{place}' ({np.ceil(size / 1e6):,.0f} MB)",
                     stacklevel=2,
                 )
                 return place
         raise InputError(
             f"'{self.path}' keeps its values gene by gene (CSC), and a temporary copy that keeps cells needs"
-            f" {1.1 * size / 1e9:.1f} GB; set TMPDIR to a folder with so much room"
+            f" {np.ceil(1.1 * size / 1e6):,.0f} MB; set TMPDIR to a folder with so much room"
         )
 
 
@@ -327,7 +327,7 @@ def open_cells(
         refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key)
     return cells
 
-# %% ../nbs/12_streaming.ipynb #cell-019
+# %% ../nbs/12_streaming.ipynb #cell-021
 def _refuse_other_kind(block: csr_matrix, kind: str, cells: pd.Index, genes: pd.Index) -> None:
     """Raise InputError where a block holds NaN, or values that the first cells said are not there."""
     values = summarise_values(block, cells, genes)
@@ -349,7 +349,7 @@ def _pieces(file: CellFile, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, cs
             block = file.rows(here[0], here[-1] + 1)
             yield here, block if len(here) == block.shape[0] else block[here - here[0]]
 
-# %% ../nbs/12_streaming.ipynb #cell-020
+# %% ../nbs/12_streaming.ipynb #cell-022
 def read_blocks(
     cells: CellsOnDisk, rows: np.ndarray | None = None, *, genes: Sequence[str] | None = None, raw: bool = False,
     progress: bool = False, what: str = "reading",
@@ -375,7 +375,7 @@ def read_blocks(
                 bar.update(len(here))
             first += len(file.obs)
 
-# %% ../nbs/12_streaming.ipynb #cell-024
+# %% ../nbs/12_streaming.ipynb #cell-026
 def available_memory() -> int:
     """Bytes that this process may still take: of the machine, or of the container that it runs in."""
     import psutil
@@ -435,7 +435,7 @@ def read_usable(
     labels = kept_labels(cells.obs, label_key, min_cells=min_cells)
     return read_some(cells, usable_cells(labels, most=most, seed=seed), progress=progress)
 
-# %% ../nbs/12_streaming.ipynb #cell-025
+# %% ../nbs/12_streaming.ipynb #cell-027
 def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool = False) -> GeneSummary:
     """The genes over the cells that `labels` names, in one pass; equal to `summarise_genes` of these cells."""
     codes = pd.Series(np.unique(labels.to_numpy().astype(str), return_inverse=True)[1], index=labels.index)
@@ -453,7 +453,7 @@ class PanelCells:
     split: CellSplit
     reduced: bool
 
-# %% ../nbs/12_streaming.ipynb #cell-026
+# %% ../nbs/12_streaming.ipynb #cell-028
 def cells_for_panel(
     cells: CellsOnDisk, label_key: str, design: PanelDesign, *, split: CellSplit | None = None,
     memory: int | None = None, progress: bool = False,
@@ -490,7 +490,7 @@ def choose_from(found: PanelCells, label_key: str, design: PanelDesign, **models
         ranked = rank_by_model(found.adata, train, found.split, label_key, names, design, models)
     return build_panel(train, label_key, design, found.split, ranked=ranked)
 
-# %% ../nbs/12_streaming.ipynb #cell-028
+# %% ../nbs/12_streaming.ipynb #cell-030
 def is_large(paths: Paths, *, on_disk: str = "auto", memory: int | None = None) -> bool:
     """Whether the cells of files would not fit into memory with all copies that are made; or as `on_disk` says.
 
@@ -525,7 +525,7 @@ def _values_in_memory(path: Path) -> float | None:
     except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
-# %% ../nbs/12_streaming.ipynb #cell-034
+# %% ../nbs/12_streaming.ipynb #cell-038
 class DiskMatrix:
     """Cells x genes on disk (CSR float32, the "X" of an .h5ad file); `x[rows]` reads rows, whole blocks at a time.
 
@@ -578,7 +578,7 @@ class DiskMatrix:
         for start in range(0, self.shape[0], CELLS_PER_READ):
             yield self[np.arange(start, min(start + CELLS_PER_READ, self.shape[0]))]
 
-# %% ../nbs/12_streaming.ipynb #cell-035
+# %% ../nbs/12_streaming.ipynb #cell-039
 def write_matrix(
     cells: CellsOnDisk, names: Iterable[str], genes: Sequence[str], path: str | Path, *, progress: bool = False
 ) -> DiskMatrix:
