@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -182,7 +183,8 @@ class _GeneByGene:
         copy = h5py.File(tempfile.TemporaryFile(dir=self._place()), "w")  # noqa: SIM115 - open as long as the matrix
         ends = self.group["indptr"][:-1]
         starts = np.flatnonzero(np.diff(ends // VALUES_TOGETHER, prepend=-1))[1:]
-        for start, stop in tqdm(list(pairwise([0, *starts, self.shape[1]])), desc="cell by cell", disable=None):
+        quiet, parts = not sys.stderr.isatty(), list(pairwise([0, *starts, self.shape[1]]))
+        for start, stop in tqdm(parts, desc="cell by cell", disable=quiet):
             write_elem(copy, str(start), csr_matrix(_stretch(self.group, csc_matrix, start, stop), dtype=np.float32))
         return [copy[name] for name in sorted(copy, key=int)]
 
