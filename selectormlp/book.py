@@ -553,15 +553,21 @@ def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: lis
     titles = {path.name: page_name(path.stem).replace("_", " ").capitalize() for path in chapters}
     listed = "\n".join(f"- [{title}]({link})" for link, title in titles.items())
     line = f"The chapters of selectormlp, run on {int(type_counts.sum())} cells of {len(type_counts)} types"
-    settings = f"the protocol is `{parameters['protocol']}`, the seed {parameters['seed']}"
-    settings += f". These are the cells of {name} that a split can take, kept in `{KEPT}`" if "kept" in parameters else ""
     texts = [
         f"# Gene panels for {name}\n\n> {line}",
-        f"The labels are in `{parameters['label_key']}`; {settings}.",
+        _settings_said(parameters),
         f"## The chapters\n\nThese were run on your cells, in this order:\n\n{listed}",
         f"## The cells\n\n| cell type | cells |\n|---|---:|\n{counts}",
     ]
     return new_notebook(cells=[new_markdown_cell(text) for text in texts])
+
+
+def _settings_said(parameters: dict[str, Any]) -> str:
+    """What a book was made with, in words."""
+    said = f"The labels are in `{parameters['label_key']}`; "
+    said += f"the protocol is `{parameters['protocol']}`, the seed {parameters['seed']}."
+    kept = f" These are the cells of the file that a split can take, kept in `{KEPT}`."
+    return said + kept if "kept" in parameters else said
 
 # %% ../nbs/09b_book.ipynb #cell-073
 def run_book(
@@ -577,7 +583,7 @@ def run_book(
     out : a new folder, or the one of the same book, which then goes on; gets `notebooks`, `run` and `site`.
     protocol : "robust", or "report" for the report to the letter.
     seed : the seed of every random choice.
-    few : brings the cells that a split can take, of a file too large for memory. They are kept in `out` and stand for it.
+    few : brings the cells that a split can take, of a file too large for memory; they are kept in `out`.
 
     Returns the path of the first page. Raises `InputError` for unusable cells, a folder in use, or a failing chapter.
     """
@@ -586,17 +592,21 @@ def run_book(
     out, source = Path(out).resolve(), str(Path(cells).resolve()) if Path(cells).exists() else str(cells)
     settings = {"label_key": label_key, "protocol": protocol, "seed": seed}
     note = {"cells": source, **settings} | ({"kept": KEPT} if few else {})
-    run_on = str(out / KEPT) if few else source
     new = few is not None and not _is_newer(out / KEPT, Path(source))
-    adata = few() if few and new else load_cells(run_on, label_key)
+    adata = few() if few and new else load_cells(out / KEPT if few else cells, label_key)
     type_counts = check_cells(adata, label_key, min_cells=1).type_counts
     with only_run(out, "book.json"):
         claim_folder(out, note)
         if new:
-            with write_whole(out / KEPT) as path:
-                adata.write_h5ad(path)
-        chapters = _run_chapters(out / "notebooks", {"cells": run_on, **settings, "run_folder": "../run"})
-        return _render_book(out, first_page(note, type_counts, chapters))
+            _write_cells(adata, out / KEPT)
+        run_on = {"cells": str(out / KEPT) if few else source, **settings, "run_folder": "../run"}
+        return _render_book(out, first_page(note, type_counts, _run_chapters(out / "notebooks", run_on)))
+
+
+def _write_cells(adata: AnnData, path: Path) -> None:
+    """Write cells to an .h5ad file, whole or not at all."""
+    with write_whole(path) as temporary:
+        adata.write_h5ad(temporary)
 
 
 def _is_newer(path: Path, source: Path) -> bool:

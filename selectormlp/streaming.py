@@ -544,7 +544,7 @@ class DiskMatrix:
         with reading(existing_path(self.path)):
             self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
             if isinstance(self._values, _GeneByGene):
-                raise InputError(f"'{path}' keeps its values gene by gene (CSC); let write_matrix write it, cell by cell")
+                raise InputError(f"'{path}' keeps its values gene by gene (CSC); let write_matrix write it by cells")
             self.shape: tuple[int, int] = self._values.shape
             group = getattr(self._values, "group", None)
             if min(self.shape) < 1 or (group is not None and len(group["indptr"]) != self.shape[0] + 1):
