@@ -40,19 +40,20 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Protocol', 'OnDisk', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKNOWN', 'WRONG_KEY', 'WRONG_VALUE', 'SENTENCES',
            'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION', 'say', 'setting',
-           'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'SplitStep',
+           'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'Reading', 'SplitStep',
            'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection', 'CheckpointSection',
            'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option',
            'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings',
-           'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'panel_rules', 'run_select',
-           'choose_panel', 'of_one_model', 'run_report', 'run_reader_book', 'run_simulate', 'prediction_table',
-           'cells_to_label', 'run_predict', 'write_predictions', 'write_annotated', 'split_step', 'run_split',
-           'refuse_idle_settings', 'Part', 'capped', 'read_part', 'make_network', 'make_svm', 'checkpoint_accuracy',
-           'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model',
-           'run_train', 'read_parts', 'save_figure', 'write_training', 'read_trained_model', 'masking_table',
-           'plot_ranked_genes', 'cells_for_model', 'mask_genes', 'run_feature_selection', 'Command', 'study_options',
-           'simulation_options', 'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main',
-           'exit_status']
+           'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'told', 'panel_rules',
+           'run_select', 'processes', 'choose_panel', 'of_one_model', 'run_report', 'run_reader_book', 'cells_of_book',
+           'run_simulate', 'prediction_table', 'cells_to_label', 'run_predict', 'write_predictions', 'write_annotated',
+           'split_step', 'SplitCells', 'split_in_memory', 'split_on_disk', 'read_named', 'run_split',
+           'refuse_idle_settings', 'Part', 'capped', 'read_part', 'read_capped', 'read_capped_from', 'make_network',
+           'make_svm', 'checkpoint_accuracy', 'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network',
+           'remove_leftovers', 'train_model', 'run_train', 'read_parts', 'save_figure', 'write_training',
+           'read_trained_model', 'masking_table', 'plot_ranked_genes', 'cells_for_model', 'read_genes', 'mask_genes',
+           'run_feature_selection', 'Command', 'study_options', 'simulation_options', 'make_parser', 'label_column',
+           'run_command', 'talk', 'with_underscores', 'main', 'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #cell-007
 def say(text: str) -> None:
@@ -97,7 +98,7 @@ class SelectOptions:
     n_variable: PositiveInt = setting("variable genes to choose from", 2000)
     max_epochs: PositiveInt | None = setting("of such a model: epochs at most; null: as the protocol has it", None)
     page: bool = setting("write figures, tables and a page to read beside the panel", True)
-    n_jobs: PositiveInt = setting("processes that ask the page's questions: judges, sizes, resamples", 1)
+    n_jobs: int = setting("processes that ask the page's questions; -1: what cores, memory and cells call for", -1)
     on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
 # %% ../nbs/16_command_line.ipynb #cell-009
@@ -110,6 +111,7 @@ class BookOptions:
     out: str = setting("folder for the book: a new one, or the same book's, which then goes on")
     protocol: Protocol = setting("'robust', or 'report': the report to the letter", "robust")
     seed: NonNegativeInt = setting("seed of every random choice", 0)
+    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,13 @@ SIMULATION_HELP = {
 }
 
 # %% ../nbs/16_command_line.ipynb #cell-015
+@dataclass(frozen=True)
+class Reading:
+    """How each of the original's steps reads its files; no setting of a result, which is the same either way."""
+
+    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
+
+
 @dataclass(frozen=True)
 class SplitStep:
     """Settings of `selectormlp split_data`, by the original's keys."""
@@ -523,8 +532,12 @@ def open_given(
     if cells[0] in EXAMPLES or len(labels) > 1:
         return None
     large = open_if_large(list(cells), on_disk=on_disk, labels=labels[0] if labels else None, **opening)
-    if large is not None:
-        say(f"The {len(large.obs):,} cells are read from disk in blocks (all into memory: --on-disk no).")
+    return None if large is None else told(large)
+
+
+def told(large: CellsOnDisk) -> CellsOnDisk:
+    """The cells on disk, after saying so."""
+    say(f"The {len(large.obs):,} cells are read from disk in blocks (all into memory: --on-disk no).")
     return large
 
 
@@ -554,7 +567,25 @@ def run_select(options: SelectOptions) -> None:
     say("\n".join(panel.genes))
     say(f"The panel of {len(panel)} genes is in '{options.out}'.")
     if options.page:
-        say(f"The page to read is '{write_panel_report(panel, adata, folder, n_jobs=options.n_jobs)}'.")
+        n_jobs = processes(options.n_jobs, adata)
+        say(f"The page to read is '{write_panel_report(panel, adata, folder, n_jobs=n_jobs)}'.")
+
+
+def processes(asked: int, adata: AnnData) -> int:
+    """Processes to ask a page's questions: as joblib counts them; "all" (-1) stops where memory or the work ends."""
+    from joblib import effective_n_jobs
+
+    from selectormlp.data import InputError
+    from selectormlp.streaming import processes_that_fit
+
+    if asked == 0:
+        raise InputError("n_jobs is 0; pass 1 or more processes, or -1 for what cores, memory and cells call for")
+    if asked > 0:
+        return asked
+    found = min(effective_n_jobs(asked), processes_that_fit(adata))
+    if found > 1:
+        say(f"{found} processes ask the page's questions (one alone: --n-jobs 1).")
+    return found
 
 
 def choose_panel(options: SelectOptions, rules: dict[str, Any]) -> tuple[DesignedPanel, AnnData]:
@@ -617,8 +648,25 @@ def run_reader_book(options: BookOptions) -> None:
     from selectormlp.book import run_book
 
     check_place(options.out)
-    page = run_book(options.cells, options.label_key, options.out, protocol=options.protocol, seed=options.seed)
-    say(f"The book begins at '{page}'.")
+    settings = {"protocol": options.protocol, "seed": options.seed, "few": cells_of_book(options)}
+    say(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
+
+
+def cells_of_book(options: BookOptions) -> Callable[[], AnnData] | None:
+    """What brings the cells that a split can take, where the file stays on disk; a book goes on as it began."""
+    from selectormlp.data import EXAMPLES, read_json
+    from selectormlp.streaming import is_large, open_cells, read_usable
+
+    def read() -> AnnData:
+        large = told(open_cells(options.cells, label_key=options.label_key))
+        few = read_usable(large, options.label_key, min_cells=1, seed=options.seed, progress=sys.stderr.isatty())
+        say(f"The {few.n_obs:,} that a split can take are kept in '{options.out}', and the chapters read those.")
+        return few
+
+    note = Path(options.out) / "book.json"
+    begun = options.on_disk == "auto" and note.exists()
+    few = "kept" in read_json(note) if begun else is_large(options.cells, on_disk=options.on_disk)
+    return read if few and options.cells not in EXAMPLES else None
 
 
 def run_simulate(output: SimulationOutput, recipe: SimulationRecipe) -> None:
@@ -714,7 +762,7 @@ def write_annotated(model: GeneClassifier, options: PredictOptions) -> None:
 PART_FILES = {"train": "adata_train.h5ad", "validation": "adata_val.h5ad", "test": "adata_test.h5ad"}
 
 
-def split_step(cells: AnnData, step: SplitStep) -> CellSplit:
+def split_step(cells: AnnData | pd.DataFrame, step: SplitStep) -> CellSplit:
     """The split that the settings ask for."""
     from selectormlp.split import split_cells
 
@@ -727,24 +775,57 @@ def split_step(cells: AnnData, step: SplitStep) -> CellSplit:
     return split_cells(cells, step.y_column, **caps, shuffle=step.shuffle, seed=step.shuffle_seed)
 
 
-def run_split(step: SplitStep) -> None:
+class SplitCells(NamedTuple):
+    """A split, and what brings the cells of one of its parts, log-normalised."""
+
+    split: CellSplit
+    part: Callable[[str], AnnData]
+
+
+def split_in_memory(step: SplitStep) -> SplitCells:
+    """Read all cells and split them."""
+    from selectormlp.data import prepare_cells, read_cells
+
+    adata = read_cells(step.adata_path, label_key=step.y_column)
+    cells = prepare_cells(adata, step.y_column, min_cells=step.min_cluster_size)
+    split = split_step(cells, step)
+    return SplitCells(split, lambda part: split.subset(cells, part))
+
+
+def split_on_disk(large: CellsOnDisk, step: SplitStep) -> SplitCells:
+    """Split by name and label; only the cells of a part are read, when it is asked for."""
+    from selectormlp.data import kept_labels
+
+    key = step.y_column
+    split = split_step(kept_labels(large.obs, key, min_cells=step.min_cluster_size).to_frame(key), step)
+    return SplitCells(split, lambda part: split.subset(read_named(large, split.cells(part), key), part))
+
+
+def read_named(large: CellsOnDisk, names: Iterable[str], label_key: str) -> AnnData:
+    """The named cells of a file on disk, log-normalised, all genes."""
+    from selectormlp.data import prepare_cells
+    from selectormlp.streaming import read_some
+
+    return prepare_cells(read_some(large, names, progress=sys.stderr.isatty()), label_key, min_cells=1)
+
+# %% ../nbs/16_command_line.ipynb #cell-051
+def run_split(step: SplitStep, reading: Reading) -> None:
     """Split a file of cells into three (split_data)."""
-    from selectormlp.data import prepare_cells, read_cells, write_json, write_whole
+    from selectormlp.data import write_json, write_whole
 
     folder = Path(step.save_dir)
     check_place(folder)
     refuse_other_run(folder / "config.json", asdict(step))
-    adata = read_cells(step.adata_path, label_key=step.y_column)
-    cells = prepare_cells(adata, step.y_column, min_cells=step.min_cluster_size)
-    split = split_step(cells, step)
+    large = open_given((step.adata_path,), reading.on_disk, label_key=step.y_column)
+    split, cells = split_in_memory(step) if large is None else split_on_disk(large, step)
     for part, name in PART_FILES.items():
         with write_whole(folder / name) as path:
-            split.subset(cells, part).copy().write_h5ad(path)
+            cells(part).copy().write_h5ad(path)
     split.to_csv(folder / "split.csv")
     write_json(asdict(step), folder / "config.json")
     say(f"{', '.join(f'{len(split.cells(part)):,} {part}' for part in PART_FILES)} cells are in '{folder}'.")
 
-# %% ../nbs/16_command_line.ipynb #cell-052
+# %% ../nbs/16_command_line.ipynb #cell-053
 def refuse_idle_settings(step: TrainStep) -> None:
     """Raise `InputError` for a setting of `train` that would do nothing."""
     from selectormlp.data import InputError
@@ -762,7 +843,7 @@ def refuse_idle_settings(step: TrainStep) -> None:
         if idle:
             raise InputError(f"{reason}; change it, or leave it out")
 
-# %% ../nbs/16_command_line.ipynb #cell-054
+# %% ../nbs/16_command_line.ipynb #cell-055
 class Part(NamedTuple):
     """Cells of one part: expression (cells x genes), type names, gene names."""
 
@@ -771,35 +852,50 @@ class Part(NamedTuple):
     genes: np.ndarray
 
 
-def capped(cells: AnnData, label_key: str, size: int | None, seed: int) -> AnnData:
-    """At most `size` cells of each type, drawn by name and seed."""
+def capped(labels: pd.Series, size: int | None, seed: int) -> pd.Series:
+    """The labels, by name, of at most `size` cells of each type, drawn by name and seed."""
     import pandas as pd
 
     from selectormlp.split import draw_lots
 
     if size is None:
-        return cells
-    lots = pd.Series(draw_lots(cells.obs_names.to_numpy(), seed=seed))
-    rank = lots.groupby(cells.obs[label_key].astype(str).to_numpy()).rank(method="first")
-    return cells[rank.to_numpy() <= size]
+        return labels
+    lots = pd.Series(draw_lots(labels.index.to_numpy(), seed=seed))
+    rank = lots.groupby(labels.astype(str).to_numpy()).rank(method="first")
+    return labels[rank.to_numpy() <= size]
 
-# %% ../nbs/16_command_line.ipynb #cell-055
-def read_part(step: TrainStep, name: str, genes: np.ndarray | None = None) -> Part:
-    """One part that split_data wrote, with the genes of the training cells."""
+# %% ../nbs/16_command_line.ipynb #cell-056
+def read_part(step: TrainStep, name: str, genes: np.ndarray | None = None, *, on_disk: OnDisk = "auto") -> Part:
+    """One part that split_data wrote, with the genes of the training cells; what is read in blocks stays sparse."""
     from selectormlp.saving import align_genes
-    from selectormlp.data import prepare_cells, read_cells
 
     data = step.data
     size = {"train": data.train_cluster_size, "validation": data.val_cluster_size, "test": data.test_cluster_size}[name]
-    file = Path(data.input_dir) / PART_FILES[name]
-    cells = prepare_cells(read_cells(file, label_key=data.y_column), data.y_column, min_cells=1)
-    cells = capped(cells, data.y_column, size, step.seed)
+    large = open_given((str(Path(data.input_dir) / PART_FILES[name]),), on_disk, label_key=data.y_column)
+    cells = read_capped(step, name, size) if large is None else read_capped_from(large, step, size)
     genes = cells.var_names.to_numpy() if genes is None else genes
     X = align_genes(cells, genes, max_missing=0)
-    X = X.toarray() if data.torch_sparsity_type == "dense" else X
+    X = X.toarray() if data.torch_sparsity_type == "dense" and large is None else X
     return Part(X, cells.obs[data.y_column].to_numpy().astype(str), genes)
 
-# %% ../nbs/16_command_line.ipynb #cell-056
+
+def read_capped(step: TrainStep, name: str, size: int | None) -> AnnData:
+    """Cells of a part, at most `size` of each type, from a file that is read whole."""
+    from selectormlp.data import prepare_cells, read_cells
+
+    key, file = step.data.y_column, Path(step.data.input_dir) / PART_FILES[name]
+    cells = prepare_cells(read_cells(file, label_key=key), key, min_cells=1)
+    return cells[capped(cells.obs[key], size, step.seed).index]
+
+
+def read_capped_from(large: CellsOnDisk, step: TrainStep, size: int | None) -> AnnData:
+    """The same cells, and no others, from disk."""
+    from selectormlp.data import kept_labels
+
+    key = step.data.y_column
+    return read_named(large, capped(kept_labels(large.obs, key, min_cells=1), size, step.seed).index, key)
+
+# %% ../nbs/16_command_line.ipynb #cell-057
 SELECTORS = {"std": "free", "clamped": "clamped", "none": "none", None: "none"}
 PENALTIES = {"L1": "l1", "L2": "l2", "L1/L2": "l1_l2", "none": "none", None: "none"}
 
@@ -841,7 +937,7 @@ def make_svm(step: TrainStep) -> GeneClassifier:
         protocol="report", penalty=svm.penalty.lower(), C=svm.C, max_iter=svm.max_iter, random_state=step.seed
     )
 
-# %% ../nbs/16_command_line.ipynb #cell-058
+# %% ../nbs/16_command_line.ipynb #cell-059
 def checkpoint_accuracy(path: Path) -> float:
     """Validation accuracy in the name of a checkpoint; -1 where there is none."""
     found = re.search(r"accuracy=([\d.]+)\.ckpt$", path.name)
@@ -875,7 +971,7 @@ def keep_checkpoints(step: TrainStep, folder: Path) -> Any:
         enable_version_counter=False,
     )
 
-# %% ../nbs/16_command_line.ipynb #cell-059
+# %% ../nbs/16_command_line.ipynb #cell-060
 @contextmanager
 def threads(n_threads: int) -> Iterator[None]:
     """Let torch compute with so many threads; 0 leaves it to torch."""
@@ -912,7 +1008,7 @@ def remove_leftovers(logs: Path, checkpoints: Path) -> None:
     for path in checkpoints.glob("*.ckpt"):
         path.unlink(missing_ok=True)
 
-# %% ../nbs/16_command_line.ipynb #cell-060
+# %% ../nbs/16_command_line.ipynb #cell-061
 MAY_CHANGE = ("training.max_epochs", "checkpoint.restart_run")  # between a run and its restart
 
 
@@ -924,7 +1020,7 @@ def train_model(step: TrainStep, logs: Path, parts: dict[str, Part]) -> GeneClas
     return make_svm(step).fit(train.X, train.y, gene_names=train.genes)
 
 
-def run_train(step: TrainStep) -> None:
+def run_train(step: TrainStep, reading: Reading) -> None:
     """Train a SelectorMLP or an SVM on the parts of a split (train)."""
     from selectormlp.saving import save_model
     from selectormlp.data import write_json
@@ -936,7 +1032,7 @@ def run_train(step: TrainStep) -> None:
         check_place(place)
     settings = {**asdict(step), "restart": False}
     refuse_other_run(logs / "config.json", settings, free=MAY_CHANGE if step.restart else ())
-    parts, start = read_parts(step), time.monotonic()
+    parts, start = read_parts(step, reading.on_disk), time.monotonic()
     model = train_model(step, logs, parts)
     save_model(model, best)
     write_json(settings, logs / "config.json")
@@ -944,13 +1040,13 @@ def run_train(step: TrainStep) -> None:
     say(f"The best model is in '{best}', curves and scores are in '{logs}'.")
 
 
-def read_parts(step: TrainStep) -> dict[str, Part]:
+def read_parts(step: TrainStep, on_disk: OnDisk) -> dict[str, Part]:
     """Training, validation and, where they are to be scored, test cells."""
-    train = read_part(step, "train")
+    train = read_part(step, "train", on_disk=on_disk)
     names = ["validation", "test"] if step.data.test_cluster_size else ["validation"]
-    return {"train": train, **{name: read_part(step, name, train.genes) for name in names}}
+    return {"train": train, **{name: read_part(step, name, train.genes, on_disk=on_disk) for name in names}}
 
-# %% ../nbs/16_command_line.ipynb #cell-061
+# %% ../nbs/16_command_line.ipynb #cell-062
 def save_figure(axes: Axes, path: Path) -> None:
     """Write the figure of some Axes as PNG, whole, and free it."""
     import matplotlib.pyplot as plt
@@ -981,7 +1077,7 @@ def write_training(model: GeneClassifier, parts: dict[str, Part], logs: Path, *,
         summary["best_epoch"] = model.best_epoch_
     write_json(summary, logs / "summary.json")
 
-# %% ../nbs/16_command_line.ipynb #cell-063
+# %% ../nbs/16_command_line.ipynb #cell-064
 def read_trained_model(step: FeatureSelectionStep) -> tuple[GeneClassifier, str]:
     """The model in `model_path` and its type, which must be the one asked for."""
     from selectormlp.classifiers import LinearSVMClassifier
@@ -999,7 +1095,7 @@ def read_trained_model(step: FeatureSelectionStep) -> tuple[GeneClassifier, str]
         raise InputError(f"model_type is {step.model_type!r}, but the model in '{step.model_path}' is of type {kind!r}")
     return model, kind
 
-# %% ../nbs/16_command_line.ipynb #cell-064
+# %% ../nbs/16_command_line.ipynb #cell-065
 def masking_table(curve: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     """The original's table of results: accuracies of the ranking and, averaged, of random orders."""
     mean = random.groupby("n_genes", as_index=False)[["accuracy", "balanced_accuracy"]].mean()
@@ -1022,13 +1118,17 @@ def plot_ranked_genes(ranking: pd.DataFrame, ax: Axes | None = None, *, n_genes:
     ax.set(ylabel="importance", title=f"the best {len(best)} of {len(ranking)} genes")
     return ax
 
-# %% ../nbs/16_command_line.ipynb #cell-065
-def cells_for_model(step: FeatureSelectionStep, model: GeneClassifier) -> Part:
+# %% ../nbs/16_command_line.ipynb #cell-066
+def cells_for_model(step: FeatureSelectionStep, model: GeneClassifier, *, on_disk: OnDisk = "auto") -> Part:
     """The cells of `adata_input` with the model's genes; a type that the model does not know is an `InputError`."""
     from selectormlp.saving import align_genes
     from selectormlp.data import InputError, prepare_cells, read_cells
 
-    cells = prepare_cells(read_cells(step.adata_input, label_key=step.y_column), step.y_column, min_cells=1)
+    large = open_given((step.adata_input,), on_disk, label_key=step.y_column)
+    if large is None:
+        cells = prepare_cells(read_cells(step.adata_input, label_key=step.y_column), step.y_column, min_cells=1)
+    else:
+        cells = read_genes(large, step.y_column, model.gene_names_)
     y = cells.obs[step.y_column].to_numpy().astype(str)
     if unknown := sorted(set(y) - set(model.classes_)):
         raise InputError(
@@ -1036,6 +1136,15 @@ def cells_for_model(step: FeatureSelectionStep, model: GeneClassifier) -> Part:
             "know; use the y_column that it was trained with"
         )
     return Part(align_genes(cells, model.gene_names_, max_missing=0), y, model.gene_names_)
+
+
+def read_genes(large: CellsOnDisk, label_key: str, genes: Iterable[str]) -> AnnData:
+    """All labelled cells of a file on disk, log-normalised, with those of the genes that it has."""
+    from selectormlp.data import kept_labels
+    from selectormlp.streaming import read_some
+
+    labels, known = kept_labels(large.obs, label_key, min_cells=1), [gene for gene in genes if gene in large.genes]
+    return read_some(large, labels.index, genes=known, progress=sys.stderr.isatty())
 
 
 def mask_genes(step: FeatureSelectionStep, model: GeneClassifier, cells: Part, stem: str) -> None:
@@ -1056,8 +1165,8 @@ def mask_genes(step: FeatureSelectionStep, model: GeneClassifier, cells: Part, s
     save_figure(plot_ranked_genes(ranking), Path(f"{stem}_ranked_genes.png"))
     save_figure(plot_masking_curves(both), Path(f"{stem}_feature_selection_results.png"))
 
-# %% ../nbs/16_command_line.ipynb #cell-066
-def run_feature_selection(step: FeatureSelectionStep) -> None:
+# %% ../nbs/16_command_line.ipynb #cell-067
+def run_feature_selection(step: FeatureSelectionStep, reading: Reading) -> None:
     """Rank genes and mask them with a trained model (feature_selection)."""
     from selectormlp.data import write_json
 
@@ -1066,11 +1175,11 @@ def run_feature_selection(step: FeatureSelectionStep) -> None:
     model, kind = read_trained_model(step)
     note, settings = folder / f"{kind}_config.json", {**asdict(step), "model_type": kind}
     refuse_other_run(note, settings)
-    mask_genes(step, model, cells_for_model(step, model), str(folder / kind))
+    mask_genes(step, model, cells_for_model(step, model, on_disk=reading.on_disk), str(folder / kind))
     write_json(settings, note)
     say(f"The ranked genes and the results of masking them are in '{folder}' ({kind}_*).")
 
-# %% ../nbs/16_command_line.ipynb #cell-068
+# %% ../nbs/16_command_line.ipynb #cell-069
 class Command(NamedTuple):
     """A command: a line of help, the dataclasses of its options (made when asked for), and what it does."""
 
@@ -1092,21 +1201,23 @@ def simulation_options() -> tuple[type, ...]:
 
     return SimulationOutput, SimulationRecipe
 
-# %% ../nbs/16_command_line.ipynb #cell-069
+# %% ../nbs/16_command_line.ipynb #cell-070
 COMMANDS: dict[str, Command] = {
     "select": Command("choose a gene panel from labelled cells", lambda: (SelectOptions,), run_select),
     "report": Command("run the whole report: models, curves, panels, test accuracy", study_options, run_report),
     "book": Command("run the chapters on your cells and make a site of them", lambda: (BookOptions,), run_reader_book),
     "predict": Command("name the types of new cells with a saved model", lambda: (PredictOptions,), run_predict),
     "simulate": Command("write cells whose marker genes are known", simulation_options, run_simulate),
-    "split_data": Command("the original's first step: split cells", lambda: (SplitStep,), run_split),
-    "train": Command("the original's second step: train a model", lambda: (TrainStep,), run_train),
+    "split_data": Command("the original's first step: split cells", lambda: (SplitStep, Reading), run_split),
+    "train": Command("the original's second step: train a model", lambda: (TrainStep, Reading), run_train),
     "feature_selection": Command(
-        "the original's third step: rank genes and mask them", lambda: (FeatureSelectionStep,), run_feature_selection
+        "the original's third step: rank genes and mask them",
+        lambda: (FeatureSelectionStep, Reading),
+        run_feature_selection,
     ),
 }
 
-# %% ../nbs/16_command_line.ipynb #cell-070
+# %% ../nbs/16_command_line.ipynb #cell-071
 DESCRIPTION = (
     "Small gene panels from labelled single-cell data. 'selectormlp COMMAND --help' lists a command's options."
 )
@@ -1130,7 +1241,7 @@ def make_parser(arguments: Sequence[str]) -> CommandParser:
         commands.add_subcommand(name, own, help=command.line)
     return parser
 
-# %% ../nbs/16_command_line.ipynb #cell-072
+# %% ../nbs/16_command_line.ipynb #cell-073
 def label_column(cells: str | list[str], label_key: str | None) -> str:
     """The label column that was given, or the example's own."""
     from selectormlp.data import EXAMPLES, InputError
@@ -1157,7 +1268,7 @@ def run_command(parser: CommandParser, arguments: Sequence[str]) -> None:
         values.label_key = label_column(values.cells, values.label_key)
     command.run(*(build(kind, values) for kind in command.options()))
 
-# %% ../nbs/16_command_line.ipynb #cell-073
+# %% ../nbs/16_command_line.ipynb #cell-074
 def talk() -> None:
     """Let the library say on the error stream what it is doing."""
     library, handler = logging.getLogger("selectormlp"), logging.StreamHandler()
@@ -1188,7 +1299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     return 0
 
-# %% ../nbs/16_command_line.ipynb #cell-075
+# %% ../nbs/16_command_line.ipynb #cell-076
 def exit_status(stop: KeyboardInterrupt | SystemExit) -> int:
     """Exit status for an end that is no error: of --help, or from the keyboard."""
     if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):

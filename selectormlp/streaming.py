@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from shutil import disk_usage
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csc_matrix, csr_matrix, hstack, vstack
 
 from .classifiers import GeneClassifier
 from selectormlp.data import (
@@ -59,10 +64,14 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 CELLS_PER_READ = 8192  # cells read together: about 10 MB of a sparse matrix with 140 genes seen in a cell
 COPIES = 5  # memory at the peak in sizes of the sparse matrix of the cells: 2.5 for the search, 4.5 if a network ranks
+VALUES_TOGETHER = 2**24  # values of a dense matrix, or of one kept gene by gene, that are read together: 64 to 256 MB
+CELLS_FOR_PROCESSES = 10_000  # fewer are asked about sooner than another process has started
+PROCESS_MEMORY = 2**29  # bytes of a process with its libraries, before it holds a cell
 
 # %% auto #0
-__all__ = ['CELLS_PER_READ', 'COPIES', 'CellFile', 'CellsOnDisk', 'open_cells', 'read_blocks', 'available_memory', 'read_some',
-           'read_usable', 'summarise_on_disk', 'PanelCells', 'cells_for_panel', 'select_genes_on_disk', 'choose_from',
+__all__ = ['CELLS_PER_READ', 'COPIES', 'VALUES_TOGETHER', 'CELLS_FOR_PROCESSES', 'PROCESS_MEMORY', 'CellFile', 'CellsOnDisk',
+           'open_cells', 'read_blocks', 'available_memory', 'processes_that_fit', 'read_some', 'read_usable',
+           'summarise_on_disk', 'PanelCells', 'cells_for_panel', 'select_genes_on_disk', 'choose_from', 'is_large',
            'open_if_large', 'DiskMatrix', 'write_matrix']
 
 # %% ../nbs/12_streaming.ipynb #cell-008
@@ -87,7 +96,7 @@ def _read_obs(group: Any, columns: Iterable[str] | None) -> pd.DataFrame:
     if columns is None or "_index" not in obs.attrs:
         return read_elem(obs)
     known = {name: read_elem(obs[name]) for name in obs.attrs["column-order"] if name in set(columns)}
-    return pd.DataFrame(known, index=pd.Index(read_elem(obs[obs.attrs["_index"]]).astype(str)))
+    return pd.DataFrame(known, index=pd.Index(read_elem(obs[obs.attrs["_index"]])).astype(str))
 
 # %% ../nbs/12_streaming.ipynb #cell-009
 @dataclass(frozen=True)
@@ -111,35 +120,102 @@ class CellFile:
     def rows(self, start: int, stop: int) -> csr_matrix:
         """Some neighbouring cells, as they are stored."""
         with reading(self.path):
-            values = self.values[start:stop]
-            refuse_broken_matrix(values)
-            return csr_matrix(values)
+            return _rows(self.values, start, stop)
 
-    @property
+    @cached_property
     def n_values(self) -> int:
-        """Stored values: those above zero of a sparse matrix."""
-        return _n_stored(self.values)
+        """Stored values of a sparse matrix; of a dense one those that are not zero, as its first cells have it."""
+        return _n_values(self.values)
 
 
-def _n_stored(values: Any) -> int:
-    """Stored values of a matrix on disk, sparse or dense, without reading it."""
-    group = getattr(values, "group", None)
-    return int(np.prod(values.shape) if group is None else group["data"].shape[0])
+def _rows(values: Any, start: int, stop: int) -> csr_matrix:
+    """Some neighbouring rows of a matrix on disk; of a dense one only a few are dense at a time."""
+    if hasattr(values, "group"):
+        block = values[start:stop]
+        refuse_broken_matrix(block)
+        return csr_matrix(block)
+    step = max(1, VALUES_TOGETHER // max(1, values.shape[1]))
+    firsts = range(start, max(stop, start + 1), step)
+    return vstack([csr_matrix(values[first : min(first + step, stop)]) for first in firsts], format="csr")
+
+
+def _n_values(values: Any) -> int:
+    """Stored values of a sparse matrix on disk; of a dense one so many as its first 2,000 rows promise."""
+    if hasattr(values, "group"):
+        return int(values.group["data"].shape[0])
+    first = _rows(values, 0, min(2000, values.shape[0]))
+    return round(first.nnz * values.shape[0] / max(1, first.shape[0]))
 
 
 def _values_in(group: Any, place: str, path: Path) -> Any:
-    """The matrix at a place of a file, without reading it; InputError where its cells lie scattered."""
+    """The matrix at a place of a file, without reading it."""
     from anndata.io import sparse_dataset
 
     kind = group[place].attrs.get("encoding-type", "array")
     if kind == "csc_matrix":
-        raise InputError(
-            f"'{path}' keeps its values gene by gene (CSC), so cells cannot be read one after another; "
-            "store adata.X.tocsr() instead"
-        )
+        return _GeneByGene(group[place], path)
     return sparse_dataset(group[place]) if kind == "csr_matrix" else group[place]
 
 # %% ../nbs/12_streaming.ipynb #cell-011
+class _GeneByGene:
+    """A matrix that a file keeps gene by gene (CSC); at the first reading it is copied to a file that keeps cells.
+
+    The copy has no name: it vanishes with the program, however that ends. It is in pieces, a CSR matrix for some genes
+    each.
+    """
+
+    def __init__(self, group: Any, path: Path):
+        self.group, self.path = group, path
+        n_cells, n_genes = group.attrs["shape"]
+        self.shape = (int(n_cells), int(n_genes))
+
+    def __getitem__(self, rows: slice) -> csr_matrix:
+        start, stop, _ = rows.indices(self.shape[0])
+        return hstack([_stretch(piece, csr_matrix, start, stop) for piece in self._pieces], format="csr")
+
+    @cached_property
+    def _pieces(self) -> list[Any]:
+        """The copy, made in the memory of some genes."""
+        import h5py
+        from anndata.io import write_elem
+        from tqdm.auto import tqdm
+
+        copy = h5py.File(tempfile.TemporaryFile(dir=self._place()), "w")  # noqa: SIM115 - open as long as the matrix
+        ends = self.group["indptr"][:-1]
+        starts = np.flatnonzero(np.diff(ends // VALUES_TOGETHER, prepend=-1))[1:]
+        quiet, parts = not sys.stderr.isatty(), list(pairwise([0, *starts, self.shape[1]]))
+        for start, stop in tqdm(parts, desc="cell by cell", disable=quiet):
+            write_elem(copy, str(start), csr_matrix(_stretch(self.group, csc_matrix, start, stop), dtype=np.float32))
+        return [copy[name] for name in sorted(copy, key=int)]
+
+    def _place(self) -> str:
+        """Where the copy is put, which is said; InputError where there is no room."""
+        size = 8 * self.group["data"].shape[0]
+        places = [os.environ.get("TMPDIR"), str(self.path.absolute().parent), tempfile.gettempdir()]
+        for place in filter(None, places):
+            if os.access(place, os.W_OK) and disk_usage(place).free > 1.1 * size:
+                warnings.warn(
+                    f"'{self.path}' keeps its values gene by gene (CSC); for this run they are copied, cell by cell, to"
+                    f" a temporary file in '{place}' ({np.ceil(size / 1e6):,.0f} MB)",
+                    stacklevel=2,
+                )
+                return place
+        raise InputError(
+            f"'{self.path}' keeps its values gene by gene (CSC), and a temporary copy that keeps cells needs"
+            f" {np.ceil(1.1 * size / 1e6):,.0f} MB; set TMPDIR to a folder with so much room"
+        )
+
+
+def _stretch(group: Any, kind: type, start: int, stop: int) -> Any:
+    """Neighbouring rows of a CSR matrix on disk, or columns of a CSC one, as a matrix of that kind."""
+    ends, others = group["indptr"][start : stop + 1], group.attrs["shape"][int(kind is csr_matrix)]
+    inside, shape = slice(int(ends[0]), int(ends[-1])), (stop - start, int(others))
+    values = (group["data"][inside], group["indices"][inside], ends - ends[0])
+    matrix = kind(values, shape=shape if kind is csr_matrix else shape[::-1])
+    refuse_broken_matrix(matrix)
+    return matrix
+
+# %% ../nbs/12_streaming.ipynb #cell-013
 def _open_file(path: Path, columns: Iterable[str] | None) -> CellFile:
     """Open one file at the values that are not scaled: X, else raw, else the layer "counts"."""
     from anndata.io import read_elem
@@ -158,7 +234,7 @@ def _open_file(path: Path, columns: Iterable[str] | None) -> CellFile:
                 return file
     raise InputError(f"'{path}' holds only scaled values (some are negative); pass raw counts or log-normalised ones")
 
-# %% ../nbs/12_streaming.ipynb #cell-012
+# %% ../nbs/12_streaming.ipynb #cell-014
 def _refuse_other_shape(file: CellFile) -> None:
     """Raise InputError where a file has more or fewer values than names."""
     expected, found = (len(file.obs), len(file.genes)), tuple(file.values.shape)
@@ -168,7 +244,7 @@ def _refuse_other_shape(file: CellFile) -> None:
             " damaged, so get it again"
         )
 
-# %% ../nbs/12_streaming.ipynb #cell-014
+# %% ../nbs/12_streaming.ipynb #cell-016
 class CellsOnDisk:
     """Cells of one or several files: `obs` (one row per cell) and `genes` are in memory, the values on disk.
 
@@ -253,7 +329,7 @@ def open_cells(
         refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key)
     return cells
 
-# %% ../nbs/12_streaming.ipynb #cell-017
+# %% ../nbs/12_streaming.ipynb #cell-021
 def _refuse_other_kind(block: csr_matrix, kind: str, cells: pd.Index, genes: pd.Index) -> None:
     """Raise InputError where a block holds NaN, or values that the first cells said are not there."""
     values = summarise_values(block, cells, genes)
@@ -275,7 +351,7 @@ def _pieces(file: CellFile, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, cs
             block = file.rows(here[0], here[-1] + 1)
             yield here, block if len(here) == block.shape[0] else block[here - here[0]]
 
-# %% ../nbs/12_streaming.ipynb #cell-018
+# %% ../nbs/12_streaming.ipynb #cell-022
 def read_blocks(
     cells: CellsOnDisk, rows: np.ndarray | None = None, *, genes: Sequence[str] | None = None, raw: bool = False,
     progress: bool = False, what: str = "reading",
@@ -301,7 +377,7 @@ def read_blocks(
                 bar.update(len(here))
             first += len(file.obs)
 
-# %% ../nbs/12_streaming.ipynb #cell-022
+# %% ../nbs/12_streaming.ipynb #cell-026
 def available_memory() -> int:
     """Bytes that this process may still take: of the machine, or of the container that it runs in."""
     import psutil
@@ -316,6 +392,13 @@ def available_memory() -> int:
 def _fits(n_values: float, memory: int | None) -> bool:
     """Whether so many values, with all copies, fit into `memory` bytes (None: half of what is available)."""
     return 8 * COPIES * n_values <= (available_memory() / 2 if memory is None else memory)
+
+
+def processes_that_fit(adata: AnnData) -> int:
+    """Processes that may work on cells together, each with its copies in half of the memory; one for few cells."""
+    if adata.n_obs < CELLS_FOR_PROCESSES:
+        return 1
+    return max(1, int(available_memory() / 2 // (PROCESS_MEMORY + 8 * COPIES * adata.X.size)))
 
 
 def read_some(
@@ -344,14 +427,17 @@ def _stacked(blocks: Iterable[tuple[Any, csr_matrix]], *, n_rows: int, n_genes: 
     return csr_matrix((values, genes, ends), shape=(n_rows, n_genes))
 
 
-def read_usable(cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed: int = 0, most: int = 7000) -> AnnData:
+def read_usable(
+    cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed: int = 0, most: int = 7000, progress: bool = False
+) -> AnnData:
     """Cells that a split of at most `most` cells per type can take: splitting them is splitting all.
 
     Types with fewer than `min_cells` cells are left out. The values are those of the file, in memory (CSR float32).
     """
-    return read_some(cells, usable_cells(kept_labels(cells.obs, label_key, min_cells=min_cells), most=most, seed=seed))
+    labels = kept_labels(cells.obs, label_key, min_cells=min_cells)
+    return read_some(cells, usable_cells(labels, most=most, seed=seed), progress=progress)
 
-# %% ../nbs/12_streaming.ipynb #cell-023
+# %% ../nbs/12_streaming.ipynb #cell-027
 def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool = False) -> GeneSummary:
     """The genes over the cells that `labels` names, in one pass; equal to `summarise_genes` of these cells."""
     codes = pd.Series(np.unique(labels.to_numpy().astype(str), return_inverse=True)[1], index=labels.index)
@@ -369,7 +455,7 @@ class PanelCells:
     split: CellSplit
     reduced: bool
 
-# %% ../nbs/12_streaming.ipynb #cell-024
+# %% ../nbs/12_streaming.ipynb #cell-028
 def cells_for_panel(
     cells: CellsOnDisk, label_key: str, design: PanelDesign, *, split: CellSplit | None = None,
     memory: int | None = None, progress: bool = False,
@@ -406,30 +492,42 @@ def choose_from(found: PanelCells, label_key: str, design: PanelDesign, **models
         ranked = rank_by_model(found.adata, train, found.split, label_key, names, design, models)
     return build_panel(train, label_key, design, found.split, ranked=ranked)
 
-# %% ../nbs/12_streaming.ipynb #cell-026
-def open_if_large(
-    paths: Paths, *, on_disk: str = "auto", memory: int | None = None, **opening: Any
-) -> CellsOnDisk | None:
-    """`open_cells` for files whose cells would not fit into memory with all copies that are made; None for others.
+# %% ../nbs/12_streaming.ipynb #cell-030
+def is_large(paths: Paths, *, on_disk: str = "auto", memory: int | None = None) -> bool:
+    """Whether the cells of files would not fit into memory with all copies that are made; or as `on_disk` says.
 
     `on_disk` is "yes", "no" or "auto"; what fits are `memory` bytes (None: half of what is available).
     """
     check_choice("on_disk", on_disk, ("auto", "yes", "no"))
-    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    if on_disk == "auto":
-        sizes = [_values_by_cells(file) for file in files]
-        on_disk = "no" if None in sizes or _fits(sum(filter(None, sizes)), memory) else "yes"
-    return open_cells(files, **opening) if on_disk == "yes" else None
+    if on_disk != "auto":
+        return on_disk == "yes"
+    sizes = [_values_in_memory(Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    return None not in sizes and not _fits(sum(filter(None, sizes)), memory)
 
 
-def _values_by_cells(path: Path) -> int | None:
-    """Values in the X of an .h5ad file or a .zarr folder; None where its cells cannot be read one after another."""
+def open_if_large(
+    paths: Paths, *, on_disk: str = "auto", memory: int | None = None, **opening: Any
+) -> CellsOnDisk | None:
+    """`open_cells` for files that `is_large` says not to read into memory; None for others."""
+    return open_cells(paths, **opening) if is_large(paths, on_disk=on_disk, memory=memory) else None
+
+
+def _values_in_memory(path: Path) -> float | None:
+    """Values to have room for where a file is read whole; None where it cannot be read in parts.
+
+    Those of X are copied on the way; `raw` and the layers, and a dense matrix as it is stored, only lie there.
+    """
     try:
-        return _n_stored(_values_in(_open_group(path), "X", path))
+        group = _open_group(path)
+        layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
+        found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
+        lying = [_n_values(values) for values in found[1:]]
+        lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
+        return _n_values(found[0]) + sum(lying) / COPIES
     except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
-# %% ../nbs/12_streaming.ipynb #cell-032
+# %% ../nbs/12_streaming.ipynb #cell-038
 class DiskMatrix:
     """Cells x genes on disk (CSR float32, the "X" of an .h5ad file); `x[rows]` reads rows, whole blocks at a time.
 
@@ -445,6 +543,8 @@ class DiskMatrix:
         self.path, self.block_size, self.scale = Path(path), block_size, scale
         with reading(existing_path(self.path)):
             self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
+            if isinstance(self._values, _GeneByGene):
+                raise InputError(f"'{path}' keeps its values gene by gene (CSC); let write_matrix write it by cells")
             self.shape: tuple[int, int] = self._values.shape
             group = getattr(self._values, "group", None)
             if min(self.shape) < 1 or (group is not None and len(group["indptr"]) != self.shape[0] + 1):
@@ -480,7 +580,7 @@ class DiskMatrix:
         for start in range(0, self.shape[0], CELLS_PER_READ):
             yield self[np.arange(start, min(start + CELLS_PER_READ, self.shape[0]))]
 
-# %% ../nbs/12_streaming.ipynb #cell-033
+# %% ../nbs/12_streaming.ipynb #cell-039
 def write_matrix(
     cells: CellsOnDisk, names: Iterable[str], genes: Sequence[str], path: str | Path, *, progress: bool = False
 ) -> DiskMatrix:

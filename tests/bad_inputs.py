@@ -20,7 +20,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -31,7 +33,7 @@ from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from selectormlp import cli, data
+from selectormlp import cli, data, streaming
 from selectormlp.benchmark import DataSet, read_benchmark, run_benchmark
 from selectormlp.bulk import cross_validated_scores, prepare_samples, read_samples, score_interval
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier, make_classifier
@@ -229,6 +231,12 @@ def on_disk(folder: Path, found: AnnData) -> object:
     return list(read_blocks(open_cells(file_of(folder, found), label_key="cell_type")))
 
 
+def without_room(do: Callable[[], object]) -> object:
+    """Do something while every disk is full."""
+    with patch.object(streaming, "disk_usage", lambda place: SimpleNamespace(free=0)):
+        return do()
+
+
 def late(value: float) -> AnnData:
     """More cells than are looked at when a file is opened, the last with an odd value."""
     found = cells(2400)
@@ -275,9 +283,10 @@ several("file", {
     "two label files for one file of cells": lambda f: read(file_of(f), labels=["a.csv", "b.csv"]),
     "an empty list of files": lambda f: read([]),
     "a csv file is opened to be read in parts": lambda f: open_cells(text(f, "cells.csv", "cell,INS\nc1,1\n")),
-    "a file to be read in parts keeps its values gene by gene": lambda f: on_disk(f, gene_by_gene()),
     "an unknown shipped table": lambda f: data.reference_table("report/figure6_test"),
     "a matrix on disk that is cut short": lambda f: DiskMatrix(cut(file_of(f))),
+    "a matrix to train on keeps its values gene by gene": lambda f: DiskMatrix(file_of(f, gene_by_gene())),
+    "there is no room for a copy that keeps cells": lambda f: without_room(lambda: on_disk(f, gene_by_gene())),
 })  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from selectormlp import cli, collection
-from selectormlp.data import data_folder
+from selectormlp.data import InputError, data_folder
 from selectormlp.simulation import SimulationRecipe, simulate_cells
 from selectormlp.study import StudyConfig
 
@@ -187,6 +187,41 @@ def test_select_chooses_the_same_from_disk(here: Path, capsys: pytest.CaptureFix
     assert "cells are read from disk in blocks (all into memory: --on-disk no)" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.*Zarr|.*zarr")
+def test_files_kept_gene_by_gene_are_worked_on_from_disk(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from scipy.sparse import csc_matrix
+
+    cells = anndata.read_h5ad("cells.h5ad")
+    cells.X = csc_matrix(cells.X)
+    cells[:150].copy().write_h5ad("one.h5ad")
+    cells[150:, ::-1].copy().write_zarr("two.zarr")
+    files, types = ["one.h5ad", "two.zarr"], {}
+    for on_disk in ("no", "yes"):
+        line = ["select", *files, "--label-key", "cell_type", "--n-genes", "8", "--out", f"{on_disk}.csv"]
+        assert cli.main([*line, "--page", "false", "--on-disk", on_disk]) == 0
+        line = ["predict", *files, "--model", "best/Tiny_best_model", "--out", f"{on_disk}_types.csv"]
+        assert cli.main([*line, "--on-disk", on_disk]) == 0
+        said = capsys.readouterr()
+        types[on_disk] = pd.read_csv(f"{on_disk}_types.csv")
+        assert ("keeps its values gene by gene (CSC)" in said.err) == (on_disk == "yes")
+        assert ("240 cells are read from disk in blocks" in said.out) == (on_disk == "yes")
+    pd.testing.assert_frame_equal(pd.read_csv("no.csv"), pd.read_csv("yes.csv"), rtol=1e-4)
+    pd.testing.assert_frame_equal(types["no"], types["yes"], rtol=1e-4)
+
+
+def test_processes_are_said_and_can_be_set(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = anndata.AnnData(np.ones((2, 2), dtype=np.float32))
+    monkeypatch.setattr("joblib.effective_n_jobs", lambda n: 8 + 1 + n)
+    for fit, expected in ((3, 3), (100, 8), (1, 1)):
+        monkeypatch.setattr("selectormlp.streaming.processes_that_fit", lambda cells, fit=fit: fit)
+        assert cli.processes(-1, cells) == expected and cli.processes(5, cells) == 5
+        said = capsys.readouterr().out
+        assert said == ("" if fit == 1 else f"{expected} processes ask the page's questions (one alone: --n-jobs 1).\n")
+    assert cli.processes(-6, cells) == 1 and cli.SelectOptions.n_jobs == -1
+    with pytest.raises(InputError, match="n_jobs is 0; pass 1 or more"):
+        cli.processes(0, cells)
+
+
 def test_select_from_disk_writes_its_page(here: Path) -> None:
     select("disk.csv", "--on-disk", "yes", "--page", "true")
     page = (here / "disk_report" / "panel.html").read_bytes()
@@ -321,7 +356,30 @@ def test_book_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr("selectormlp.book.run_book", lambda *given, **more: seen.append((given, more)) or "index.html")
     out = str(tmp_path / "book")
     assert cli.main(["book", "pbmc68k", "--out", out, "--protocol", "report", "--seed", "3"]) == 0
-    assert seen == [(("pbmc68k", "bulk_labels", out), {"protocol": "report", "seed": 3})]
+    assert seen == [(("pbmc68k", "bulk_labels", out), {"protocol": "report", "seed": 3, "few": None})]
+
+
+def test_book_keeps_the_cells_that_a_split_can_take(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selectormlp import streaming
+
+    seen: list[Any] = []
+    monkeypatch.setattr("selectormlp.book.run_book", lambda *given, few, **more: seen.append(few) or "index.html")
+    line = ["book", "cells.h5ad", "--label-key", "cell_type", "--out", "my_book"]
+    for more in (["--on-disk", "yes"], ["--on-disk", "no"], []):
+        assert cli.main([*line, *more]) == 0
+    assert [few is None for few in seen] == [False, True, True]
+    few, cells = seen[0](), anndata.read_h5ad("cells.h5ad")
+    said = capsys.readouterr().out
+    assert "240 cells are read from disk" in said and "The 240 that a split can take are kept in 'my_book'" in said
+    assert few.obs_names.equals(cells.obs_names) and (few.X != cells.X).nnz == 0 and "lineage" in few.obs
+    monkeypatch.setattr(streaming, "available_memory", lambda: 1)
+    for note in ({"kept": "cells.h5ad"}, {}):  # a book goes on as it began, whatever memory there is now
+        Path("my_book").mkdir(exist_ok=True)
+        Path("my_book/book.json").write_text(json.dumps(note))
+        assert cli.main(line) == 0
+        assert (seen[-1] is None) == (not note)
 
 
 def test_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -411,6 +469,54 @@ def test_the_example_files_hold_every_key_of_the_original() -> None:
         cli.add_fields(parser, kind)
         assert keys <= set(parser.wanted)
         assert set(parser.wanted) - keys <= {"model_type", "seed", "svm.max_iter"}
+
+
+@pytest.mark.parametrize("form", ["h5ad", "gene by gene"])
+def test_the_three_steps_read_from_disk_what_they_read_into_memory(
+    here: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    from scipy.sparse import csc_matrix
+
+    cells = anndata.read_h5ad("cells.h5ad")
+    cells.obs.loc[cells.obs_names[3], "cell_type"] = np.nan
+    if form != "h5ad":
+        cells.X = csc_matrix(cells.X)
+    cells.write_h5ad("some.h5ad")
+    results = {}
+    for on_disk in ("no", "yes"):
+        (here / on_disk).mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(here / on_disk)
+            run_with("split_data", {**SPLIT, "adata_path": "../some.h5ad"}, "--on-disk", on_disk)
+            run_with("train", TRAIN, "--on-disk", on_disk)
+            run_with("train", TRAIN, "--on-disk", on_disk, "--model_type", "svm")
+            run_with("feature_selection", MASKING, "--on-disk", on_disk)
+            results[on_disk] = contents(Path.cwd())
+        said = capsys.readouterr().out.count("are read from disk in blocks")
+        assert said == (8 if on_disk == "yes" else 0)
+    assert set(results["yes"]) == set(results["no"])
+    for name in ("split_data/split.csv", "logs/Tiny/history.csv", "results/selector_mlp_ranked_genes.csv"):
+        assert results["yes"][name] == results["no"][name], name
+    for part in cli.PART_FILES.values():
+        found, expected = (anndata.read_h5ad(here / on_disk / "split_data" / part) for on_disk in ("yes", "no"))
+        pd.testing.assert_frame_equal(found.obs, expected.obs)
+        assert found.var_names.equals(expected.var_names) and abs(found.X - expected.X).max() < 1e-6
+    tables = [name for name in results["no"] if name.endswith(".csv")]
+    assert any(name.endswith("feature_selection_results.csv") for name in tables)
+    for name in tables:
+        pd.testing.assert_frame_equal(pd.read_csv(here / "yes" / name), pd.read_csv(here / "no" / name), rtol=1e-3)
+
+
+def test_a_capped_type_is_split_from_disk_though_fewer_of_its_cells_are_read(here: Path) -> None:
+    step = {**SPLIT, "min_cluster_size": 60, "shuffle": False}
+    run_with("split_data", {**step, "save_dir": "whole"}, "--on-disk", "no")
+    run_with("split_data", {**step, "save_dir": "parts"}, "--on-disk", "yes")
+    assert Path("whole/split.csv").read_bytes() == Path("parts/split.csv").read_bytes()
+
+
+def test_settings_of_a_split_do_not_ask_how_it_was_read(here: Path) -> None:
+    assert cli.main(["split_data", "--config", "split.json", "--on-disk", "yes"]) == 0
+    assert cli.main(["split_data", "--config", "split.json", "--on-disk", "no"]) == 0
 
 
 @pytest.mark.parametrize(("key", "value"), [

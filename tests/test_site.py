@@ -1,6 +1,7 @@
 """The pages: rendering without nbdev, links, and the reader's own copy of the book."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -193,6 +194,40 @@ def test_book_runs_goes_on_and_refuses(small_book: Path) -> None:
     assert (small_book / "run" / "split.txt").read_text() == "3", "a chapter that was done ran again"
     with pytest.raises(InputError, match="another|other settings"):
         book.run_book("pbmc68k", "bulk_labels", small_book, seed=4)
+
+
+def test_a_book_of_a_large_file_runs_on_the_cells_that_it_keeps(
+    small_book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    from anndata import AnnData, read_h5ad
+
+    brought, loaded = [], []
+    large = tmp_path / "atlas.h5ad"
+    large.write_bytes(b"larger than the memory")
+    os.utime(large, (0, 0))
+    monkeypatch.setattr(book, "load_cells", lambda cells, label_key: loaded.append(cells))
+
+    def few() -> AnnData:
+        brought.append(AnnData(np.ones((3, 2), dtype=np.float32)))
+        return brought[-1]
+
+    pages = []
+    for _ in range(2):
+        pages.append(book.run_book(large, "a", small_book, few=few).read_text(encoding="utf-8"))
+    kept = small_book / "cells.h5ad"
+    assert len(brought) == 1 and loaded == [kept] and read_h5ad(kept).shape == (3, 2)
+    assert pages[0] == pages[1] and "that a split can take, kept in <code>cells.h5ad</code>" in pages[0]
+    assert "Gene panels for atlas.h5ad" in pages[0]
+    notebook = json.loads((small_book / "notebooks" / "06_masking.ipynb").read_text())
+    assert notebook["metadata"]["papermill"]["parameters"]["cells"] == str(kept)
+    assert (small_book / "run" / "split.txt").read_text() == "0", "a chapter that was done ran again"
+    os.utime(large)
+    os.utime(kept, (1, 1))
+    book.run_book(large, "a", small_book, few=few)
+    assert len(brought) == 2 and (small_book / "run" / "split.txt").read_text() == "00"
+    with pytest.raises(InputError, match="other settings"):
+        book.run_book(large, "a", small_book)
 
 
 def test_a_missing_package_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Cells on disk: the same split, panel and batches as in memory, and one sentence for files that cannot be used."""
 
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import h5py
@@ -8,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from scipy.sparse import csc_matrix, csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix, random_array
 
 from selectormlp import streaming
 from selectormlp.classifiers import SelectorMLPClassifier
@@ -18,10 +20,13 @@ from selectormlp.simulation import simulate_cells
 from selectormlp.split import split_cells, usable_cells
 from selectormlp.streaming import (
     DiskMatrix,
+    available_memory,
     cells_for_panel,
     choose_from,
+    is_large,
     open_cells,
     open_if_large,
+    processes_that_fit,
     read_blocks,
     read_some,
     read_usable,
@@ -32,6 +37,7 @@ from selectormlp.streaming import (
 from selectormlp.training import WINDOW, BatchLoader, CodedCells
 
 KEY = "cell_type"
+BY_GENE = ["by gene", "by gene, zarr", "by gene, in raw"]
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +51,10 @@ def cells() -> AnnData:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "CELLS_PER_READ", 257)
+    monkeypatch.setattr(streaming, "VALUES_TOGETHER", 20_000)
 
 
-@pytest.fixture(scope="module", params=["h5ad", "packed", "zarr", "dense", "raw", "counts", "logged"])
+@pytest.fixture(scope="module", params=["h5ad", "packed", "zarr", "dense", "raw", "counts", "logged", *BY_GENE])
 def stored(request: pytest.FixtureRequest, cells: AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, adata, kind = tmp_path_factory.mktemp("atlas") / "cells.h5ad", cells.copy(), request.param
     scaled = adata.X.toarray() - 1.0
@@ -59,7 +66,11 @@ def stored(request: pytest.FixtureRequest, cells: AnnData, tmp_path_factory: pyt
         adata.layers["counts"], adata.X = adata.X.copy(), scaled
     if kind == "logged":
         adata = normalise(adata)
-    if kind == "zarr":
+    if kind in BY_GENE:
+        adata.X = csc_matrix(adata.X, dtype=np.float64)
+    if kind.endswith("in raw"):
+        adata.raw, adata.X = adata.copy(), scaled
+    if kind.endswith("zarr"):
         path = path.with_suffix(".zarr")
         adata.write_zarr(path)
     else:
@@ -189,7 +200,6 @@ def _written(adata: AnnData, path: Path) -> Path:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda adata: setattr(adata, "X", csc_matrix(adata.X)), "gene by gene"),
         (lambda adata: setattr(adata, "X", adata.X.toarray() - 1.0), "only scaled values"),
         (lambda adata: setattr(adata, "var_names", ["g"] * adata.n_vars), "the gene name 'g' occurs 150 times"),
         (lambda adata: setattr(adata, "obs_names", ["c"] * adata.n_obs), "the cell name 'c' occurs 3000 times"),
@@ -245,9 +255,86 @@ def test_large_files_are_read_from_disk(cells: AnnData, tmp_path: Path) -> None:
     assert open_if_large(path) is None and open_if_large([_as_csv(tmp_path / "a.csv")], memory=0) is None
     assert open_if_large(path, memory=0) is not None and open_if_large(path, on_disk="yes") is not None
     assert open_if_large(path, on_disk="no", memory=0) is None
-    assert open_if_large(_written(AnnData(csc_matrix(cells.X)), tmp_path / "c.h5ad"), memory=0) is None
+    assert not is_large(path) and is_large([path, path], memory=0) and is_large(path, on_disk="yes")
     with pytest.raises(InputError, match="on_disk is 'maybe'"):
         open_if_large(path, on_disk="maybe")
+
+
+@pytest.mark.parametrize("form", [csr_matrix, csc_matrix, csr_matrix.toarray])
+def test_what_is_stored_decides_whether_a_file_is_large(cells: AnnData, tmp_path: Path, form) -> None:
+    adata = AnnData(form(cells.X))
+    path = _written(adata, tmp_path / "a.h5ad")
+    needed = 8 * streaming.COPIES * cells.X.nnz + (4 * cells.X.shape[0] * cells.X.shape[1]) * isinstance(
+        adata.X, np.ndarray
+    )
+    assert is_large(path, memory=round(0.95 * needed)) and not is_large(path, memory=round(1.05 * needed))
+    assert 0.95 < open_cells(path).n_values / cells.X.nnz < 1.05
+    adata.raw = adata.copy()
+    adata.layers["more"] = cells.X.copy()
+    again = _written(adata, tmp_path / "b.h5ad")
+    assert is_large(again, memory=round(1.05 * needed))
+
+
+@pytest.mark.parametrize(
+    ("form", "density", "cells_per_read"),
+    [(lambda x: x, 0.3, 1000), (csc_matrix.toarray, 0.02, 20_000)],
+    ids=["by gene", "dense"],
+)
+def test_other_forms_are_read_in_the_memory_of_a_few_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form, density: float, cells_per_read: int
+) -> None:
+    monkeypatch.setattr(streaming, "VALUES_TOGETHER", 100_000)
+    monkeypatch.setattr(streaming, "CELLS_PER_READ", cells_per_read)
+    X = csc_matrix(random_array((20_000, 300), density=density, format="csc", dtype=np.float32, rng=0))
+    X.data[:] = 1 + np.arange(X.nnz) % 7
+    by_cells = csr_matrix(X)
+    usual = _peak(_written(AnnData(by_cells), tmp_path / "a.h5ad"), by_cells)
+    more = _peak(_written(AnnData(form(X)), tmp_path / "b.h5ad"), by_cells) - usual
+    assert more < 0.25 * (4 * np.prod(X.shape) if density < 0.1 else X.data.nbytes + X.indices.nbytes), more
+
+
+def _peak(path: Path, expected: csr_matrix) -> int:
+    """Most bytes held at a time while a file is opened and read in blocks, which are as expected."""
+    tracemalloc.start()
+    for places, block in read_blocks(open_cells(path), raw=True):
+        assert (block != expected[places]).nnz == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_the_copy_of_a_file_kept_by_genes_is_said_and_leaves_nothing(
+    cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _written(AnnData(csc_matrix(cells.X)), tmp_path / "a.h5ad")
+    monkeypatch.delenv("TMPDIR", raising=False)
+    with pytest.warns(UserWarning, match=rf"gene by gene .* temporary file in '{tmp_path}'"):
+        opened = open_cells(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.h5ad"]
+    assert len(list(read_blocks(opened))) == 12
+    monkeypatch.setenv("TMPDIR", str(tmp_path.parent))
+    with pytest.warns(UserWarning, match=rf"temporary file in '{tmp_path.parent}'"):
+        open_cells(path)
+    monkeypatch.setattr(streaming, "disk_usage", lambda place: SimpleNamespace(free=10**5))
+    with pytest.raises(InputError, match=r"needs 1 MB; set TMPDIR to a folder with so much room"):
+        open_cells(path)
+
+
+@pytest.mark.parametrize("spoilt", ["indices", "indptr"])
+def test_a_broken_file_kept_by_genes_is_refused(cells: AnnData, tmp_path: Path, spoilt: str) -> None:
+    path = _written(AnnData(csc_matrix(cells.X)), tmp_path / "a.h5ad")
+    with h5py.File(path, "r+") as file:
+        file[f"X/{spoilt}"][5] = 10**6
+    with pytest.raises(InputError, match="cannot read"):
+        open_cells(path)
+
+
+def test_processes_are_as_many_as_memory_and_cells_call_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = (AnnData(csr_matrix(np.ones((n, 2), dtype=np.float32))) for n in (100, 20_000))
+    monkeypatch.setattr(streaming, "available_memory", lambda: 9 * streaming.PROCESS_MEMORY)
+    assert processes_that_fit(few) == 1 and processes_that_fit(many) == 4
+    monkeypatch.setattr(streaming, "available_memory", lambda: 10**6)
+    assert processes_that_fit(many) == 1 < available_memory()
 
 
 @pytest.fixture
