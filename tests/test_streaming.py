@@ -316,7 +316,7 @@ def test_the_copy_of_a_file_kept_by_genes_is_said_and_leaves_nothing(
     with pytest.warns(UserWarning, match=rf"temporary file in '{tmp_path.parent}'"):
         open_cells(path)
     monkeypatch.setattr(streaming, "disk_usage", lambda place: SimpleNamespace(free=10**5))
-    with pytest.raises(InputError, match=r"needs 1 MB; set TMPDIR to a folder with so much room"):
+    with pytest.raises(InputError, match=r"needs 2 MB; set TMPDIR to a folder with so much room"):
         open_cells(path)
 
 
