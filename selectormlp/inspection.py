@@ -114,11 +114,11 @@ def plot_panel_curve(curve: pd.DataFrame, *, tolerance: float = 0.01, ax: Axes |
         ax.plot(table["n_genes"], table["accuracy"], marker="o", ms=3.5, label=str(judge).replace("_", " "))
     enough = enough_genes(curve, tolerance=tolerance)
     ax.axvline(enough, color="0.5", lw=1, ls="--")
-    ax.annotate(
-        f" {enough} genes: within {tolerance:g} of the best", (enough, ax.get_ylim()[0]), va="bottom", fontsize=8
-    )
+    text, place = f" {enough} genes: within {tolerance:g} of the best ", (enough, ax.get_ylim()[0])
+    inwards = "right" if 2 * enough > curve["n_genes"].max() else "left"
+    ax.annotate(text, place, ha=inwards, va="bottom", fontsize=8)
     ax.set(xlabel="genes (the first of the panel)", ylabel="balanced accuracy (test cells)")
-    ax.legend(fontsize=8, frameon=False, loc="center right")
+    ax.legend(fontsize=8, frameon=False)
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #cell-014
