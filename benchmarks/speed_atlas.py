@@ -106,7 +106,9 @@ def alone(way: str, path: Path) -> tuple[float, float, float, str]:
     answer = context.Queue()
     process = context.Process(target=measured, args=(way, path, answer))
     process.start()
-    while process.is_alive():
+    alive = True
+    while alive:
+        alive = process.is_alive()  # asked first: what ends after its answer is still heard
         with suppress(Empty):
             found = answer.get(timeout=1)
             process.join()

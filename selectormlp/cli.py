@@ -38,22 +38,23 @@ if TYPE_CHECKING:
     from selectormlp.study import StudyConfig
 
 # %% auto #0
-__all__ = ['Protocol', 'OnDisk', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKNOWN', 'WRONG_KEY', 'WRONG_VALUE', 'SENTENCES',
-           'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION', 'say', 'setting',
-           'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'Reading', 'SplitStep',
-           'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection', 'CheckpointSection',
-           'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option',
-           'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings',
-           'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'told', 'panel_rules',
-           'run_select', 'processes', 'choose_panel', 'of_one_model', 'run_report', 'run_reader_book', 'cells_of_book',
-           'run_simulate', 'prediction_table', 'cells_to_label', 'run_predict', 'write_predictions', 'write_annotated',
-           'split_step', 'SplitCells', 'split_in_memory', 'split_on_disk', 'read_named', 'run_split',
-           'refuse_idle_settings', 'Part', 'capped', 'read_part', 'read_capped', 'read_capped_from', 'make_network',
-           'make_svm', 'checkpoint_accuracy', 'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network',
-           'remove_leftovers', 'train_model', 'run_train', 'read_parts', 'save_figure', 'write_training',
-           'read_trained_model', 'masking_table', 'plot_ranked_genes', 'cells_for_model', 'read_genes', 'mask_genes',
-           'run_feature_selection', 'Command', 'study_options', 'simulation_options', 'make_parser', 'label_column',
-           'run_command', 'talk', 'with_underscores', 'main', 'exit_status']
+__all__ = ['Protocol', 'OnDisk', 'ON_DISK', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKNOWN', 'WRONG_KEY', 'WRONG_VALUE',
+           'SENTENCES', 'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION', 'say',
+           'setting', 'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'Reading',
+           'SplitStep', 'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection',
+           'CheckpointSection', 'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items',
+           'add_fields', 'add_option', 'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name',
+           'error_sentence', 'one_line_warnings', 'check_place', 'flat_settings', 'refuse_other_run', 'load_given',
+           'open_given', 'told', 'panel_rules', 'run_select', 'processes', 'choose_panel', 'of_one_model', 'run_report',
+           'run_reader_book', 'cells_of_book', 'run_simulate', 'prediction_table', 'cells_to_label', 'run_predict',
+           'write_predictions', 'write_annotated', 'split_step', 'SplitCells', 'split_in_memory', 'split_on_disk',
+           'read_named', 'run_split', 'refuse_idle_settings', 'Part', 'capped', 'read_part', 'read_capped',
+           'read_capped_from', 'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint',
+           'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
+           'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
+           'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command', 'study_options',
+           'simulation_options', 'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main',
+           'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #cell-007
 def say(text: str) -> None:
@@ -68,6 +69,7 @@ def setting(help: str, default: Any = MISSING) -> Any:  # noqa: A002
 # %% ../nbs/16_command_line.ipynb #cell-008
 Protocol = Literal["robust", "report"]
 OnDisk = Literal["auto", "yes", "no"]
+ON_DISK = "read cells in blocks: 'auto' where they would not fit into memory"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class SelectOptions:
     max_epochs: PositiveInt | None = setting("of such a model: epochs at most; null: as the protocol has it", None)
     page: bool = setting("write figures, tables and a page to read beside the panel", True)
     n_jobs: int = setting("processes that ask the page's questions; -1: what cores, memory and cells call for", -1)
-    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
+    on_disk: OnDisk = setting(ON_DISK, "auto")
 
 # %% ../nbs/16_command_line.ipynb #cell-009
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class BookOptions:
     out: str = setting("folder for the book: a new one, or the same book's, which then goes on")
     protocol: Protocol = setting("'robust', or 'report': the report to the letter", "robust")
     seed: NonNegativeInt = setting("seed of every random choice", 0)
-    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
+    on_disk: OnDisk = setting(ON_DISK, "auto")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class PredictOptions:
     probabilities: bool = setting("write the probability of every type, not only of the best", False)
     top: PositiveInt = setting("most probable types to write for each cell, with their probabilities", 1)
     max_missing: NonNegativeFloat = setting("share of the model's genes that the cells may lack", 0.1)
-    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
+    on_disk: OnDisk = setting(ON_DISK, "auto")
 
 # %% ../nbs/16_command_line.ipynb #cell-011
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class ReportOutput:
 
     out: str = setting("folder for the run: a new one, or the same run's, which then goes on")
     model: str | None = setting("one model in place of the report's: tabnet, first, selector_l1, svm_l1, ...", None)
-    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
+    on_disk: OnDisk = setting(ON_DISK, "auto")
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ SIMULATION_HELP = {
 class Reading:
     """How each of the original's steps reads its files; no setting of a result, which is the same either way."""
 
-    on_disk: OnDisk = setting("read cells in blocks: 'auto' where they would not fit into memory", "auto")
+    on_disk: OnDisk = setting(ON_DISK, "auto")
 
 
 @dataclass(frozen=True)

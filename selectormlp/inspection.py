@@ -481,20 +481,22 @@ def write_panel_report(
     """Write tables (csv), figures (png) and panel.html into a folder; returns the page's path."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    tables = panel_tables(panel, adata, n_resamples=n_resamples, n_jobs=n_jobs)
+    tables, judged = panel_tables(panel, adata, n_resamples=n_resamples, n_jobs=n_jobs), _lighter(panel)
     for name, table in tables.items():
         write_table(table, place / f"{name}.csv")
     figures = [
-        (caption, _save_figure(_draw(name, _lighter(panel), adata, tables), place / f"{name}.png"))
+        (caption, _save_figure(_draw(name, judged, adata, tables), place / f"{name}.png"))
         for name, caption in FIGURE_CAPTIONS.items()
         if name in tables or name not in ("curve", "stability", "robustness")
     ]
     with write_whole(place / "panel.html") as path:
-        path.write_text(_page(panel, tables, figures), encoding="utf-8")
+        path.write_text(_page(panel, judged, tables, figures), encoding="utf-8")
     return place / "panel.html"
 
 
-def _page(panel: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[tuple[str, str]]) -> str:
+def _page(
+    panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[tuple[str, str]]
+) -> str:
     """The page as text."""
     from jinja2 import Environment
 
@@ -502,19 +504,19 @@ def _page(panel: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[t
     values = {name: table.round(3).to_html(index=False, border=0) for name, table in shown.items()}
     made = "; ".join(f"{name}: {value}" for name, value in panel.settings.items() if value not in ((), [], {}, None))
     values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made}
-    values |= {"summary": _summary(panel, tables["curve"]), "genes": ", ".join(panel.genes)}
+    values |= {"summary": _summary(panel, judged, tables["curve"]), "genes": ", ".join(panel.genes)}
     values["slider"] = slide_panel(tables["recalls"]).html
     return Environment(autoescape=True).from_string(PANEL_PAGE).render(figures=figures, **values)
 
 
-def _summary(panel: DesignedPanel, curve: pd.DataFrame) -> str:
+def _summary(panel: DesignedPanel, judged: DesignedPanel, curve: pd.DataFrame) -> str:
     """What the panel is worth, in two sentences, and a third where the judges saw only some of the cells."""
     whole = curve[curve["n_genes"] == len(panel)]["accuracy"]
-    every, judged = (_split_of(made).table["part"].value_counts() for made in (panel, _lighter(panel)))
+    every, seen = (_split_of(made).table["part"].value_counts() for made in (panel, judged))
     some = [
-        f"{judged[part]:,} of {every[part]:,} {name} cells"
+        f"{seen[part]:,} of {every[part]:,} {name} cells"
         for part, name in (("train", "training"), ("test", "test"))
-        if judged[part] < every[part]
+        if seen[part] < every[part]
     ]
     return (
         f"With {len(panel)} genes, {whole.mean():.1%} balanced accuracy on test cells, the mean of {len(whole)} judges."

@@ -91,7 +91,7 @@ def test_models_come_back_by_name_and_are_described(models, svm, network) -> Non
     assert same(open_model(models.folder / "svm"), svm)
 
 
-NOT_NAMES = ["..", ".", "", "a/b", "../svm", "/tmp/x", "C:\\x", ".hidden", "a b", "a\n", "x" * 101, "é", 5]
+NOT_NAMES = ["..", ".", "", "a/b", "../svm", "/x", "C:\\x", ".hidden", "a b", "a\n", "x" * 101, "é", 5]
 
 
 @pytest.mark.parametrize("name", NOT_NAMES)
