@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Drawing', 'svg_drawing', 'sliding_bars']
 
-# %% ../nbs/00b_drawings.ipynb #cell-004
+# %% ../nbs/00b_drawings.ipynb #ea6b4b57
 import json
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import pandas as pd
 
 from .data import InputError
 
-# %% ../nbs/00b_drawings.ipynb #cell-005
+# %% ../nbs/00b_drawings.ipynb #f4d10b35
 @dataclass(frozen=True)
 class Drawing:
     """HTML to be shown in a notebook or on a page, and in words what it shows."""
@@ -43,7 +43,7 @@ def svg_drawing(parts: str, *, width: int, height: int, words: str) -> Drawing:
     text = f'font-family="system-ui, sans-serif" font-size="13" role="img" aria-label="{escape(words)}"'
     return Drawing(f"<svg {box} {text}>{parts}</svg>", words)
 
-# %% ../nbs/00b_drawings.ipynb #cell-010
+# %% ../nbs/00b_drawings.ipynb #fdecb7e1
 _SCRIPT = """
 (() => {
   const root = document.currentScript.parentElement, data = JSON.parse(root.querySelector("script").textContent);
@@ -76,7 +76,7 @@ _SCRIPT = """
 })();
 """
 
-# %% ../nbs/00b_drawings.ipynb #cell-012
+# %% ../nbs/00b_drawings.ipynb #67b61f05
 def _places(states: list[float]) -> list[float]:
     """Where the states stand between 0 and 1: to scale, or by their logarithm if they span a factor of 20."""
     far = states[0] > 0 and states[-1] > 20 * states[0]

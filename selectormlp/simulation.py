@@ -10,7 +10,7 @@ __all__ = ['BLOCK_CELLS', 'BACKGROUND_SPREAD', 'HOUSEKEEPING_LEVEL', 'LEVEL_SPRE
            'plan_simulation', 'noise_groups', 'draw_noise', 'draw_programs', 'simulate_block', 'simulation_plan',
            'assemble_cells', 'simulate_cells', 'count_blocks', 'simulate_to_file', 'write_chunks', 'write_first_chunk']
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-004
+# %% ../nbs/01_simulated_cells.ipynb #7af8778d
 import json
 import logging
 from dataclasses import asdict, dataclass, fields
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-015
+# %% ../nbs/01_simulated_cells.ipynb #fecdb840
 @dataclass(frozen=True)
 class SimulationRecipe:
     """Every choice of a simulation; out of range it raises `InputError`."""
@@ -54,7 +54,7 @@ class SimulationRecipe:
     def __post_init__(self) -> None:
         check_recipe(self)
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-016
+# %% ../nbs/01_simulated_cells.ipynb #6177da6c
 BLOCK_CELLS = 1000  # cells that share one random stream, whatever the size of the chunks of a file
 BACKGROUND_SPREAD = 1.0  # sd of the natural logarithm of the levels of background genes
 HOUSEKEEPING_LEVEL = 40.0  # median level of a housekeeping gene
@@ -69,7 +69,7 @@ LOWEST_VALUES: dict[str, float] = {
     "dispersion": 0, "marker_level": 1e-6, "separation": 1, "redundancy": 0, "seed": 0,
 }
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-018
+# %% ../nbs/01_simulated_cells.ipynb #a7e5ae56
 def check_value(name: str, value: Any) -> None:
     """Raise `InputError` unless a setting is a (whole) number of at least its lowest value."""
     whole, lowest = name.startswith("n_") or name == "seed", LOWEST_VALUES[name]
@@ -78,7 +78,7 @@ def check_value(name: str, value: Any) -> None:
         kind = "a whole number" if whole else "a number"
         raise InputError(f"{name} is {value!r}, but the simulation needs {kind} of at least {lowest}.")
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-019
+# %% ../nbs/01_simulated_cells.ipynb #4a33944e
 def check_recipe(recipe: SimulationRecipe) -> None:
     """Raise `InputError` when a value is out of range or the genes or cells do not suffice."""
     for name in LOWEST_VALUES:
@@ -93,7 +93,7 @@ def check_recipe(recipe: SimulationRecipe) -> None:
         raise InputError(f"n_cells is {recipe.n_cells}, but {recipe.n_types} types need at least {least} cells.")
     check_proportions(recipe.type_proportions, recipe.n_types)
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-020
+# %% ../nbs/01_simulated_cells.ipynb #6370a37f
 def count_informative(recipe: SimulationRecipe) -> int:
     """Number of planted markers and copies; a tree of n types has n - 2 branches beside its root."""
     per_node = recipe.n_types * recipe.n_markers_per_type + (recipe.n_types - 2) * recipe.n_markers_per_branch
@@ -109,12 +109,12 @@ def check_proportions(proportions: tuple[float, ...] | None, n_types: int) -> No
     if not all(0 < proportion < np.inf for proportion in proportions):
         raise InputError(f"type_proportions is {tuple(proportions)}, but every proportion must be above 0.")
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-024
+# %% ../nbs/01_simulated_cells.ipynb #a9063909
 def type_names(n_types: int) -> list[str]:
     """Names of the types, in the order of the tree's leaves."""
     return [f"type_{number:0{max(2, len(str(n_types - 1)))}d}" for number in range(n_types)]
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-025
+# %% ../nbs/01_simulated_cells.ipynb #c1511804
 def type_tree(n_types: int) -> pd.DataFrame:
     """Balanced binary tree: one row per node (node, parent, is_type, first_type, end_type), parents first."""
     names, waiting = type_names(n_types), [("", 0, n_types)]
@@ -129,7 +129,7 @@ def type_tree(n_types: int) -> pd.DataFrame:
             waiting += [(node, first, middle), (node, middle, end)]
     return pd.DataFrame(rows, columns=["node", "parent", "is_type", "first_type", "end_type"])
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-028
+# %% ../nbs/01_simulated_cells.ipynb #3bbda5e6
 def place_genes(recipe: SimulationRecipe, tree: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:
     """Give the genes, in the order of `names`, their roles: markers with copies, housekeeping, background."""
     group, place = 1 + recipe.n_copies, np.arange(recipe.n_genes)
@@ -144,7 +144,7 @@ def place_genes(recipe: SimulationRecipe, tree: pd.DataFrame, names: np.ndarray)
         index=pd.Index(names, dtype=object),
     )
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-029
+# %% ../nbs/01_simulated_cells.ipynb #f1937575
 def draw_gene_table(recipe: SimulationRecipe, tree: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """The truth, one row per gene: is_marker, marker_of, copy_of, is_housekeeping, program (-1: none)."""
     width = len(str(recipe.n_genes - 1))
@@ -155,7 +155,7 @@ def draw_gene_table(recipe: SimulationRecipe, tree: pd.DataFrame, rng: np.random
     genes["program"] = np.where(follows & (recipe.n_programs > 0), programs, -1)
     return genes.sort_index()
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-032
+# %% ../nbs/01_simulated_cells.ipynb #54af6a5b
 def draw_marker_levels(
     recipe: SimulationRecipe, tree: pd.DataFrame, genes: pd.DataFrame, rng: np.random.Generator
 ) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def draw_marker_levels(
     noise = rng.lognormal(0, COPY_SPREAD, (recipe.n_types, len(copies)))
     return levels.join(pd.DataFrame(levels[copies].to_numpy() * noise, columns=copies.index))
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-034
+# %% ../nbs/01_simulated_cells.ipynb #a3f36ade
 def draw_expected_counts(
     recipe: SimulationRecipe, tree: pd.DataFrame, genes: pd.DataFrame, rng: np.random.Generator
 ) -> pd.DataFrame:
@@ -184,7 +184,7 @@ def draw_expected_counts(
     expected = levels * recipe.library_size / levels.sum(axis=1).mean()
     return pd.DataFrame(expected.T, index=genes.index, columns=type_names(recipe.n_types))
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-037
+# %% ../nbs/01_simulated_cells.ipynb #9cfdc30d
 def type_sizes(recipe: SimulationRecipe, rng: np.random.Generator) -> np.ndarray:
     """Cells of each type (n_types,), in proportion as nearly as whole numbers of at least 3 allow."""
     falling = rng.permutation(recipe.size_ratio ** -np.linspace(0, 1, recipe.n_types))
@@ -197,7 +197,7 @@ def type_sizes(recipe: SimulationRecipe, rng: np.random.Generator) -> np.ndarray
         sizes[sizes.argmax()] -= 1
     return sizes
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-038
+# %% ../nbs/01_simulated_cells.ipynb #b3e575f0
 def draw_cells(recipe: SimulationRecipe) -> pd.DataFrame:
     """Table of cells in shuffled order: cell_type and library_size, the expected counts at the cell's depth."""
     rng = np.random.default_rng([recipe.seed, 1])
@@ -208,7 +208,7 @@ def draw_cells(recipe: SimulationRecipe) -> pd.DataFrame:
     types = pd.Categorical.from_codes(numbers, categories=type_names(recipe.n_types))
     return pd.DataFrame({"cell_type": types, "library_size": recipe.library_size * depth}, index=names)
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-041
+# %% ../nbs/01_simulated_cells.ipynb #26a7c267
 @dataclass(frozen=True)
 class SimulationPlan:
     """The truth, drawn before any count."""
@@ -218,7 +218,7 @@ class SimulationPlan:
     expected_counts: pd.DataFrame  # genes x types, counts in a cell of median depth
     cells: pd.DataFrame  # cell_type and library_size of each cell
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-042
+# %% ../nbs/01_simulated_cells.ipynb #20f49378
 def plan_simulation(recipe: SimulationRecipe) -> SimulationPlan:
     """Draw the truth of a simulation: tree, genes, levels and cells."""
     rng, tree = np.random.default_rng([recipe.seed, 0]), type_tree(recipe.n_types)
@@ -226,7 +226,7 @@ def plan_simulation(recipe: SimulationRecipe) -> SimulationPlan:
     expected = draw_expected_counts(recipe, tree, genes, rng)
     return SimulationPlan(recipe=recipe, tree=tree, genes=genes, expected_counts=expected, cells=draw_cells(recipe))
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-043
+# %% ../nbs/01_simulated_cells.ipynb #45360fd4
 def noise_groups(genes: pd.DataFrame) -> np.ndarray:
     """Number of each gene's group, a marker with its copies; -1 for a gene that stands alone."""
     leader = genes["copy_of"].where(genes["copy_of"] != "", genes.index)
@@ -246,7 +246,7 @@ def draw_noise(plan: SimulationPlan, n_cells: int, rng: np.random.Generator) -> 
     noise[:, group >= 0] += shared[:, group[group >= 0]]
     return noise * np.float32(recipe.dispersion)
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-046
+# %% ../nbs/01_simulated_cells.ipynb #8aa87bb6
 def draw_programs(plan: SimulationPlan, n_cells: int, rng: np.random.Generator) -> np.ndarray:
     """Factors (n_cells x n_genes) of mean 1 by which programs move genes together, in every type alike."""
     program = plan.genes["program"].to_numpy()
@@ -256,7 +256,7 @@ def draw_programs(plan: SimulationPlan, n_cells: int, rng: np.random.Generator) 
     factors[:, program >= 0] = moved[:, program[program >= 0]]
     return factors
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-047
+# %% ../nbs/01_simulated_cells.ipynb #1139f396
 def simulate_block(plan: SimulationPlan, block: int) -> sparse.csr_matrix:
     """Counts of the cells [block * 1000, block * 1000 + 1000) as CSR float32, from the block's own stream."""
     rng = np.random.default_rng([plan.recipe.seed, 2, block])
@@ -268,7 +268,7 @@ def simulate_block(plan: SimulationPlan, block: int) -> sparse.csr_matrix:
     mean *= draw_noise(plan, len(cells), rng)
     return sparse.csr_matrix(rng.poisson(mean).astype(np.float32))
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-050
+# %% ../nbs/01_simulated_cells.ipynb #90eda9ad
 def simulation_plan(**settings: Any) -> SimulationPlan:
     """Plan from the fields of `SimulationRecipe` by name; an unknown name raises `InputError`."""
     known = [field.name for field in fields(SimulationRecipe)]
@@ -279,7 +279,7 @@ def simulation_plan(**settings: Any) -> SimulationPlan:
             raise InputError(f"{name!r} is not a setting of the simulation; {hint}")
     return plan_simulation(SimulationRecipe(**settings))
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-051
+# %% ../nbs/01_simulated_cells.ipynb #18e6b027
 def assemble_cells(plan: SimulationPlan, counts: sparse.csr_matrix) -> "AnnData":
     """AnnData of the first cells of a plan, with the truth in var, varm and uns."""
     from anndata import AnnData
@@ -290,7 +290,7 @@ def assemble_cells(plan: SimulationPlan, counts: sparse.csr_matrix) -> "AnnData"
     adata.uns.update(tree=plan.tree.copy(), simulation=settings)
     return adata
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-052
+# %% ../nbs/01_simulated_cells.ipynb #2c53fc38
 def simulate_cells(
     n_cells: int = 5000, n_genes: int = 2000, n_types: int = 10, *, seed: int = 0, **settings: Any
 ) -> "AnnData":
@@ -310,7 +310,7 @@ def count_blocks(n_cells: int) -> int:
     """Number of blocks that hold so many cells."""
     return -(-n_cells // BLOCK_CELLS)
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-059
+# %% ../nbs/01_simulated_cells.ipynb #b6b34dcb
 def simulate_to_file(
     path: str | Path, n_cells: int = 5000, n_genes: int = 2000, n_types: int = 10, *,
     chunk_size: int = 20000, seed: int = 0, **settings: Any,
@@ -329,7 +329,7 @@ def simulate_to_file(
         write_chunks(plan, temporary, count_blocks(chunk_size))
     return Path(path)
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-060
+# %% ../nbs/01_simulated_cells.ipynb #5436ceac
 def write_chunks(plan: SimulationPlan, path: str | Path, n_blocks: int) -> None:
     """Write a plan's cells to `path` (.h5ad), `n_blocks` blocks at a time."""
     import h5py
@@ -348,7 +348,7 @@ def write_chunks(plan: SimulationPlan, path: str | Path, n_blocks: int) -> None:
     with h5py.File(path, "r+") as file:
         write_elem(file, "obs", plan.cells)
 
-# %% ../nbs/01_simulated_cells.ipynb #cell-061
+# %% ../nbs/01_simulated_cells.ipynb #83ffe7e8
 def write_first_chunk(plan: SimulationPlan, path: str | Path, counts: sparse.csr_matrix) -> None:
     """Write the truth and the first cells; row positions have 64 bits, so that X may grow past 2**31 counts."""
     import h5py

@@ -27,13 +27,13 @@ def without_solution(source: str) -> str:
 
 
 def students_notebook(solved: dict) -> dict:
-    """Make the students' notebook, with cells numbered anew."""
+    """Make the students' notebook; a cell keeps its id."""
     cells: list[dict] = []
     for cell in solved["cells"]:
         text = without_solution("".join(cell["source"]))
         if text:
             empty: dict = {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
-            cells.append(cell | empty | {"source": text.splitlines(keepends=True), "id": f"cell-{len(cells):03d}"})
+            cells.append(cell | empty | {"source": text.splitlines(keepends=True)})
     return solved | {"cells": cells}
 
 
