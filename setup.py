@@ -1,4 +1,5 @@
 """Everything is read from settings.ini, the one source of truth."""
+
 import re
 from configparser import ConfigParser
 from pathlib import Path

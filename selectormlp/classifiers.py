@@ -239,9 +239,7 @@ class LinearInput(GeneClassifier):
         """Input layer and rest for many predictions, as in a masking curve; the same scores but for rounding."""
         from torch import from_numpy
 
-        return FoldedClassifier(
-            self.input_layer(), lambda units: from_numpy(self.scores_from_units(units.numpy()))
-        )
+        return FoldedClassifier(self.input_layer(), lambda units: from_numpy(self.scores_from_units(units.numpy())))
 
 # %% ../nbs/05_classifiers.ipynb #47767601
 def _scaled(x: Matrix, scale: np.ndarray) -> Matrix:

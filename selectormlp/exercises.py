@@ -124,9 +124,7 @@ class Exercises:
         """Mean accuracy over types on test cells, learned from the shuffled labels of the training cells."""
         train, test = (self.split.subset(self.cells, part)[:, genes] for part in ("train", "test"))
         judge = make_judge("logistic_regression", seed=0).fit(train.X.toarray(), self.shuffled[train.obs_names])
-        return score_predictions(
-            self.shuffled[test.obs_names], judge.predict(test.X.toarray())
-        ).mean_per_class_accuracy
+        return score_predictions(self.shuffled[test.obs_names], judge.predict(test.X.toarray())).mean_per_class_accuracy
 
     def check(self, number: int, **answers: Any) -> Verdict:
         """Say whether the answers to an exercise are right, and if not, what to do; `...` counts as not answered."""

@@ -212,9 +212,7 @@ def _history(folder: Path, path: Path) -> pd.DataFrame:
         raise _damaged(folder, f"history.csv cannot be read ({error})") from None
 
 # %% ../nbs/05b_saved_models.ipynb #a3fda3ae
-def align_genes(
-    adata: AnnData, gene_names: Iterable[str], *, max_missing: float = 0.1
-) -> sparse.csr_matrix:
+def align_genes(adata: AnnData, gene_names: Iterable[str], *, max_missing: float = 0.1) -> sparse.csr_matrix:
     """Expression of `adata` as CSR cells x `gene_names`; at most a share `max_missing` of them is absent, and zero."""
     wanted = pd.Index(list(gene_names))
     repeated = adata.var_names[adata.var_names.duplicated()].intersection(wanted)

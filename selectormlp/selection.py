@@ -194,9 +194,7 @@ class HeldOutDiscriminant:
         self.centres[fold] = np.column_stack([self.centres[fold], centre])
         self.cells[fold] = _with_room(self.cells[fold], n)
 
-    def _predict(
-        self, fold: int, here: slice, column: np.ndarray, confusion: np.ndarray, hits: np.ndarray
-    ) -> None:
+    def _predict(self, fold: int, here: slice, column: np.ndarray, confusion: np.ndarray, hits: np.ndarray) -> None:
         """One more number for some cells of a fold, one more term of their scores; adds up what these say."""
         n, row, centre = self.n_genes, self.roots[fold][-1], self.centres[fold][:, -1:]
         cells, scores, codes = self.cells[fold][:, here], self.scores[fold][:, here], self.codes[self.rows[fold][here]]
@@ -546,8 +544,7 @@ def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str])
         if name not in known:
             near = nearest_name(name, known)
             raise InputError(
-                f"{field_name} names {name!r}, which is not in the data"
-                + (f"; did you mean {near!r}?" if near else "")
+                f"{field_name} names {name!r}, which is not in the data" + (f"; did you mean {near!r}?" if near else "")
             )
 
 
@@ -703,9 +700,7 @@ def _substitutes(search: DiscriminantSearch, names: np.ndarray, *, most: int = 3
 def _panel_table(search: DiscriminantSearch, grown: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:
     """The table of a panel: `grown` with names, ranks, substitutes and the share of each type's cells with the gene."""
     chosen, profiles = grown["index"].to_numpy(), search.profiles
-    table = grown.assign(
-        gene=names[chosen], rank=np.arange(1, len(grown) + 1), substitutes=_substitutes(search, names)
-    )
+    table = grown.assign(gene=names[chosen], rank=np.arange(1, len(grown) + 1), substitutes=_substitutes(search, names))
     table["highest_in"] = profiles.types[profiles.means[:, chosen].argmax(axis=0)]
     columns = ["gene", "importance", "rank", "reason", "highest_in", "separates", "accuracy", "gain", "substitutes"]
     detected = {

@@ -33,6 +33,7 @@ _logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class SimulationRecipe:
     """Every choice of a simulation; out of range it raises `InputError`."""
+
     n_cells: int = 5000
     n_genes: int = 2000
     n_types: int = 10
@@ -64,9 +65,22 @@ PROGRAM_SHARE = 0.3  # share of the background genes that follow a program
 PROGRAM_STRENGTH = 1.0  # change of the natural logarithm of their level per unit of a cell's score
 MIN_TYPE_CELLS = 3  # no type has fewer cells, so that every type can be split into train, validation and test
 LOWEST_VALUES: dict[str, float] = {
-    "n_cells": 1, "n_genes": 1, "n_types": 2, "n_markers_per_type": 1, "n_markers_per_branch": 0, "n_copies": 0,
-    "n_housekeeping": 0, "n_programs": 0, "size_ratio": 1, "library_size": 1e-6, "library_spread": 0,
-    "dispersion": 0, "marker_level": 1e-6, "separation": 1, "redundancy": 0, "seed": 0,
+    "n_cells": 1,
+    "n_genes": 1,
+    "n_types": 2,
+    "n_markers_per_type": 1,
+    "n_markers_per_branch": 0,
+    "n_copies": 0,
+    "n_housekeeping": 0,
+    "n_programs": 0,
+    "size_ratio": 1,
+    "library_size": 1e-6,
+    "library_spread": 0,
+    "dispersion": 0,
+    "marker_level": 1e-6,
+    "separation": 1,
+    "redundancy": 0,
+    "seed": 0,
 }
 
 # %% ../nbs/01_simulated_cells.ipynb #a7e5ae56
@@ -87,8 +101,10 @@ def check_recipe(recipe: SimulationRecipe) -> None:
         raise InputError(f"redundancy is {recipe.redundancy!r}, but a correlation is at most 1.")
     needed, least = count_informative(recipe) + recipe.n_housekeeping, MIN_TYPE_CELLS * recipe.n_types
     if needed > recipe.n_genes:
-        raise InputError(f"n_genes is {recipe.n_genes}, but markers, copies and housekeeping genes are {needed}; "
-                         "ask for more genes or fewer markers.")
+        raise InputError(
+            f"n_genes is {recipe.n_genes}, but markers, copies and housekeeping genes are {needed}; "
+            "ask for more genes or fewer markers."
+        )
     if recipe.n_cells < least:
         raise InputError(f"n_cells is {recipe.n_cells}, but {recipe.n_types} types need at least {least} cells.")
     check_proportions(recipe.type_proportions, recipe.n_types)
@@ -212,6 +228,7 @@ def draw_cells(recipe: SimulationRecipe) -> pd.DataFrame:
 @dataclass(frozen=True)
 class SimulationPlan:
     """The truth, drawn before any count."""
+
     recipe: SimulationRecipe
     tree: pd.DataFrame  # nodes, see `type_tree`
     genes: pd.DataFrame  # the truth per gene, see `draw_gene_table`
@@ -312,8 +329,14 @@ def count_blocks(n_cells: int) -> int:
 
 # %% ../nbs/01_simulated_cells.ipynb #b6b34dcb
 def simulate_to_file(
-    path: str | Path, n_cells: int = 5000, n_genes: int = 2000, n_types: int = 10, *,
-    chunk_size: int = 20000, seed: int = 0, **settings: Any,
+    path: str | Path,
+    n_cells: int = 5000,
+    n_genes: int = 2000,
+    n_types: int = 10,
+    *,
+    chunk_size: int = 20000,
+    seed: int = 0,
+    **settings: Any,
 ) -> Path:
     """Write the cells of `simulate_cells` to an .h5ad file, chunk by chunk, and return its path.
 

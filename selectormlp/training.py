@@ -251,9 +251,7 @@ class NetworkModule(pl.LightningModule):
     watched = "validation_balanced_accuracy"  # the measure by which the best weights are kept
     penalty = "none"
 
-    def __init__(
-        self, network: torch.nn.Module, protocol: TrainingProtocol, *, measures: MetricCollection, seed: int
-    ):
+    def __init__(self, network: torch.nn.Module, protocol: TrainingProtocol, *, measures: MetricCollection, seed: int):
         super().__init__()
         self.network, self.protocol, self.seed = network, protocol, seed
         self.measures = torch.nn.ModuleList(measures.clone(prefix=f"{part}_") for part in MEASURED)

@@ -385,6 +385,7 @@ several("names", {
 
 # Splits
 
+
 def alike() -> AnnData:
     """Sixty times the same cell."""
     found = cells()

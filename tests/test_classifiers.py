@@ -65,9 +65,7 @@ def test_every_field_of_the_protocol_is_tried() -> None:
 def test_every_field_of_the_protocol_changes_the_training(name: str, cells) -> None:
     x, y = cells
     part = CodedCells(x, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
-    mixed = replace(
-        part, codes=np.random.default_rng(0).permutation(part.codes)
-    )  # the best epoch is any, not the last
+    mixed = replace(part, codes=np.random.default_rng(0).permutation(part.codes))  # the best epoch is any, not the last
     epochs = 6 if name in ("patience", "unwatched_share") else 2
     base = replace(ROBUST, max_epochs=epochs, steps_per_epoch=4, patience=1)
 
@@ -105,8 +103,7 @@ def test_every_setting_of_the_classifier_has_an_effect(change: dict, cells) -> N
 
 def test_clamping_has_an_effect_where_weights_would_leave_zero_to_one(cells) -> None:
     models = [
-        SelectorMLPClassifier(**SMALL, protocol="report", selector=kind).fit(*cells)
-        for kind in ("free", "clamped")
+        SelectorMLPClassifier(**SMALL, protocol="report", selector=kind).fit(*cells) for kind in ("free", "clamped")
     ]
     free, clamped = (model.network_.selector.gene_weights() for model in models)
     assert free.min() < 0 and free.max() > 1 and clamped.min() >= 0 and clamped.max() <= 1
@@ -178,12 +175,8 @@ def test_every_condition_learns_predicts_and_ranks(condition: str, protocol: str
 def test_rankings_of_the_report_are_its_formulas(cells) -> None:
     selector = make_classifier("selector_l1", protocol="report", **SMALL).fit(*cells)
     mlp = make_classifier("mlp", protocol="report", **SMALL).fit(*cells)
-    np.testing.assert_allclose(
-        selector.feature_importances_, selector.network_.selector.weight.detach().abs()
-    )
-    np.testing.assert_allclose(
-        mlp.feature_importances_, mlp.network_.first.weight.detach().abs().sum(0), rtol=1e-6
-    )
+    np.testing.assert_allclose(selector.feature_importances_, selector.network_.selector.weight.detach().abs())
+    np.testing.assert_allclose(mlp.feature_importances_, mlp.network_.first.weight.detach().abs().sum(0), rtol=1e-6)
 
 
 def test_robust_ranking_is_scale_free(cells) -> None:
@@ -225,9 +218,7 @@ def test_classifier_resumes_with_the_same_weights(tmp_path, cells) -> None:
         **{**SMALL, "max_epochs": 4}, log_folder=tmp_path, trainer_arguments={"max_epochs": 2}
     ).fit(*cells)
     assert len(cut.history_) == 2
-    resumed = SelectorMLPClassifier(**{**SMALL, "max_epochs": 4}, log_folder=tmp_path, resume=True).fit(
-        *cells
-    )
+    resumed = SelectorMLPClassifier(**{**SMALL, "max_epochs": 4}, log_folder=tmp_path, resume=True).fit(*cells)
     assert (resumed.class_scores(cells[0]) == whole.class_scores(cells[0])).all()
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "csv", "tensorboard"}
 
@@ -328,9 +319,7 @@ def test_two_processes_share_each_batch(monkeypatch) -> None:
     seen = []
     for rank in (0, 1):
         monkeypatch.setattr(training, "_this_process", lambda rank=rank: (rank, 2))
-        seen.append(
-            [code for _, codes, _ in BatchLoader(part, batch_size=4, shuffle=True) for code in codes.tolist()]
-        )
+        seen.append([code for _, codes, _ in BatchLoader(part, batch_size=4, shuffle=True) for code in codes.tolist()])
     assert sorted(seen[0] + seen[1]) == list(range(10)) and not set(seen[0]) & set(seen[1])
 
 

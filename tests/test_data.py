@@ -1,4 +1,5 @@
 """Contracts of selectormlp.data: every kind of file, checks, the sentences of errors, and writing whole."""
+
 from __future__ import annotations
 
 import errno

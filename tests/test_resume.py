@@ -128,7 +128,6 @@ def stopped_again_and_again(cells: str, place: Path) -> dict:
         told["sentences"] += [log.read_text()] if status else []
         size *= 4
 
-
     def save() -> None:
         model = SelectorMLPClassifier(**SMALL).fit(np.eye(20), np.arange(20) % 2)
         limit_files(500)
@@ -142,9 +141,7 @@ def stopped_again_and_again(cells: str, place: Path) -> dict:
 def told(tmp_path_factory) -> dict:
     """What `stopped_again_and_again` saw, in a process of its own with one thread."""
     place = tmp_path_factory.mktemp("stopped")
-    cells = simulate_cells(
-        n_cells=400, n_genes=80, n_types=4, n_housekeeping=5, library_size=400, size_ratio=3, seed=0
-    )
+    cells = simulate_cells(n_cells=400, n_genes=80, n_types=4, n_housekeeping=5, library_size=400, size_ratio=3, seed=0)
     cells.write_h5ad(place / "cells.h5ad")
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run([sys.executable, __file__, str(place)], env=environment, capture_output=True, text=True)

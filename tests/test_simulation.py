@@ -1,4 +1,5 @@
 """Properties of simulated cells: the same seed gives the same cells, and the truth beside the counts is the truth."""
+
 import json
 
 import anndata
@@ -124,8 +125,14 @@ def test_given_proportions_are_kept():
 )
 def test_truth_is_consistent(n_types, per_type, per_branch, n_copies, n_housekeeping, n_programs):
     recipe = SimulationRecipe(
-        n_cells=100, n_genes=400, n_types=n_types, n_markers_per_type=per_type, n_markers_per_branch=per_branch,
-        n_copies=n_copies, n_housekeeping=n_housekeeping, n_programs=n_programs,
+        n_cells=100,
+        n_genes=400,
+        n_types=n_types,
+        n_markers_per_type=per_type,
+        n_markers_per_branch=per_branch,
+        n_copies=n_copies,
+        n_housekeeping=n_housekeeping,
+        n_programs=n_programs,
     )
     plan = plan_simulation(recipe)
     genes, tree = plan.genes, plan.tree.set_index("node")
@@ -209,9 +216,19 @@ def test_planted_markers_can_be_found_with_labels_and_not_by_variance(seed):
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("n_markers_per_type", 2), ("n_markers_per_branch", 0), ("n_copies", 0), ("n_housekeeping", 3),
-        ("n_programs", 1), ("type_proportions", (1, 1, 1, 1, 2)), ("size_ratio", 2.0), ("library_size", 50.0),
-        ("library_spread", 0.1), ("dispersion", 0.1), ("marker_level", 3.0), ("separation", 3.0), ("redundancy", 0.9),
+        ("n_markers_per_type", 2),
+        ("n_markers_per_branch", 0),
+        ("n_copies", 0),
+        ("n_housekeeping", 3),
+        ("n_programs", 1),
+        ("type_proportions", (1, 1, 1, 1, 2)),
+        ("size_ratio", 2.0),
+        ("library_size", 50.0),
+        ("library_spread", 0.1),
+        ("dispersion", 0.1),
+        ("marker_level", 3.0),
+        ("separation", 3.0),
+        ("redundancy", 0.9),
         ("seed", 1),
     ],
 )
@@ -225,12 +242,22 @@ def test_every_setting_changes_the_cells_and_is_recorded(setting, value):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"n_genes": 100}, "n_genes is 100"), ({"n_types": 1}, "n_types is 1"), ({"n_cells": 29}, "n_cells is 29"),
-        ({"n_cells": 0}, "n_cells is 0"), ({"n_cells": 10.5}, "whole number"), ({"n_cells": "many"}, "'many'"),
-        ({"type_proportions": (1, 2)}, "2 numbers"), ({"type_proportions": (0,) + (1,) * 9}, "above 0"),
-        ({"size_ratio": 0.5}, "size_ratio"), ({"dispersion": -1}, "dispersion"), ({"library_size": 0}, "library_size"),
-        ({"library_spread": float("nan")}, "nan"), ({"redundancy": 1.5}, "redundancy"), ({"separation": None}, "None"),
-        ({"seed": -1}, "seed"), ({"n_marker_per_type": 3}, "did you mean 'n_markers_per_type'"),
+        ({"n_genes": 100}, "n_genes is 100"),
+        ({"n_types": 1}, "n_types is 1"),
+        ({"n_cells": 29}, "n_cells is 29"),
+        ({"n_cells": 0}, "n_cells is 0"),
+        ({"n_cells": 10.5}, "whole number"),
+        ({"n_cells": "many"}, "'many'"),
+        ({"type_proportions": (1, 2)}, "2 numbers"),
+        ({"type_proportions": (0,) + (1,) * 9}, "above 0"),
+        ({"size_ratio": 0.5}, "size_ratio"),
+        ({"dispersion": -1}, "dispersion"),
+        ({"library_size": 0}, "library_size"),
+        ({"library_spread": float("nan")}, "nan"),
+        ({"redundancy": 1.5}, "redundancy"),
+        ({"separation": None}, "None"),
+        ({"seed": -1}, "seed"),
+        ({"n_marker_per_type": 3}, "did you mean 'n_markers_per_type'"),
     ],
 )
 def test_wrong_settings_are_one_clear_sentence(wrong, words):

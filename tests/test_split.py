@@ -307,9 +307,7 @@ def test_test_donors_give_their_cells_by_lot() -> None:
     assert list(one.table) == ["cell", "cell_type", "part"] and one.table.index.tolist() == list(range(len(one.table)))
     labels = one.table.set_index("cell")["cell_type"]
     assert (labels == obs["cell_type"].loc[labels.index]).all()
-    few = {
-        seed: split_batches(obs, "cell_type", batch_key="donor", test="e", max_test=5, seed=seed) for seed in (0, 1)
-    }
+    few = {seed: split_batches(obs, "cell_type", batch_key="donor", test="e", max_test=5, seed=seed) for seed in (0, 1)}
     held = obs.index[(obs["donor"] == "e") & (obs["cell_type"] == "b")].to_numpy()
     for seed, split in few.items():
         lowest = held[np.argsort(draw_lots(held, seed=seed))[:5]]

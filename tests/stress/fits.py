@@ -1,6 +1,6 @@
 """Does memory stay flat? 200 fits in one process, three kinds in turn; writes data/studies/stress/fits.csv.
 
-    python tests/stress/fits.py [number of fits] [file]
+python tests/stress/fits.py [number of fits] [file]
 """
 
 import gc
