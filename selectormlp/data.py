@@ -9,6 +9,7 @@ import csv
 import difflib
 import errno
 import gzip
+import io
 import json
 import logging
 import os
@@ -41,10 +42,10 @@ __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READY', 'READERS', 'BRAIN
            'InputError', 'nearest_name', 'is_whole', 'data_folder', 'load_pancreas', 'ValueSummary', 'summarise_values',
            'kind_of', 'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck',
            'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
-           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'attach_labels', 'short_names',
-           'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'spreadsheet_text', 'unescaped_text',
-           'terminal_text', 'figure_text', 'markdown_text', 'write_whole', 'write_table', 'read_table', 'write_json',
-           'read_json', 'reference_table']
+           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'refuse_outside',
+           'attach_labels', 'short_names', 'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells',
+           'spreadsheet_text', 'unescaped_text', 'terminal_text', 'figure_text', 'markdown_text', 'write_whole',
+           'write_table', 'read_table', 'write_json', 'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
@@ -205,11 +206,20 @@ def cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     refuse_label_key(obs, label_key)
     column = pd.Categorical(obs[label_key])
     names = np.array([*map(_label_text, column.categories), None], dtype=object)
+    longest = max((len(name) for name in names if name), default=0)
+    if longest > 1000:
+        raise InputError(f"'{label_key}' holds a label of {longest:,} characters; a type needs a name that can be read")
     return pd.Series(names[column.codes], index=obs.index, name=label_key)
 
 # %% ../nbs/00_data.ipynb #c510d80b
+_LONGEST_NAME = 1000  # characters, of cells, genes and types
+
+
 def refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
     """Raise InputError where cells or genes share a name."""
+    longest = max(map(len, map(str, names)), default=0)
+    if longest > _LONGEST_NAME:
+        raise InputError(f"a {what} has a name of {longest:,} characters; names of up to {_LONGEST_NAME:,} can be worked with")
     repeated = names[names.duplicated()].unique()
     if len(repeated):
         first, remedy = repeated[0], f"adata.{ {'cell': 'obs', 'gene': 'var'}[what] }_names_make_unique()"
@@ -475,6 +485,9 @@ def existing_path(path: Path) -> Path:
     raise InputError(f"'{path}' does not exist; {hint}")
 
 # %% ../nbs/00_data.ipynb #340380b7
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
 def _why_unreadable(path: Path, error: Exception) -> str:
     """Say in one sentence why a file could not be read: a broken one raises anything."""
     if isinstance(error, PermissionError):
@@ -484,6 +497,11 @@ def _why_unreadable(path: Path, error: Exception) -> str:
             f"'{path}' asks for more memory than there is; read it in parts with open_cells, or get it again if it is"
             " a small file"
         )
+    if isinstance(error, OSError) and (error.errno in _NO_ROOM or "usable temporary directory" in str(error)):
+        place = os.environ.get("TMPDIR") or "the folder for temporary files"
+        return f"there is no room in {place} to unpack '{path}'; make room there, or set TMPDIR to a folder that has it"
+    if isinstance(error, RecursionError):
+        return f"'{path}' holds lists within lists, deeper than anything should be; get it again from where it is made"
     said = str(error).replace(str(path), path.name).split(" (")[0]
     detail = textwrap.shorten(said, 100, placeholder=" ...")
     return (
@@ -492,15 +510,27 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     )
 
 
+def _tell_watcher(words: str) -> None:
+    """Tell the process that watches this one, if there is one, that a file begins to be read, or was read."""
+    pid, _, pipe = os.environ.get("SELECTORMLP_WATCHED", "").partition(":")
+    if pid == str(os.getpid()):
+        with suppress(OSError):
+            os.write(int(pipe), f"{words[:2000]}\n".encode("utf-8", "replace"))
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside, while a file is read, into one sentence."""
+    _tell_watcher(f"+{str(path).replace(chr(10), ' ')}")
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         raise InputError(_why_unreadable(path, error)) from error
+    finally:
+        _tell_watcher("-")
+
 
 # %% ../nbs/00_data.ipynb #6dc24f92
 def _narrow_places(values: Any) -> None:
@@ -518,18 +548,118 @@ def refuse_broken_matrix(values: Any) -> None:
         if (np.diff(values.indptr) < 0).any():  # scipy does not look at this where the last number is 0
             raise ValueError("the places of its cells fall")
 
+# %% ../nbs/00_data.ipynb #68dbd8ab
+_MOST_METADATA = 2**28  # bytes of a JSON file
+_CODECS = """
+adler32 astype base64 bitround blosc bytes bz2 categorize crc32 crc32c delta fixedscaleoffset fletcher32 gzip
+jenkins_lookup3 json2 lz4 lzma msgpack2 packbits pcodec quantize sharding_indexed shuffle transpose vlen-array
+vlen-bytes vlen-utf8 zfpy zlib zstd
+"""
+_TRUSTED_CODECS = frozenset(_CODECS.split())
+
+
+def _untrusted(path: object, what: str) -> InputError:
+    """Return the error for a file that reaches outside itself."""
+    name = path if isinstance(path, Path) else "the unpacked file"
+    return InputError(f"'{name}' {what}, and a file of cells must hold its own data; copy them into one file first")
+
+
+def _refuse_outside_hdf5(path: Any) -> None:
+    """Raise InputError where an HDF5 file has parts in other files; soft links stay inside, and are not followed."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        groups, seen = [file["/"]], set()
+        while groups:
+            group = groups.pop()
+            for name in group:
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.SoftLink):
+                    continue
+                if not isinstance(link, h5py.HardLink):
+                    raise _untrusted(path, f"leads to another file at '{group.name}/{name}'")
+                found = group[name]
+                if isinstance(found, h5py.Dataset):
+                    if found.is_virtual or found.id.get_create_plist().get_external_count():
+                        raise _untrusted(path, f"keeps '{found.name}' in another file")
+                elif isinstance(found, h5py.Group) and (place := h5py.h5o.get_info(found.id).addr) not in seen:
+                    seen.add(place)
+                    groups.append(found)
+
+
+def _codecs(value: Any) -> Iterator[str]:
+    """Yield the names of the codecs in the metadata of a zarr array or store."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if key in ("compressor", "compressors", "filters", "codecs", "index_codecs", "serializer"):
+            for codec in item if isinstance(item, list) else [item]:
+                if codec is not None:
+                    name = codec if isinstance(codec, str) else codec.get("id") or codec.get("name")
+                    yield str(name).removeprefix("numcodecs.")
+                    yield from _codecs(codec) if isinstance(codec, dict) else ()
+        elif not key.endswith((".zattrs", "attributes")):
+            yield from _codecs(item)
+
+
+def _refuse_outside_zarr(path: Path) -> None:
+    """Raise InputError where a .zarr folder holds links, or wants to be unpacked by a program that could run code."""
+    path = path.resolve()
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            if Path(folder, name).is_symlink():
+                raise _untrusted(path, f"holds the link '{name}'")
+        for name in {".zarray", ".zmetadata", "zarr.json"}.intersection(files):
+            for codec in _codecs(read_json(Path(folder, name))):
+                if codec not in _TRUSTED_CODECS:
+                    raise InputError(
+                        f"'{path}' is packed with {codec!r}, which is not among the codecs that are known to run no"
+                        " code; have it written again with zstd or blosc"
+                    )
+
+
+def refuse_outside(path: str | Path) -> None:
+    """Raise InputError where a file of cells would have other files read, or code run, when it is opened."""
+    path = Path(path)
+    if path.is_dir() and any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
+        _refuse_outside_zarr(path)
+    elif path.is_file() and path.suffix.lower() in (".h5ad", ".h5"):
+        _refuse_outside_hdf5(path)
+
 # %% ../nbs/00_data.ipynb #2fde1f9f
+_HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
+_MOST_UNPACKED = 2**38  # bytes
+_HIGHEST_RATIO = 300  # unpacked to packed, above 1 GiB: counts of cells reach some tens
+_LEFT_FREE = 2**28  # bytes of the disk for temporary files that are left to others
+
+
+def _unpack(path: Path, file: Any) -> None:
+    """Unpack a .gz into an open file, after a look at its first bytes and at the room; a bomb is an InputError."""
+    place, packed_size = tempfile.gettempdir(), path.stat().st_size
+    limit = min(_MOST_UNPACKED, max(2**30, _HIGHEST_RATIO * packed_size))
+    with gzip.open(path, "rb") as packed:
+        part, size = packed.read(2**20), 0
+        if not part.startswith(_HDF5_BEGINS):
+            raise ValueError("unpacked, it does not begin like an .h5ad file")
+        while part:
+            size += len(part)
+            if size > limit:
+                raise InputError(f"'{path}' unpacks to more than {limit / 2**30:,.0f} GiB; unpack it yourself if it is sound")
+            if shutil.disk_usage(place).free < _LEFT_FREE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            file.write(part)
+            part = packed.read(2**24)
+    file.flush()
+
+
 def _read_h5ad(path: Path, label_key: str | None) -> AnnData:
-    """Read .h5ad, or .h5ad.gz through a temporary unpacked copy."""
+    """Read .h5ad, or .h5ad.gz through an unpacked copy that has no name and is gone with the program."""
     from anndata import read_h5ad
 
     if path.suffix.lower() != ".gz":
         return read_h5ad(path)
-    with tempfile.TemporaryDirectory() as folder:
-        unpacked = Path(folder) / "cells.h5ad"
-        with gzip.open(path, "rb") as packed, unpacked.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-        return read_h5ad(unpacked)
+    with tempfile.TemporaryFile() as file:
+        _unpack(path, file)
+        _refuse_outside_hdf5(file)
+        return read_h5ad(file)
 
 
 def _read_zarr(path: Path, label_key: str | None) -> AnnData:
@@ -614,6 +744,9 @@ def _read_10x_folder(path: Path, label_key: str | None) -> AnnData:
     return adata
 
 # %% ../nbs/00_data.ipynb #127655f6
+_LONGEST_LINE = 2**26  # characters
+
+
 class _TableHead(NamedTuple):
     """The first row of a csv or tsv file."""
 
@@ -630,7 +763,9 @@ def _table_head(path: Path) -> _TableHead:
     """
     opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        lines = [file.readline(), file.readline()]
+        lines = [file.readline(_LONGEST_LINE), file.readline(_LONGEST_LINE)]
+    if any(len(line) >= _LONGEST_LINE for line in lines):
+        raise InputError(f"'{path}' has a line of more than {_LONGEST_LINE:,} characters; no table of cells needs that")
     separator = max(",;\t", key=lambda mark: (lines[0].count(mark), lines[1].count(mark)))
     separator = separator if separator in "".join(lines) else " "
     first, second = (next(csv.reader([line], delimiter=separator), []) for line in lines)
@@ -640,10 +775,37 @@ def _table_head(path: Path) -> _TableHead:
     return _TableHead(separator, None if short else first[0], first if short else first[1:])
 
 # %% ../nbs/00_data.ipynb #051e55bc
+class _ShortLines(io.RawIOBase):
+    """A file whose lines are looked at as they are read: one that never ends must not fill the memory."""
+
+    def __init__(self, path: Path):
+        opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
+        self.file, self.length = opener(path, "rb"), 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes; ValueError where a line is too long."""
+        part = self.file.read(len(buffer))
+        ends = part.rfind(b"\n")
+        self.length = self.length + len(part) if ends < 0 else len(part) - ends
+        if self.length > _LONGEST_LINE:
+            raise ValueError(f"a line has more than {_LONGEST_LINE:,} characters")
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        """Close the file below as well."""
+        self.file.close()
+        super().close()
+
+
 def _table_rows(path: Path, head: _TableHead, *, skip: int = 1, **options: Any) -> Any:
     """Open a table with pandas: its first column holds names, its first row (or none) is left out."""
     options = {"header": None, "skiprows": skip, "index_col": 0, "encoding": "utf-8-sig", **options}
-    return pd.read_csv(path, sep=head.separator, **options)
+    return pd.read_csv(io.BufferedReader(_ShortLines(path), 2**16), sep=head.separator, **options)
 
 # %% ../nbs/00_data.ipynb #cbe5491a
 def _refuse_text(rows: pd.DataFrame, path: Path) -> None:
@@ -774,6 +936,7 @@ def _read_file(path: Path, labels: str | Path | None, label_key: str | None) -> 
     """Read one file of cells and its labels."""
     reader = _find_reader(existing_path(path))
     with reading(path):
+        refuse_outside(path)
         adata = reader(path, label_key)
         for values in (adata.X, *adata.layers.values(), getattr(adata.raw, "X", None)):
             refuse_broken_matrix(values)
@@ -985,7 +1148,11 @@ def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
     path = existing_path(Path(path))
     try:
+        if path.stat().st_size > _MOST_METADATA:
+            raise ValueError(f"it is larger than {_MOST_METADATA:,} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(f"'{path}' is not a readable JSON file (lists within lists without end); write it again") from error
     except (ValueError, OSError) as error:
         raise InputError(f"'{path}' is not a readable JSON file ({error}); correct it, or write it again") from error
 
