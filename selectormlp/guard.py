@@ -144,20 +144,23 @@ def run_guarded(work: Callable[[], int], report: Callable[[str], None]) -> int:
     if child == 0:
         os.close(pipe)
         _end_with(parent)
+        with suppress(OSError):
+            os.setpgid(0, 0)  # so that a signal of the terminal comes once, from the parent
         os.environ["SELECTORMLP_WATCHED"] = f"{os.getpid()}:{news}"
         return work()
     os.close(news)
     watch = _Watch(pipe, child)
 
-    def interrupted(*_: object) -> None:
-        watch.interrupted = watch.interrupted or time.monotonic()
-
     def passed_on(number: int, _: object) -> None:
+        if number == signal.SIGINT:
+            watch.interrupted = watch.interrupted or time.monotonic()
         with suppress(ProcessLookupError):
             os.kill(child, number)
+        if number == signal.SIGTSTP:  # Ctrl-Z: both stop, and go on together
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(child, signal.SIGCONT)
 
-    signal.signal(signal.SIGINT, interrupted)  # the terminal sends it to both
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP):
         signal.signal(number, passed_on)
     while True:
         watch.listen(0.2)

@@ -23,9 +23,18 @@ from selectormlp import data
 from selectormlp.book import first_page, render_site
 from selectormlp.cli import check_place, main
 from selectormlp.data import (
-    InputError, cell_labels, figure_text, markdown_text, read_cells, read_json, read_table, spreadsheet_text,
-    terminal_text, unescaped_text, write_table,
-)  # fmt: skip
+    InputError,
+    cell_labels,
+    figure_text,
+    markdown_text,
+    read_cells,
+    read_json,
+    read_table,
+    spreadsheet_text,
+    terminal_text,
+    unescaped_text,
+    write_table,
+)
 from selectormlp.evaluation import plot_confusion
 from selectormlp.files import fingerprint_path, only_writer, refuse_input
 from selectormlp.inspection import PAGE_FILES, write_panel_report
@@ -198,11 +207,11 @@ def test_one_writer_at_a_time_also_among_threads_and_spellings(tmp_path: Path) -
 # -------------------------------------------------------------------------------------------------------- hostile names
 
 HOSTILE = [
-    "=1+1", "=HYPERLINK(\"http://example.org\")", "+1", "@SUM(1)", "-1+1", "'=x", "''@x", "\t=1", "$x$", "$", "\\$x", "$\\frac{",
-    "<script>alert(1)</script>", "<img src=http://example.org/a.png>", "</td></table>", "&amp;", "{{ 7*7 }}", "{% x %}",
-    "[a](javascript:alert(1))", "![a](http://example.org/a.png)", "@fig-curve", "`a`", "a|b", "_a_", "_nolegend_", "# a",
-    "---", "\x1b[2J\x1b[31mred", "\x07", "\u202egnp.exe", "β cell", "NA", "nan1", "a,b", "a\"b", "a'b", "../../etc",
-    "CON", "%s %d {0}", "x" * 900,
+    "=1+1", "=HYPERLINK(\"http://example.org\")", "+1", "@SUM(1)", "-1+1", "'=x", "''@x", "\t=1", "$x$", "$",
+    "\\$x", "$\\frac{", "<script>alert(1)</script>", "<img src=http://example.org/a.png>", "</td></table>",
+    "&amp;", "{{ 7*7 }}", "{% x %}", "[a](javascript:alert(1))", "![a](http://example.org/a.png)",
+    "@fig-curve", "`a`", "a|b", "_a_", "_nolegend_", "# a", "---", "\x1b[2J\x1b[31mred", "\x07",
+    "\u202egnp.exe", "β cell", "NA", "nan1", "a,b", "a\"b", "a'b", "../../etc", "CON", "%s %d {0}", "x" * 900,
 ]  # fmt: skip
 
 
