@@ -9,6 +9,7 @@ import csv
 import difflib
 import errno
 import gzip
+import inspect
 import json
 import logging
 import os
@@ -38,12 +39,12 @@ Paths = str | Path | Sequence[str | Path]
 
 # %% auto #0
 __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READY', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
-           'InputError', 'nearest_name', 'is_whole', 'data_folder', 'load_pancreas', 'ValueSummary', 'summarise_values',
-           'kind_of', 'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck',
-           'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
-           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'attach_labels', 'short_names',
-           'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table',
-           'write_json', 'read_json', 'reference_table']
+           'InputError', 'nearest_name', 'is_whole', 'user_level', 'data_folder', 'load_pancreas', 'ValueSummary',
+           'summarise_values', 'kind_of', 'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names',
+           'CellCheck', 'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend',
+           'by_score', 'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'attach_labels',
+           'short_names', 'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole',
+           'write_table', 'write_json', 'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
@@ -68,6 +69,28 @@ def _did_you_mean(name: str, known: Iterable[object], otherwise: str) -> str:
 def is_whole(value: object, *, least: int) -> bool:
     """Say whether a setting is a whole number of at least `least`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+# %% ../nbs/00_data.ipynb #c1c0f67e
+_PACKAGE = str(Path(__file__).parent) if "__file__" in globals() else None  # None while a notebook is the module
+
+
+def user_level() -> int:
+    """Return the `stacklevel` with which a warning points at the first line outside this package.
+
+    Returns
+    -------
+    int
+        How many calls the caller's line is away from that of `warnings.warn`, which counts as 1.
+
+    Examples
+    --------
+    >>> user_level()
+    1
+    """
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and (level == 0 or str(Path(frame.f_code.co_filename).parent) == _PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return max(level, 1)
 
 # %% ../nbs/00_data.ipynb #aff1799d
 def data_folder() -> Path:
