@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 from .data import InputError, prepare_cells, value_kind, write_table, write_whole
 from .drawings import Drawing, sliding_bars
 from .evaluation import JUDGES, confusion_table, judge_cells, plot_confusion, score_predictions
-from .selection import DesignedPanel, select_genes
+from .selection import DesignedPanel, PanelDesign, choose_panel
 from .split import CellSplit, draw_lots
 
 if TYPE_CHECKING:
@@ -235,8 +235,10 @@ def _thinned_split(split: CellSplit, share: float, seed: int) -> CellSplit:
 
 def _chosen_again(panel: DesignedPanel, cells: AnnData, split: CellSplit) -> list[str]:
     """The genes of a panel made like this one, from the training cells of another split."""
-    settings = {name: value for name, value in panel.settings.items() if name != "n_genes"}
-    return select_genes(cells, panel.label_key, len(panel), split=split, **settings).genes
+    design = PanelDesign(**panel.settings["rules"])
+    return choose_panel(
+        cells, panel.label_key, design, split, model_settings=panel.settings.get("model_settings")
+    ).genes
 
 
 def panel_stability(
@@ -502,7 +504,8 @@ def _page(
 
     shown = {"table": panel.table.loc[:, :"substitutes"], "coverage": panel.coverage}  # type: ignore[misc]
     values = {name: table.round(3).to_html(index=False, border=0) for name, table in shown.items()}
-    made = "; ".join(f"{name}: {value}" for name, value in panel.settings.items() if value not in ((), [], {}, None))
+    rules = panel.settings.get("rules", {})
+    made = "; ".join(f"{name}: {value}" for name, value in rules.items() if value not in ((), [], {}, None))
     values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made}
     values |= {"summary": _summary(panel, judged, tables["curve"]), "genes": ", ".join(panel.genes)}
     values["slider"] = slide_panel(tables["recalls"]).html

@@ -25,7 +25,7 @@ _PANEL_FORMAT = "selectormlp panel"  # what the json file beside a panel says it
 _FORMAT_VERSION = 1  # of that file
 
 # %% auto #0
-__all__ = ['GenePanel', 'panel_from_ranking', 'read_panel', 'panel_overlap', 'plot_panel', 'mean_expression']
+__all__ = ['GenePanel', 'note_beside', 'panel_from_ranking', 'read_panel', 'panel_overlap', 'plot_panel', 'mean_expression']
 
 # %% ../nbs/07_retraining.ipynb #4ab0d058
 @dataclass(frozen=True, repr=False)
@@ -109,7 +109,7 @@ class GenePanel:
         'cell_type'
         """
         about = {"label_key": self.label_key, "method": self.method, "settings": self.settings}
-        note = _note_beside(path)
+        note = note_beside(path)
         if any(about.values()):
             head = {"format": _PANEL_FORMAT, "format_version": _FORMAT_VERSION}
             write_json({**head, **about, "genes": self.genes}, note)
@@ -157,7 +157,7 @@ class GenePanel:
 _ROWS_SHOWN = 20  # genes of a panel that a notebook shows
 
 
-def _note_beside(path: str | Path) -> Path:
+def note_beside(path: str | Path) -> Path:
     """The .json file beside a panel's table; InputError where a file of another kind has that name."""
     path = Path(path)
     note = path.with_suffix(".json")
