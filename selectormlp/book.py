@@ -24,7 +24,7 @@ import pandas as pd
 
 from . import __version__
 from .data import InputError, check_cells, load_cells, read_json, write_json, write_whole
-from .study import only_run
+from .files import fingerprint_path, only_run
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -469,11 +469,11 @@ def book_chapters(folder: Path | None = None) -> list[Path]:
 
 # %% ../nbs/09b_book.ipynb #6ea4362e
 def chapter_digest(chapter: Path, parameters: dict[str, Any]) -> str:
-    """Name the text of a chapter together with what it runs on."""
+    """Name the text of a chapter together with what it runs on: the bytes of the file, or of all files of a folder."""
     import hashlib
 
     cells = Path(parameters["cells"])
-    stamp = (cells.stat().st_size, cells.stat().st_mtime_ns) if cells.is_file() else ()
+    stamp = (cells.stat().st_mtime_ns, fingerprint_path(cells)) if cells.exists() else ()
     sources = [cell["source"] for cell in read_json(chapter)["cells"]]
     return hashlib.sha256(repr((sources, sorted(parameters.items()), stamp)).encode()).hexdigest()
 
@@ -527,8 +527,11 @@ def claim_folder(out: Path, parameters: dict[str, Any]) -> None:
         If it holds another book, or something else, or cannot be written.
     """
     note = out / "book.json"
-    if note.exists() and read_json(note) != parameters:
-        raise InputError(f"{out} holds a book of {read_json(note)['cells']!r} with other settings; name a new folder")
+    there = {"content": parameters.get("content"), **(read_json(note) if note.exists() else parameters)}
+    if {**there, "content": None} != {**parameters, "content": None}:
+        raise InputError(f"{out} holds a book of {there['cells']!r} with other settings; name a new folder")
+    if there["content"] != parameters.get("content"):
+        raise InputError(f"{out} holds a book of {there['cells']!r} as it was before it changed; name a new folder")
     if not note.exists() and out.exists() and (out.is_file() or any(not _begun(path) for path in out.iterdir())):
         raise InputError(f"{out} is not empty and holds no book; name a new folder")
     try:
@@ -591,7 +594,7 @@ def run_book(
         book_package(package)
     out, source = Path(out).resolve(), str(Path(cells).resolve()) if Path(cells).exists() else str(cells)
     settings = {"label_key": label_key, "protocol": protocol, "seed": seed}
-    note = {"cells": source, **settings} | ({"kept": KEPT} if few else {})
+    note = {"cells": source, **settings} | ({"kept": KEPT} if few else {}) | {"content": fingerprint_path(source)}
     new = few is not None and not _is_newer(out / KEPT, Path(source))
     adata = few() if few and new else load_cells(out / KEPT if few else cells, label_key)
     type_counts = check_cells(adata, label_key, min_cells=1).type_counts

@@ -44,7 +44,8 @@ __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READY', 'READERS', 'BRAIN
            'CellCheck', 'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend',
            'by_score', 'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'attach_labels',
            'short_names', 'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole',
-           'write_table', 'write_json', 'read_json', 'reference_table']
+           'spreadsheet_text', 'unescaped_text', 'write_table', 'read_table', 'write_json', 'read_json',
+           'reference_table']
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
@@ -918,10 +919,51 @@ def write_whole(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 # %% ../nbs/00_data.ipynb #fdef7990
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as csv, whole or not at all: without its index, floats to six digits."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r].")  # what a spreadsheet takes for a formula, and what was taken care of before
+
+
+def spreadsheet_text(text: Any) -> Any:
+    """Return a text that no spreadsheet takes for a formula: with ' before it where it would; numbers stay."""
+    if not isinstance(text, str) or not _FORMULA.match(text):
+        return text
+    with suppress(ValueError):
+        float(text)
+        return text
+    return f"'{text}"
+
+
+def unescaped_text(text: Any) -> Any:
+    """Return what `spreadsheet_text` was given."""
+    return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _with_texts(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """Return a table with every text changed, the names of its columns too."""
+    columns = {}
+    for place, (_, column) in enumerate(table.items()):
+        is_text = column.dtype == object or isinstance(column.dtype, pd.CategoricalDtype | pd.StringDtype)
+        columns[place] = column.astype(object).map(change, na_action="ignore") if is_text else column
+    return pd.DataFrame(columns, index=table.index).set_axis([change(name) for name in table.columns], axis=1)
+
+
+def write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Path], None] | None = None) -> None:
+    """Write a table as csv, whole or not at all: without its index, floats to six digits; `read_table` reads it.
+
+    A text that a spreadsheet would run as a formula gets ' before it. `before` is called with the whole file, before
+    that takes its place.
+    """
     with write_whole(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        safe = _with_texts(table, spreadsheet_text)
+        safe.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        if before is not None:
+            before(temporary)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Return a table that `write_table` wrote; names of genes, cells and types are texts, "NA" is one of them."""
+    texts = dict.fromkeys(("gene", "cell", "type", "cell_type", "model"), str)
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
+    return _with_texts(table, unescaped_text)
 
 
 def _plain_value(value: object) -> object:
