@@ -820,7 +820,7 @@ def rank_by_model(
     refuse_rules_of_the_search(design)
     others = prepare_cells(split.subset(adata, "validation"), label_key, min_cells=1)
     fitted, watched = ((cells[:, names].X, cells.obs[label_key].to_numpy().astype(str)) for cells in (train, others))
-    model = make_classifier(design.method, protocol=design.protocol, seed=design.seed, **models)
+    model = make_classifier(design.method, protocol=design.protocol, seed=design.seed, model_settings=models)
     return required_first(rank_genes(model.fit(*fitted, validation=watched, gene_names=names)), design)
 
 
