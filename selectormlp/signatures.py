@@ -403,7 +403,7 @@ def takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fun
     Raises
     ------
     InputError
-        When the function is called with a name that is no parameter.
+        When the function is called with a name that is no parameter, or without a setting that has no default.
 
     Examples
     --------
@@ -424,15 +424,20 @@ def takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fun
     def decorate(function: _Function) -> _Function:
         signature = _written_out(function, cls, leave_out)
         own = inspect.signature(function).parameters
+        parts = signature.parameters.values()
+        needed = [each.name for each in parts if each.name not in own and each.default is inspect.Parameter.empty]
 
         @wraps(function)
         def called(*args: Any, **given: Any) -> Any:
             refuse_unknown(given, signature.parameters, function.__qualname__)
-            signature.bind(*args, **given)  # Python's own sentence where an argument is missing or given twice
+            there = signature.bind_partial(*args, **given).arguments
+            lacking = [name for name in needed if name not in there]
+            if lacking:
+                raise InputError(f"{function.__qualname__} needs {lacking[0]!r}; add it")
             return function(*args, **given)
 
         called.__signature__ = signature  # type: ignore[attr-defined]
-        annotated = {each.name: each.annotation for each in signature.parameters.values()}
+        annotated = {each.name: each.annotation for each in parts}
         annotated |= {"return": signature.return_annotation}
         called.__annotations__ = {name: kind for name, kind in annotated.items() if kind is not inspect.Signature.empty}
         called.__doc__ = filled_settings(function.__doc__ or "", cls, {*leave_out, *own})

@@ -49,6 +49,7 @@ from .masking import masking_curve, plot_masking_curves, predict_masked, random_
 from .models import NetworkShape, check_choice, plot_network
 from .panels import GenePanel, panel_from_ranking, panel_overlap, read_panel
 from .saving import load_model, save_model
+from .signatures import check_settings, describes_settings, setting, takes_settings
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
 if TYPE_CHECKING:
@@ -64,35 +65,52 @@ __all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'FIGURES', 'PAGE', 'CAPTIONS', 'S
            'drawn_figures', 'open_study', 'write_page', 'study_steps', 'run_study']
 
 # %% ../nbs/09_report.ipynb #71d17556
+@describes_settings
 @dataclass(frozen=True)
 class StudyConfig:
-    """What a study does: data, split (`max_*`, `min_cells`), genes, models, masking (`step`, `n_orders`) and panels.
+    """What a study does: its cells, split, genes, models, masking curves and panels.
 
-    `cells` is an example's name or the path of a file, `labels` a file of labels where the cells come without;
-    `max_epochs` shortens every training (None: as the protocol has it).
+    Parameters
+    ----------
+    {settings}
+
+    Raises
+    ------
+    InputError
+        Where a value cannot be, a model is unknown, or a panel belongs to a model that is not trained.
+
+    Examples
+    --------
+    >>> from selectormlp import StudyConfig
+    >>> StudyConfig("pancreas", "cell_type", panel_sizes=(20, 10)).panel_sizes
+    (20, 10)
     """
 
-    cells: str
-    label_key: str
-    labels: str | None = None
-    protocol: str = "robust"
-    seed: int = 0
-    max_train: int = 5000
-    max_validation: int = 1000
-    max_test: int = 1000
-    min_cells: int = 7
-    n_genes: int = 2000
-    conditions: tuple[str, ...] = tuple(CONDITIONS.index)
-    ablations: tuple[str, ...] = tuple(MLP_CONDITIONS)
-    max_epochs: int | None = None
-    step: int = 50
-    n_orders: int = 5
-    panel_conditions: tuple[str, ...] = ("selector_l1", "mlp", "svm_l1")
-    panel_sizes: tuple[int, ...] = (200, 100, 50)
-    panel_step: int = 5
+    cells: str = setting("a file of cells, or the name of an example: pancreas, pbmc68k, brain")
+    label_key: str = setting("column of obs that holds the cell types")
+    labels: str | None = setting("csv file of labels, where the cells come without", None)
+    protocol: str = setting("'robust', or 'report': the report to the letter", "robust", kind="{'robust', 'report'}")
+    seed: int = setting("seed of every random choice", 0, least=0)
+    max_train: int = setting("training cells of a type at most", 5000, least=1, unit="cells")
+    max_validation: int = setting("validation cells of a type at most", 1000, least=1, unit="cells")
+    max_test: int = setting("test cells of a type at most", 1000, least=1, unit="cells")
+    min_cells: int = setting("types with fewer cells are left out", 7, least=3, unit="cells")
+    n_genes: int = setting("variable genes to work with, chosen on training cells", 2000, least=1)
+    conditions: tuple[str, ...] = setting("models to train, by the names of `make_classifier`", tuple(CONDITIONS.index))
+    ablations: tuple[str, ...] = setting("MLP conditions to train for Figure 3", tuple(MLP_CONDITIONS))
+    max_epochs: int | None = setting(
+        "epochs of each network's training at most; None: as the protocol has it", None, least=1
+    )
+    step: int = setting("genes between the points of a masking curve", 50, least=1, unit="genes")
+    n_orders: int = setting("random orders of the genes to compare with", 5, least=1)
+    panel_conditions: tuple[str, ...] = setting(
+        "models to retrain on their best genes", ("selector_l1", "mlp", "svm_l1")
+    )
+    panel_sizes: tuple[int, ...] = setting("sizes of the panels to retrain on", (200, 100, 50), least=1, unit="genes")
+    panel_step: int = setting("genes between the points of a retrained model's masking curve", 5, least=1, unit="genes")
 
     def __post_init__(self) -> None:
-        check_choice("protocol", self.protocol, ("robust", "report"))
+        check_settings(self)
         for condition in (*self.conditions, *self.ablations, *self.panel_conditions):
             make_classifier(condition)
         absent = set(self.panel_conditions) - set(self.conditions)
@@ -100,27 +118,33 @@ class StudyConfig:
             raise InputError(
                 f"panel_conditions names {sorted(absent)[0]!r}, which is not in conditions: it would not be trained"
             )
-        sizes = {"n_genes": [self.n_genes], "step": [self.step], "panel_step": [self.panel_step]}
-        for name, values in {**sizes, "panel_sizes": self.panel_sizes}.items():
-            for value in values:
-                if not is_whole(value, least=1):
-                    raise InputError(f"{name} is {value!r}; pass a whole number of 1 or more")
 
 # %% ../nbs/09_report.ipynb #48002a71
-def study_config(**settings: Any) -> StudyConfig:
-    """A `StudyConfig` from settings (of a JSON file, say); an unknown one is an `InputError` that names the nearest."""
-    known = [field.name for field in fields(StudyConfig)]
-    settings.pop("format_version", None)  # of a run's config.json
-    missing = {"cells", "label_key"} - set(settings)
-    if missing:
-        raise InputError(f"a study needs {min(missing)!r} among its settings; add it")
-    for name in settings:
-        if name not in known:
-            near = nearest_name(name, known)
-            raise InputError(
-                f"a study has no setting {name!r}"
-                + (f"; did you mean {near!r}?" if near else f"; it has {', '.join(known)}")
-            )
+@takes_settings(StudyConfig)
+def study_config(*, format_version: int | None = None, **settings: Any) -> StudyConfig:
+    """Make a `StudyConfig` from what a JSON file holds, with lists where it has tuples.
+
+    Parameters
+    ----------
+    format_version : int or None, default None
+        The number that stands in the config.json of a run; it is not a part of what the study does.
+    {settings}
+
+    Returns
+    -------
+    StudyConfig
+        What the study does.
+
+    Raises
+    ------
+    InputError
+        Where a setting is unknown, missing or cannot be.
+
+    Examples
+    --------
+    >>> study_config(cells="pancreas", label_key="cell_type", panel_sizes=[20, 10]).panel_sizes
+    (20, 10)
+    """
     fixed: dict[str, Any] = _from_json(settings)
     return StudyConfig(**fixed)
 
@@ -284,11 +308,10 @@ class Study:
     def _fit(self, condition: str, panel: GenePanel | None, folder: Path) -> None:
         """Train one model and save it."""
         genes = self.genes() if panel is None else panel.genes
-        model = make_classifier(
-            condition, protocol=self.config.protocol, seed=self.config.seed, max_epochs=self.config.max_epochs
-        )
+        model = make_classifier(condition, protocol=self.config.protocol, seed=self.config.seed)
         if isinstance(model, NetworkClassifier):
-            model.set_params(log_folder=str(folder / "logs"), resume=True)
+            own = {} if self.config.max_epochs is None else {"max_epochs": self.config.max_epochs}
+            model.set_params(log_folder=str(folder / "logs"), resume=True, **own)
         model.fit(*self.part("train", genes), validation=self.part("validation", genes), gene_names=genes)
         save_model(model, folder)
 
@@ -464,8 +487,41 @@ def drawn_figures(config: StudyConfig) -> list[str]:
     return [name for name in FIGURES if not absent.get(name)]
 
 
+@takes_settings(StudyConfig)
 def open_study(cells: str, label_key: str, folder: str | Path, **settings: Any) -> Study:
-    """The study in `folder`, or a new one there; `settings` are those of `StudyConfig`."""
+    """Open the study in a folder, or begin a new one there.
+
+    Parameters
+    ----------
+    {cells}
+    {label_key}
+    folder : str or Path
+        The folder of the run. What is there already is loaded, the rest is computed when it is asked for.
+    {settings}
+
+    Returns
+    -------
+    Study
+        The run; each method gives a part of it.
+
+    Raises
+    ------
+    InputError
+        Where a setting is unknown or cannot be, or the folder holds another run.
+
+    See Also
+    --------
+    run_study : Compute everything at once.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import open_study
+    >>> with TemporaryDirectory() as folder:
+    ...     study = open_study("pancreas", "cell_type", folder, seed=1)
+    >>> study.config.seed
+    1
+    """
     return Study(study_config(cells=str(cells), label_key=label_key, **settings), folder)
 
 # %% ../nbs/09_report.ipynb #4de94cb9
@@ -593,9 +649,44 @@ def run_study(
     config: StudyConfig, folder: str | Path, *, progress: bool = True,
     load: Callable[[StudyConfig], AnnData] | None = None,
 ) -> Study:  # fmt: skip
-    """Run the whole report in `folder`, or go on with it where it stopped (report, all sections).
+    """Run the whole report in a folder, or continue it where it stopped.
 
-    `load` reads the cells in another way than `load_cells`: those that the split can use, say, of an atlas on disk.
+    Parameters
+    ----------
+    config : StudyConfig
+        What to do.
+    folder : str or Path
+        The folder of the run; what is there already is kept.
+    progress : bool, default True
+        Show a bar.
+    load : callable or None, default None
+        Reads the cells from the configuration in another way than `load_cells`: for example only the cells of an atlas
+        on disk that the split can use.
+
+    Returns
+    -------
+    Study
+        The run, with its tables, models, panels and figures.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds another run or is in use, or the cells cannot be used.
+
+    References
+    ----------
+    .. [1] Epstein A. SelectorMLP (2024), all sections.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import StudyConfig, run_study, simulate_cells
+    >>> config = StudyConfig("simulated", "cell_type", n_genes=60, conditions=("svm_l1",), ablations=(),
+    ...                      panel_conditions=("svm_l1",), panel_sizes=(10, 5))
+    >>> cells = simulate_cells(n_cells=300, n_genes=100, n_types=3)
+    >>> with TemporaryDirectory() as folder:  # doctest: +SKIP
+    ...     study = run_study(config, folder, progress=False, load=lambda config: cells)
+    ...     study.panel("svm_l1", 5).genes
     """
     from tqdm.auto import tqdm
 
