@@ -555,11 +555,14 @@ def genes_listed(given: Sequence[str]) -> list[str]:
 
 def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
     """The design with the genes of its files of genes, and with those of a panel to build on first."""
-    lists = {name: genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")}
+    lists: dict[str, Any] = {
+        name: genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")
+    }
     if extend is None:
         return replace(design, **lists)
     given = list(dict.fromkeys([*genes_listed([extend]), *lists["must_include"]]))
-    return replace(design, **{**lists, "must_include": given, "n_genes": len(given) + design.n_genes})
+    lists |= {"must_include": given, "n_genes": len(given) + design.n_genes}
+    return replace(design, **lists)
 
 
 def run_select(options: SelectOptions, design: PanelDesign) -> None:
@@ -603,8 +606,8 @@ def panel_and_cells(options: SelectOptions, design: PanelDesign) -> tuple[Design
 
     key, columns = options.label_key, [*(design.groups or ()), *([design.batch_key] if design.batch_key else [])]
     large = open_given(options.cells, options.on_disk, label_key=key, labels=options.labels, columns=columns)
-    adata = load_given(options.cells, key, options.labels) if large is None else None
-    obs = large.obs if adata is None else adata.obs
+    cells: Any = load_given(options.cells, key, options.labels) if large is None else large
+    obs = cells.obs
     split = _donor_split(obs, options, design) or split_of(obs, key, design)
     source = source_of_files(options.cells, options.labels)
     if options.test_batches:
@@ -613,9 +616,9 @@ def panel_and_cells(options: SelectOptions, design: PanelDesign) -> tuple[Design
         **(options.model_settings or {}),
         **({} if options.max_epochs is None else {"max_epochs": options.max_epochs}),
     }
-    more = {"model_settings": models, "about": about_cells(obs, key, design, split, source)}
-    if adata is not None:
-        return choose_panel(adata, key, design, split, **more), adata
+    more: dict[str, Any] = {"model_settings": models, "about": about_cells(obs, key, design, split, source)}
+    if large is None:
+        return choose_panel(cells, key, design, split, **more), cells
     found = cells_for_panel(large, key, design, split=split, progress=sys.stderr.isatty())
     return choose_from(found, key, design, **more), found.adata
 
@@ -629,8 +632,9 @@ def _donor_split(obs: pd.DataFrame, options: SelectOptions, design: PanelDesign)
         return None
     if design.batch_key is None:
         raise InputError("--test-batches needs --batch-key: the column of obs that holds them")
-    more = {"min_cells": design.min_cells, "seed": design.seed}
-    return split_batches(obs, options.label_key, batch_key=design.batch_key, test=options.test_batches, **more)
+    about: dict[str, Any] = {"batch_key": design.batch_key, "test": options.test_batches}
+    about |= {"min_cells": design.min_cells, "seed": design.seed}
+    return split_batches(obs, options.label_key, **about)
 
 # %% ../nbs/16_command_line.ipynb #665a5770
 def of_one_model(config: StudyConfig, model: str) -> StudyConfig:

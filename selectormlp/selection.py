@@ -890,7 +890,7 @@ class DesignedPanel(GenePanel):
             raise InputError("this panel has no split; use score_panel(panel, cells, split, label_key)")
         used = self.split.table.loc[self.split.table["part"].isin(["train", "validation", part]), "cell"]
         cells = prepare_cells(adata[adata.obs_names.isin(used)], self.label_key, min_cells=1)
-        more = {"condition": condition, "part": part, "seed": seed, "model_settings": model_settings}
+        more: dict[str, Any] = {"condition": condition, "part": part, "seed": seed, "model_settings": model_settings}
         return score_panel(self, cells, self.split, self.label_key, **more)
 
 # %% ../nbs/10_better_panels.ipynb #87174559
@@ -1033,8 +1033,9 @@ def model_ranking(
     from sklearn.base import clone
 
     if isinstance(design.method, str):
-        about = {"protocol": design.protocol, "seed": design.seed, "model_settings": model_settings}
-        model = make_classifier(design.method, **about)
+        model = make_classifier(
+            design.method, protocol=design.protocol, seed=design.seed, model_settings=model_settings
+        )
         return rank_genes(model.fit(X, y, validation=validation, gene_names=names))
     if model_settings:
         raise InputError(f"the estimator {design.method_name} has its settings already; leave model_settings out")

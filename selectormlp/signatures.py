@@ -23,7 +23,7 @@ from .data import InputError, nearest_name, user_level
 
 # %% auto #0
 __all__ = ['setting', 'settings_of', 'words_for', 'check_settings', 'setting_entry', 'filled_settings', 'describes_settings',
-           'refuse_unknown', 'takes_settings', 'user_level']
+           'check_choice', 'refuse_unknown', 'takes_settings', 'user_level']
 
 # %% ../nbs/00a_signatures.ipynb #bf4df667
 _all_ = ["user_level"]
@@ -329,6 +329,33 @@ def _elsewhere(name: str, but: str) -> str | None:
         if not unfit and name in inspect.signature(thing).parameters:
             return public
     return None
+
+
+def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise InputError unless a value is one of those that are known.
+
+    Parameters
+    ----------
+    name : str
+        What the value is for.
+    value : object
+        The value.
+    known : tuple of str
+        What it may be.
+
+    Raises
+    ------
+    InputError
+        With all that is known.
+
+    Examples
+    --------
+    >>> check_choice("penalty", "l3", ("l1", "l2"))
+    Traceback (most recent call last):
+    selectormlp.data.InputError: penalty is 'l3'; it must be one of 'l1', 'l2'
+    """
+    if value not in known:
+        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(repr(choice) for choice in known)}")
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str], where: str) -> None:

@@ -42,7 +42,6 @@ from selectormlp.data import (
     value_kind,
     write_whole,
 )
-from .models import check_choice
 from selectormlp.selection import (
     Candidates,
     DesignedPanel,
@@ -58,7 +57,7 @@ from selectormlp.selection import (
     split_of,
     with_genes_left_out,
 )
-from .signatures import takes_settings
+from .signatures import check_choice, takes_settings
 from .split import CellSplit, usable_cells
 
 if TYPE_CHECKING:

@@ -46,10 +46,10 @@ from selectormlp.files import (
     refuse_changed_file,
 )
 from .masking import masking_curve, plot_masking_curves, predict_masked, random_masking_curve, rank_genes
-from .models import NetworkShape, check_choice, plot_network
+from .models import NetworkShape, plot_network
 from .panels import GenePanel, panel_from_ranking, panel_overlap, read_panel
 from .saving import load_model, save_model
-from .signatures import check_settings, describes_settings, setting, takes_settings
+from .signatures import check_choice, check_settings, describes_settings, setting, takes_settings
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from torchmetrics.classification import (
 
 from .classifiers import Matrix, NetworkClassifier, checked_names, hold_out, whole_seed
 from .data import InputError
-from .models import check_choice
+from .signatures import check_choice
 from .signatures import refuse_unknown
 from selectormlp.training import (
     MEASURED,
