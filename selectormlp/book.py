@@ -13,7 +13,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from html import escape, unescape
+from html import unescape
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from . import __version__
-from .data import InputError, check_cells, load_cells, read_json, write_json, write_whole
+from .data import InputError, check_cells, load_cells, markdown_text, read_json, write_json, write_whole
 from .files import fingerprint_path, only_run
 
 if TYPE_CHECKING:
@@ -551,13 +551,12 @@ def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: lis
     from nbformat.v4 import new_markdown_cell, new_notebook
 
     name = Path(parameters["cells"]).name
-    types = [(escape(str(cell_type)).replace("|", "\\|"), count) for cell_type, count in type_counts.items()]
-    counts = "\n".join(f"| {cell_type} | {count} |" for cell_type, count in types)
+    counts = "\n".join(f"| {markdown_text(cell_type)} | {count} |" for cell_type, count in type_counts.items())
     titles = {path.name: page_name(path.stem).replace("_", " ").capitalize() for path in chapters}
     listed = "\n".join(f"- [{title}]({link})" for link, title in titles.items())
     line = f"The chapters of selectormlp, run on {int(type_counts.sum())} cells of {len(type_counts)} types"
     texts = [
-        f"# Gene panels for {name}\n\n> {line}",
+        f"# Gene panels for {markdown_text(name)}\n\n> {line}",
         _settings_said(parameters),
         f"## The chapters\n\nThese were run on your cells, in this order:\n\n{listed}",
         f"## The cells\n\n| cell type | cells |\n|---|---:|\n{counts}",
@@ -567,7 +566,7 @@ def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: lis
 
 def _settings_said(parameters: dict[str, Any]) -> str:
     """What a book was made with, in words."""
-    said = f"The labels are in `{parameters['label_key']}`; "
+    said = f"The labels are in <code>{markdown_text(parameters['label_key'])}</code>; "
     said += f"the protocol is `{parameters['protocol']}`, the seed {parameters['seed']}."
     kept = f" These are the cells of the file that a split can take, kept in `{KEPT}`."
     return said + kept if "kept" in parameters else said
@@ -661,5 +660,5 @@ def _render_book(out: Path, index: Any) -> Path:
             _copy_files(list(shipped.glob(kind)), Path(pages))
         _copy_files(list((out / "notebooks").glob("*.ipynb")), Path(pages))
         nbformat.write(index, Path(pages) / "index.ipynb")
-        title = index.cells[0].source.splitlines()[0].removeprefix("# ")
+        title = unescape(index.cells[0].source.splitlines()[0].removeprefix("# "))
         return render_site(pages, out / "site", shipped / "_quarto.yml", title=title)

@@ -55,13 +55,22 @@ __all__ = ['Protocol', 'OnDisk', 'ON_DISK', 'STUDY_HELP', 'SIMULATION_HELP', 'WO
            'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
            'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
            'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command', 'select_options',
-           'study_options', 'simulation_options', 'make_parser', 'label_column', 'run_command', 'talk',
-           'with_underscores', 'main', 'exit_status']
+           'study_options', 'simulation_options', 'make_parser', 'label_column', 'run_command', 'refuse_settings_file',
+           'talk', 'with_underscores', 'main', 'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #52396880
 def say(text: str) -> None:
     """Write a line of a result to the standard output."""
-    sys.stdout.write(text + "\n")
+    from selectormlp.data import terminal_text
+
+    sys.stdout.write(terminal_text(text) + "\n")
+
+
+def _shown(text: str) -> str:
+    """A sentence for the terminal: without commands to it, and of a length that can be read."""
+    from selectormlp.data import terminal_text
+
+    return terminal_text(text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}")
 
 # %% ../nbs/16_command_line.ipynb #a689424f
 Protocol = Literal["robust", "report"]
@@ -460,28 +469,38 @@ def one_line_warnings() -> Iterator[None]:
     def show(message: Warning | str, category: type, filename: str, *more: Any, **others: Any) -> None:
         for_programmers = issubclass(category, FutureWarning | DeprecationWarning) or "pytorch_lightning" in filename
         if not for_programmers:
-            sys.stderr.write(f"selectormlp: warning: {' '.join(str(message).split())}\n")
+            sys.stderr.write(f"selectormlp: warning: {_shown(' '.join(str(message).split()))}\n")
 
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
 
 # %% ../nbs/16_command_line.ipynb #36b3cc3b
-def check_place(path: str | Path, *, folder: bool = True, inputs: Iterable[str] = ()) -> None:
-    """Raise `InputError` unless a folder (or a file) can be made at `path`, none of the inputs."""
-    from selectormlp.data import InputError
+def check_place(
+    path: str | Path, *, folder: bool = True, inputs: Iterable[str] = (), others: Iterable[str | None] = (),
+    writes: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Raise `InputError` unless a folder (or a file) can be made at `path` without a loss of what is read.
 
-    place = Path(path).absolute()
+    `inputs` are the cells, `others` are other files, `writes` the names that are written in a folder.
+    """
+    from selectormlp.data import InputError
+    from selectormlp.files import refuse_input, same_place
+
+    place, inputs = Path(path).absolute(), list(inputs)
     above = next(here for here in (place, *place.parents) if here.exists())
     reason = None
-    if place in [Path(name).absolute() for name in inputs]:
+    if any(same_place(place, name) for name in inputs if Path(name).exists()):
         reason = "it is the file of cells that is read"
     elif above.is_dir() != (folder or above != place):
         reason = f"'{above.name}' is a {'file' if above.is_file() else 'folder'}"
     elif not os.access(above, os.W_OK):
         reason = f"there is no right to write to '{above}'"
+    elif any((place / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
+        reason = "a .zarr store is there"
     if reason:
         raise InputError(f"cannot write '{path}': {reason}; choose another place")
+    refuse_input(path, [*inputs, *filter(None, others)], writes=writes)
 
 
 def flat_settings(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -567,19 +586,26 @@ def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
 
 def run_select(options: SelectOptions, design: PanelDesign) -> None:
     """Choose a panel, write it and a page about it (select)."""
-    from selectormlp.inspection import write_panel_report
+    from selectormlp.files import only_writer, remove_companions
+    from selectormlp.inspection import PAGE_FILES, write_panel_report
     from selectormlp.panels import note_beside
 
     folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
-    check_place(options.out, folder=False, inputs=options.cells)
-    note_beside(options.out)
-    panel, adata = panel_and_cells(options, with_lists(design, options.extend))
-    panel.to_csv(options.out)
-    say("\n".join(panel.genes))
-    say(f"The panel of {len(panel)} genes is in '{options.out}', how it was made in '{note_beside(options.out)}'.")
-    if options.page:
-        n_jobs = processes(options.n_jobs, adata)
-        say(f"The page to read is '{write_panel_report(panel, adata, folder, n_jobs=n_jobs)}'.")
+    note, others = note_beside(options.out), [*options.labels, options.extend]
+    others += [name for names in (design.must_include, design.exclude, design.candidates) for name in names]
+    for place in (options.out, note):
+        check_place(place, folder=False, inputs=options.cells, others=others)
+    check_place(folder, inputs=options.cells, others=others, writes=PAGE_FILES)
+    with only_writer(options.out):
+        panel, adata = panel_and_cells(options, with_lists(design, options.extend))
+        remove_companions(folder, PAGE_FILES)  # of another panel: a page belongs to the csv beside it, or is not there
+        panel.to_csv(options.out)
+        say("\n".join(panel.genes))
+        say(f"The panel of {len(panel)} genes is in '{options.out}', how it was made in '{note}'.")
+        if options.page:
+            n_jobs = processes(options.n_jobs, adata)
+            page = write_panel_report(panel, adata, folder, n_jobs=n_jobs, beside=options.out)
+            say(f"The page to read is '{page}'.")
 
 
 def processes(asked: int, adata: AnnData) -> int:
@@ -644,7 +670,7 @@ def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
 
 def run_report(output: ReportOutput, config: StudyConfig) -> None:
     """Run the whole report (report)."""
-    from selectormlp.study import run_study
+    from selectormlp.study import RUN_FILES, run_study
 
     def load(config: StudyConfig) -> AnnData:
         """All cells, or those that the split can use."""
@@ -657,7 +683,7 @@ def run_report(output: ReportOutput, config: StudyConfig) -> None:
         most = config.max_train + config.max_validation + config.max_test
         return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
 
-    check_place(output.out)
+    check_place(output.out, inputs=(config.cells,), others=(config.labels,), writes=RUN_FILES)
     study = run_study(config if output.model is None else of_one_model(config, output.model), output.out, load=load)
     say(f"The figures are in '{study.folder / 'figures'}', the tables in '{study.folder}',")
     say(f"and the page to read is '{study.folder / 'report.html'}'.")
@@ -667,7 +693,7 @@ def run_reader_book(options: BookOptions) -> None:
     """Run the chapters on the user's cells (book)."""
     from selectormlp.book import run_book
 
-    check_place(options.out)
+    check_place(options.out, inputs=(options.cells,), writes=("book.json", "cells.h5ad"))
     settings = {"protocol": options.protocol, "seed": options.seed, "few": cells_of_book(options)}
     say(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
 
@@ -740,7 +766,7 @@ def run_predict(options: PredictOptions) -> None:
     from selectormlp.collection import open_model
     from selectormlp.data import InputError
 
-    check_place(options.out, folder=False, inputs=options.cells)
+    check_place(options.out, folder=False, inputs=options.cells, others=(options.model,))
     annotated = options.out.lower().endswith(".h5ad")
     if annotated and options.top > 1:
         raise InputError("an .h5ad file gets the probabilities of all types; leave out --top, or name a csv file")
@@ -834,7 +860,7 @@ def run_split(step: SplitStep, reading: Reading) -> None:
     from selectormlp.data import write_json, write_whole
 
     folder = Path(step.save_dir)
-    check_place(folder)
+    check_place(folder, inputs=(step.adata_path,), writes=(*PART_FILES.values(), "split.csv", "config.json"))
     refuse_other_run(folder / "config.json", asdict(step))
     large = open_given((step.adata_path,), reading.on_disk, label_key=step.y_column)
     split, cells = split_in_memory(step) if large is None else split_on_disk(large, step)
@@ -1131,10 +1157,12 @@ def plot_ranked_genes(ranking: pd.DataFrame, ax: Axes | None = None, *, n_genes:
     """Importance of the best genes of a ranking, as bars."""
     import matplotlib.pyplot as plt
 
+    from selectormlp.data import figure_text
+
     ax = ax or plt.subplots(figsize=(7.5, 3), layout="constrained")[1]
     best = ranking.head(n_genes)
     ax.bar(range(len(best)), best["importance"], color="#5b8fc9")
-    ax.set_xticks(range(len(best)), best["gene"], rotation=90, fontsize=8)
+    ax.set_xticks(range(len(best)), [figure_text(gene) for gene in best["gene"]], rotation=90, fontsize=8)
     ax.set(ylabel="importance", title=f"the best {len(best)} of {len(ranking)} genes")
     return ax
 
@@ -1191,7 +1219,7 @@ def run_feature_selection(step: FeatureSelectionStep, reading: Reading) -> None:
     from selectormlp.data import write_json
 
     folder = Path(step.results_dir)
-    check_place(folder)
+    check_place(folder, inputs=(step.adata_input,))
     model, kind = read_trained_model(step)
     note, settings = folder / f"{kind}_config.json", {**asdict(step), "model_type": kind}
     refuse_other_run(note, settings)
@@ -1293,7 +1321,19 @@ def run_command(parser: CommandParser, arguments: Sequence[str]) -> None:
         raise InputError(f"name the cells: selectormlp {given.command} my_cells.h5ad ..., or an example: pancreas")
     if "label_key" in values:
         values.label_key = label_column(values.cells, values.label_key)
+    refuse_settings_file(arguments, values)
     command.run(*(build(kind, values) for kind in command.options()))
+
+
+def refuse_settings_file(arguments: Sequence[str], values: Namespace) -> None:
+    """Raise `InputError` where the output would replace the file of settings."""
+    from selectormlp.files import refuse_input
+
+    given = [value for name, value in zip(arguments, arguments[1:], strict=False) if name == "--config"]
+    given += [name.removeprefix("--config=") for name in arguments if name.startswith("--config=")]
+    for name in ("out", "save_dir", "results_dir"):
+        if values.get(name):
+            refuse_input(values[name], given)
 
 # %% ../nbs/16_command_line.ipynb #9e2551f0
 def talk() -> None:
@@ -1322,7 +1362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--traceback" in given:
             raise
-        sys.stderr.write(f"selectormlp: error: {error_sentence(error, parser)}\n")
+        sys.stderr.write(f"selectormlp: error: {_shown(error_sentence(error, parser))}\n")
         return 2
     return 0
 

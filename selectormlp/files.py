@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['fingerprint_cells', 'changes_of_cells', 'fingerprint_path', 'record_file', 'refuse_changed_file', 'same_place',
-           'refuse_input', 'only_run', 'only_writer', 'replace_together']
+           'refuse_input', 'only_run', 'only_writer', 'remove_companions']
 
 # %% ../nbs/00a_files.ipynb #14dbc156
 def _digest_of_texts(texts: Iterable[object]) -> str:
@@ -385,31 +385,21 @@ def only_writer(path: str | Path) -> Iterator[None]:
         os.close(handle)
 
 # %% ../nbs/00a_files.ipynb #21e4a5f5
-def replace_together(
-    main: Path, new_main: Path, folder: Path, new_folder: Path | None, *, owned: Iterable[str]
-) -> None:
-    """Put a file and the folder that belongs to it in their places, so that the two never disagree.
+def remove_companions(folder: str | Path, owned: Iterable[str]) -> None:
+    """Take away what belongs to a file that is about to change; other files in the folder are left alone.
 
     Parameters
     ----------
-    main, new_main : Path
-        The place of the file, and the new one on the same disk.
-    folder, new_folder : Path
-        The place of its companions, and a folder with the new ones; None where there are none any more.
+    folder : str or Path
+        The folder of the companions; it goes too where nothing is left in it.
     owned : iterable of str
-        Names of companions, the one to go first at the front; other files in the folder are left alone.
+        Their names; what would mislead a reader first.
 
     Examples
     --------
-    >>> replace_together(Path("p.csv"), new / "p.csv", Path("p_report"), new / "p_report", owned=["panel.html"])
+    >>> remove_companions("panel_report", ["panel.html", "curve.csv"])
     """
-    owned = list(owned)
     for name in owned:
-        (folder / name).unlink(missing_ok=True)
-    os.replace(new_main, main)
-    made = {path.name for path in new_folder.iterdir()} if new_folder else set()
-    for name in [*sorted(made - set(owned)), *(name for name in reversed(owned) if name in made)]:
-        folder.mkdir(parents=True, exist_ok=True)
-        os.replace(Path(str(new_folder)) / name, folder / name)
+        (Path(folder) / name).unlink(missing_ok=True)
     with suppress(OSError):
-        folder.rmdir()  # only where nothing is left in it
+        Path(folder).rmdir()

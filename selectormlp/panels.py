@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, existing_path, is_whole, read_json, reading, write_json, write_table
+from selectormlp.data import (
+    InputError,
+    existing_path,
+    figure_text,
+    is_whole,
+    read_json,
+    reading,
+    unescaped_text,
+    write_json,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -270,7 +280,7 @@ def read_panel(path: str | Path) -> GenePanel:
         table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False)
     if "gene" not in table.columns:
         table = pd.DataFrame({"gene": _gene_list(table, path)})
-    table = table.assign(gene=table["gene"].str.strip())
+    table = table.assign(gene=table["gene"].map(unescaped_text).str.strip())
     if not len(table):
         raise InputError(f"'{path}' names no gene; put one on each line below 'gene'")
     if table["gene"].duplicated().any():
@@ -345,8 +355,10 @@ def plot_panel(panel: GenePanel, expression: pd.DataFrame, ax: Axes | None = Non
     picture = ax.imshow(
         table.div(table.max(axis=1).replace(0, 1), axis=0), aspect="auto", cmap="viridis", vmin=0, vmax=1
     )
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right", fontsize=8)
-    ax.set_yticks(range(len(table)), table.index, fontsize=8)
+    ax.set_xticks(
+        range(table.shape[1]), [figure_text(name) for name in table.columns], rotation=45, ha="right", fontsize=8
+    )
+    ax.set_yticks(range(len(table)), [figure_text(name) for name in table.index], fontsize=8)
     ax.figure.colorbar(picture, ax=ax, label="share of the gene's highest mean", shrink=0.6)
     return ax
 

@@ -59,9 +59,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MEAN = "mean_per_class_accuracy"
 FORMAT_VERSION = 1  # of a run's folder
+RUN_FILES = (
+    "config.json", "data.json", "tables.json", "split.csv", "genes.csv", "rankings.csv", "masking.csv", "overlap.csv",
+    "panel_masking.csv", "scores.csv", "cell_map.csv", "report.html",
+)  # fmt: skip
 
 # %% auto #0
-__all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study',
+__all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'RUN_FILES', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study',
            'drawn_figures', 'open_study', 'write_page', 'study_steps', 'run_study']
 
 # %% ../nbs/09_report.ipynb #71d17556
