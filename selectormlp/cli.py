@@ -553,12 +553,12 @@ def told(large: CellsOnDisk) -> CellsOnDisk:
 def options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
     """The options of `select` that a panel's .json file stands for; its cells must be the same files."""
     from selectormlp.data import InputError
-    from selectormlp.selection import refuse_changed_source
+    from selectormlp.selection import located_source
 
     settings, source = found["settings"], found["settings"].get("source", {})
     if "cells" not in source or isinstance(settings["rules"].get("groups"), dict):
         raise InputError(f"the panel of '{path}' was made in Python: make it anew there, with remake_panel")
-    refuse_changed_source(source)
+    source = located_source(source, Path(path).parent)
     more = {name: source.get(name) for name in ("cells", "labels", "test_batches")}
     more |= {"label_key": found["label_key"], "model_settings": settings["model_settings"], **source.get("reading", {})}
     given = {name: value for name, value in {**settings["rules"], **more}.items() if value not in (None, [], {})}
@@ -574,12 +574,14 @@ def genes_listed(given: Sequence[str]) -> list[str]:
 
 def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
     """The design with the genes of its files of genes, and with those of a panel to build on first."""
+    from selectormlp.panels import read_panel
+
     lists: dict[str, Any] = {
         name: genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")
     }
     if extend is None:
         return replace(design, **lists)
-    given = list(dict.fromkeys([*genes_listed([extend]), *lists["must_include"]]))
+    given = list(dict.fromkeys([*read_panel(extend).genes, *lists["must_include"]]))
     lists |= {"must_include": given, "n_genes": len(given) + design.n_genes}
     return replace(design, **lists)
 

@@ -23,7 +23,7 @@ from .classifiers import GeneClassifier
 from .data import InputError, is_whole, nearest_name, read_json, write_json, write_whole
 from .files import only_run
 from .saving import load_model, save_model
-from .signatures import user_level
+from .data import user_level
 
 INDEX = "models.json"
 INDEX_VERSION = 1

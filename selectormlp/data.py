@@ -1022,4 +1022,4 @@ def reference_table(name: str) -> pd.DataFrame:
         tables = sorted(data_folder().rglob("*.csv"))
         known = [table.relative_to(data_folder()).with_suffix("").as_posix() for table in tables]
         raise InputError(f"there is no table '{name}'; {_did_you_mean(name, known, 'known are ' + ', '.join(known))}")
-    return pd.read_csv(path)
+    return pd.read_csv(path).map(unescaped_text)

@@ -22,7 +22,7 @@ from .classifiers import KINDS, GeneClassifier, NetworkClassifier, classifier_ki
 from selectormlp.data import (
     InputError, existing_path, nearest_name, normalise, read_json, write_json, write_table, write_whole,
 )  # fmt: skip
-from .signatures import user_level
+from .data import user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData

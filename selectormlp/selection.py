@@ -48,7 +48,7 @@ __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWA
            'unwanted_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
            'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'with_genes_left_out', 'about_cells', 'by_gene',
            'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
-           'extend_panel', 'describe_panel', 'source_of_files', 'refuse_changed_source', 'remake_panel']
+           'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
 @dataclass(frozen=True)
@@ -1252,12 +1252,19 @@ def source_of_files(
     return {"cells": list(cells), "labels": list(labels) or None, "reading": dict(reading or {}), "files": files}
 
 
-def refuse_changed_source(source: Mapping[str, Any]) -> None:
-    """Raise an `InputError` where a file is not the one that a panel was made from."""
-    for path, digest in source.get("files", {}).items():
-        now = fingerprint_path(existing_path(Path(path)))
-        if now != digest:
-            raise InputError(f"'{path}' is not the file that the panel was made from; bring that back, or choose anew")
+def located_source(source: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """The source of a panel with its files where they are: as they were named, or seen from the panel's folder.
+
+    A file that is not the one that the panel was made from is an `InputError`.
+    """
+    places = {}
+    for name, digest in source.get("files", {}).items():
+        beside = name if folder is None else str(folder / name)
+        places[name] = beside if not Path(name).exists() and Path(beside).exists() else name
+        if fingerprint_path(existing_path(Path(places[name]))) != digest:
+            raise InputError(f"'{name}' is not the file that the panel was made from; bring that back, or choose anew")
+    found = {key: [places.get(name, name) for name in source.get(key) or ()] for key in ("cells", "labels")}
+    return {**source, **found}
 
 
 def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -> DesignedPanel:
@@ -1289,6 +1296,7 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     >>> remake_panel(panel, cells).genes == panel.genes
     True
     """
+    folder = None if isinstance(panel, GenePanel) else Path(panel).parent
     panel = panel if isinstance(panel, GenePanel) else read_panel(panel)
     settings, key = panel.settings, panel.label_key
     if "rules" not in settings:
@@ -1299,8 +1307,9 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     if adata is None:
         if "cells" not in source:
             raise InputError("this panel does not name the files of its cells; pass the cells too")
-        refuse_changed_source(source)
-        adata = load_cells(source["cells"], key, source.get("labels"), **source.get("reading", {}))
+        source = located_source(source, folder)
+        cells, labels = source["cells"], source["labels"] or None
+        adata = load_cells(cells[0] if len(cells) == 1 else cells, key, labels, **source.get("reading", {}))
     elif "fingerprint" in source:
         changes = changes_of_cells(source["fingerprint"], fingerprint_cells(adata, key))
         if changes:

@@ -28,7 +28,6 @@ from selectormlp.inspection import (
     thin_counts,
     write_panel_report,
 )
-from selectormlp.panels import GenePanel
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import CellSplit
@@ -80,7 +79,7 @@ def test_stability_counts_resamples(counts, panel) -> None:
 
 def test_stability_keeps_the_rules(counts) -> None:
     ruled = select_genes(counts, "cell_type", 6, must_include=["gene_0001"] if "gene_0001" in counts.var_names else [])
-    must = ruled.settings["must_include"]
+    must = ruled.settings["rules"]["must_include"]
     table = panel_stability(ruled, counts, n_resamples=2).set_index("gene")["frequency"]
     assert all(table[gene] == 1 for gene in must)
     for wrong in ({"n_resamples": 0}, {"share": 1.0}):
@@ -178,7 +177,7 @@ def test_cells_outside_the_split_do_not_touch_a_page(counts, panel) -> None:
 def test_a_panel_without_a_split_says_so(counts) -> None:
     from selectormlp.selection import DesignedPanel
 
-    bare = DesignedPanel(GenePanel(pd.DataFrame({"gene": ["a"]})).table, "cell_type", settings={"min_cells": 7})
+    bare = DesignedPanel(pd.DataFrame({"gene": ["a"]}), "cell_type", settings={"rules": {"min_cells": 7}})
     for ask in (panel_curve, panel_confusions):
         with pytest.raises(InputError, match="has no split"):
             ask(bare, counts)
