@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import NUMERICS, SLOW
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
@@ -244,12 +246,25 @@ def test_one_frame_and_one_place_of_settings() -> None:
     assert (ROOT / "nbs" / "_quarto.yml").read_bytes() == (ROOT / "_quarto.yml").read_bytes()
 
 
+def test_marked_files_exist() -> None:
+    for name in (*NUMERICS, *SLOW):
+        assert (ROOT / "tests" / f"{name}.py").is_file(), f"{name} is marked in tests/conftest.py"
+
+
+def test_hooks_run_what_ci_checks() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"], "a hook from elsewhere would be fetched"
+    entries = " ".join(hook["entry"] for hook in hooks[0]["hooks"])
+    assert all(words in entries for words in ("nbdev_clean", "ruff check", "ruff format", "check.py sync"))
+
+
 def test_workflows_ask_for_what_there_is() -> None:
     workflows = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").glob("*.yml")}
     if not workflows:
         pytest.skip("an sdist has no workflows")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(BIN)", ".venv/bin")
     targets = set(re.findall(r"^([\w./-]+):", makefile, re.MULTILINE))
+    assert {"check", "test"} <= targets
     assert {"test", "site"} <= set(re.findall(r"\bmake ([\w./-]+)", " ".join(workflows.values()))) <= targets
     (matrix,) = re.findall(r"^PYTHONS = \((.+)\)$", (ROOT / "tools" / "matrix.py").read_text(encoding="utf-8"), re.M)
     assert f"python: [{matrix}]" in workflows["tests"]
