@@ -346,8 +346,9 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
     """A multilayer perceptron behind one learned weight per gene (report, Methods).
 
     Parameters: `protocol` "robust" or "report"; `selector` "free", "clamped" or "none"; `penalty` "none", "l1", "l2" or
-    "l1_l2" on the selector weights; `hidden_sizes` units per hidden layer; `dropout`, `batch_norm`, `leak` as in
-    `NetworkShape`; `penalty_weight` and `noise` to `patience` as in `TrainingProtocol` (None: the protocol's);
+    "l1_l2" on the selector weights; `hidden_sizes` units per hidden layer; `dropout`, `leak` as in
+    `NetworkShape`; `penalty_weight`, `batch_norm` and `noise` to `patience` as in `TrainingProtocol` (None: the
+    protocol's);
     `class_weight` a weight for each type or "balanced", in place of `balance_types`;
     `validation_fraction` of the cells is held out when `fit` gets no validation cells; `log_folder` gets logs and
     checkpoints, and `resume` goes on from a checkpoint there; `trainer_arguments` go to Lightning's Trainer.
@@ -365,7 +366,7 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
         penalty_weight=None,
         hidden_sizes=(512, 128, 64),
         dropout=0.3,
-        batch_norm=True,
+        batch_norm=None,
         leak=0.2,
         noise=None,
         max_epochs=None,
@@ -415,6 +416,7 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
 
         own = (
             "penalty_weight",
+            "batch_norm",
             "noise",
             "max_epochs",
             "steps_per_epoch",
@@ -432,10 +434,10 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
         """The network that these settings describe."""
         from selectormlp.models import NetworkShape
 
-        own = ("selector", "dropout", "batch_norm", "leak")
-        same = {name: getattr(self, name) for name in own}
-        start, sizes = self._settings().selector_start, tuple(self.hidden_sizes)
-        return NetworkShape(n_genes=n_genes, n_types=len(self.classes_), start=start, hidden_sizes=sizes, **same)
+        settings, sizes = self._settings(), tuple(self.hidden_sizes)
+        own = {name: getattr(self, name) for name in ("selector", "dropout", "leak")}
+        own |= {"start": settings.selector_start, "batch_norm": settings.batch_norm, "hidden_sizes": sizes}
+        return NetworkShape(n_genes=n_genes, n_types=len(self.classes_), **own)
 
     def _network_maker(self, n_genes: int) -> Callable[[], SelectorNet]:
         from selectormlp.models import SelectorNet
@@ -624,7 +626,7 @@ class LinearSVMClassifier(LinearInput):
         from selectormlp.training import CodedCells
 
         cells, machine = CodedCells(sparse.csr_matrix(x, dtype=np.float64), codes, weights), self._machine()
-        machine.set_params(dual=_dual_is_quicker(machine, cells))
+        machine.set_params(dual=self.protocol == "robust" and _dual_is_quicker(machine, cells))
         parallel, two = Parallel(n_jobs=self.n_jobs), len(self.classes_) == 2
         parts = [None] if two or parallel.n_jobs in (None, 1) else range(len(self.classes_))
         fits = parallel(delayed(_fit_machine)(clone(machine), cells, code) for code in parts)
@@ -686,10 +688,10 @@ MORE_CONDITIONS = pd.DataFrame(
     [("selector_l1_l2", "selector_mlp", "free", "l1_l2")], columns=["condition", *CONDITIONS]
 ).set_index("condition")
 MLP_CONDITIONS: dict[str, dict[str, Any]] = {
-    "mlp": {},
-    "mlp_no_dropout": {"dropout": 0.0},
+    "mlp_final": {"batch_norm": True},
+    "mlp_no_dropout": {"dropout": 0.0, "batch_norm": True},
     "mlp_no_batch_norm": {"batch_norm": False},
-    "mlp_no_noise": {"noise": 0.0},
+    "mlp_no_noise": {"noise": 0.0, "batch_norm": True},
     "mlp_nothing": {"dropout": 0.0, "batch_norm": False, "noise": 0.0},
 }
 OTHER_NETWORKS: dict[str, dict[str, Any]] = {
