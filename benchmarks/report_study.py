@@ -32,10 +32,9 @@ from selectormlp.simulation import simulate_to_file
 from selectormlp.study import MEAN, Study, StudyConfig, only_run, run_study
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = ("masking.csv", "panel_masking.csv", "overlap.csv", "markers.csv", "seconds.csv")
 FIRST = ("mlp", "selector_l1", "selector_none", "selector_clamped_l1", "selector_l2")
-# Cells to simulate. By the report's rule, int(5000 n / 7000) of a type of n cells, 411,802 cells of 40 types whose sizes
-# fall by 18 in all give its own numbers: 154,401 training cells, and 30,875 for validation and for testing.
+# Cells to simulate. By the report's rule, int(5000 n / 7000) of a type of n cells, 411,802 cells of 40 types whose
+# sizes fall by 18 in all give its own numbers: 154,401 training cells, and 30,875 for validation and for testing.
 SIMULATED = {
     "simulated": {"n_cells": 21_500},
     "simulated_full": {"n_cells": 411_802, "size_ratio": 18.0},

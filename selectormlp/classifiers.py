@@ -626,7 +626,7 @@ class LinearSVMClassifier(LinearInput):
         from selectormlp.training import CodedCells
 
         cells, machine = CodedCells(sparse.csr_matrix(x, dtype=np.float64), codes, weights), self._machine()
-        machine.set_params(dual=self.protocol == "robust" and _dual_is_quicker(machine, cells))
+        machine.set_params(dual=_dual_is_quicker(machine, cells))
         parallel, two = Parallel(n_jobs=self.n_jobs), len(self.classes_) == 2
         parts = [None] if two or parallel.n_jobs in (None, 1) else range(len(self.classes_))
         fits = parallel(delayed(_fit_machine)(clone(machine), cells, code) for code in parts)
