@@ -59,8 +59,8 @@ def trained(arm: tuple[str, str, str, dict[str, Any]], seed: int, path: Path) ->
     train, validation = (split.labelled(adata, part, KEY) for part in ("train", "validation"))
     codes = np.unique(np.concatenate([train[1], validation[1]]), return_inverse=True)[1][len(train[1]) :]
     watch = Watch(path, validation[0], codes, adata.var["is_marker"].to_numpy(), every=1)
-    model = make_classifier(condition, protocol="report", seed=seed, max_epochs=EPOCHS, **settings)
-    model.set_params(trainer_arguments={"callbacks": [watch]})
+    model = make_classifier(condition, protocol="report", seed=seed)
+    model.set_params(max_epochs=EPOCHS, trainer_arguments={"callbacks": [watch]}, **settings)
     model.fit(*train, validation=validation)
     rate = settings.get("learning_rate", 3e-4)
     table = pd.read_csv(path)
