@@ -32,6 +32,7 @@ def _default(parameter: inspect.Parameter, thing: Any) -> Any:
     if default is inspect.Parameter.empty:
         return default
     if repr(default) == "<factory>":
+        factory: Any
         (factory,) = [each.default_factory for each in fields(thing) if each.name == parameter.name]
         default = factory()
     try:
