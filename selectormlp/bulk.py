@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 from .benchmark import paired_interval
 from .classifiers import Matrix, make_classifier
 from selectormlp.data import (
+    figure_text,
     LARGEST_LOG_VALUE, READY, InputError, attach_labels, check_cells, data_folder, kept_labels, log_per_total,
     nearest_name, read_cells, refuse_label_key, refuse_repeated_names,
 )  # fmt: skip
@@ -454,7 +455,7 @@ def plot_fold_scores(scores: pd.DataFrame, measure: str = "roc_auc", ax: Axes | 
             found = score_interval(rows, measure)
             ax.plot([found.low, found.high], [place, place], color="C1", linewidth=2)
             ax.plot(found.mean, place, "o", color="C1", markersize=7)
-    ax.set_yticks(range(len(names)), names, fontsize=9)
+    ax.set_yticks(range(len(names)), [figure_text(name) for name in names], fontsize=9)
     ax.set(xlabel=measure.replace("_", " "), ylim=(len(names) - 0.5, -0.5))
     return ax
 

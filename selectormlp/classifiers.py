@@ -22,7 +22,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .data import InputError
+from .data import InputError, figure_text
 from .signatures import refuse_unknown, user_level
 
 if TYPE_CHECKING:
@@ -1128,7 +1128,7 @@ def plot_histories(histories: dict[str, pd.DataFrame], *, measure: str = "loss",
     ax = ax or plt.subplots(figsize=(5, 3.4), layout="constrained")[1]
     for name, history in histories.items():
         colour = model_colour(name)
-        ax.plot(history["epoch"], history[f"validation_{measure}"], color=colour, label=name)
+        ax.plot(history["epoch"], history[f"validation_{measure}"], color=colour, label=figure_text(name))
         ax.plot(history["epoch"], history[f"train_{measure}"], color=colour, linestyle="--", linewidth=1, alpha=0.7)
     ax.set(xlabel="epoch", ylabel=measure.replace("_", " "))
     ax.legend(fontsize=8, frameon=False)

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import Matrix, make_classifier, model_colour
-from .data import InputError, nearest_name
+from .data import InputError, figure_text, nearest_name
 from .panels import GenePanel
 from .split import CellSplit, map_points, plot_cell_map
 
@@ -185,8 +185,8 @@ def plot_confusion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax or plt.subplots(figsize=(min(8, size + 1), min(7, size)), layout="constrained")[1]
     shares = table.div(table.sum(axis=1).clip(lower=1), axis=0)
     picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ax.set_xticks(range(len(table)), table.columns, rotation=60, ha="right", fontsize=8)
-    ax.set_yticks(range(len(table)), table.index, fontsize=8)
+    ax.set_xticks(range(len(table)), [figure_text(name) for name in table.columns], rotation=60, ha="right", fontsize=8)
+    ax.set_yticks(range(len(table)), [figure_text(name) for name in table.index], fontsize=8)
     ax.set(xlabel="predicted type", ylabel="true type")
     ax.figure.colorbar(picture, ax=ax, label="share of the true type", shrink=0.7)
     return ax

@@ -17,7 +17,15 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
 from .classifiers import Matrix, make_classifier
-from .data import InputError, cell_labels, choose_variable_genes, is_whole, nearest_name, refuse_label_key
+from selectormlp.data import (
+    InputError,
+    cell_labels,
+    choose_variable_genes,
+    figure_text,
+    is_whole,
+    nearest_name,
+    refuse_label_key,
+)
 from .evaluation import JUDGES, dense, make_judge, score_predictions
 from .split import draw_lots
 
@@ -309,8 +317,10 @@ def plot_group_transfer(
         colour = "white" if value > (1 + lowest) / 2 else "black"
         shown = "–" if np.isnan(value) else f"{value:.2f}"
         ax.text(column, row, shown, ha="center", va="center", fontsize=8, color=colour)
-    ax.set_xticks(range(means.shape[1]), means.columns, rotation=45, ha="right", fontsize=8)
-    ax.set_yticks(range(len(means)), means.index, fontsize=8)
+    ax.set_xticks(
+        range(means.shape[1]), [figure_text(name) for name in means.columns], rotation=45, ha="right", fontsize=8
+    )
+    ax.set_yticks(range(len(means)), [figure_text(name) for name in means.index], fontsize=8)
     ax.set(xlabel="tested on", ylabel="trained on", title=own["classifier"].iloc[0])
     ax.figure.colorbar(picture, ax=ax, label=measure.replace("_", " "))
     return ax
@@ -503,7 +513,7 @@ def plot_unknown(table: pd.DataFrame, *, classifier: str | None = None, ax: Axes
     ax = ax or plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
     ax.ecdf(own.loc[~own["unknown"], "probability"], color="#888888", linestyle="--", label="known cells")
     for held, cells in own[own["unknown"]].groupby("held_out", sort=False):
-        ax.ecdf(cells["probability"], label=f"{held}, held out")
+        ax.ecdf(cells["probability"], label=f"{figure_text(held)}, held out")
     ax.set(xlabel="probability of the most probable type", ylabel="share of cells", title=own["classifier"].iloc[0])
     ax.legend(fontsize=8, framealpha=0.7, loc="upper left")
     return ax

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import FoldedClassifier, Matrix, model_colour
-from .data import InputError, is_whole
+from .data import InputError, figure_text, is_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -340,7 +340,7 @@ def plot_masking_curves(curves: pd.DataFrame, *, measure: str = "accuracy", ax: 
             curve["n_genes"], curve[measure], color="#999999", linewidth=0.8, label="random orders" if i == 0 else None
         )
     for name, curve in curves[curves["order"] < 0].groupby("model", sort=False):
-        ax.plot(curve["n_genes"], curve[measure], color=model_colour(name), label=name, linewidth=1.6)
+        ax.plot(curve["n_genes"], curve[measure], color=model_colour(name), label=figure_text(name), linewidth=1.6)
     ax.set(xlabel="genes kept (the others are set to 0)", ylabel=measure.replace("_", " "), ylim=(0, 1))
     ax.legend(fontsize=8, frameon=False, loc="lower right")
     return ax

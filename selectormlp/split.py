@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from selectormlp.data import (
+    unescaped_text,
+    figure_text,
     InputError, cell_labels, existing_path, is_whole, reading, refuse_label_key, refuse_repeated_names, write_table,
 )  # fmt: skip
 from .signatures import user_level
@@ -207,7 +209,7 @@ def read_split(path: str | Path) -> CellSplit:
     """
     path, columns = existing_path(Path(path)), ["cell", "cell_type", "part"]
     with reading(path):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).map(unescaped_text)
     if list(table.columns) != columns or set(table["part"]) != set(PARTS):
         raise InputError(
             f"'{path}' is not a whole split: it needs the columns {', '.join(columns)} and cells of the parts "
@@ -460,7 +462,7 @@ def plot_cell_map(places: pd.DataFrame, cell_types: pd.Series, ax: Axes | None =
     colours = plt.get_cmap("tab20" if len(names) <= 20 else "nipy_spectral")(np.linspace(0, 1, max(len(names), 20)))
     for name, colour in zip(names, colours, strict=False):
         here = places[types == name]
-        ax.scatter(here["umap_1"], here["umap_2"], s=6, color=colour, label=name, linewidths=0)
+        ax.scatter(here["umap_1"], here["umap_2"], s=6, color=colour, label=figure_text(name), linewidths=0)
     ax.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
     ax.legend(
         loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2, frameon=False, ncols=1 + len(names) // 22

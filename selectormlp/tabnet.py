@@ -26,9 +26,8 @@ from torchmetrics.classification import (
 )
 
 from .classifiers import Matrix, NetworkClassifier, checked_names, hold_out, whole_seed
-from .data import InputError
-from .models import check_choice
-from .signatures import refuse_unknown
+from .data import InputError, figure_text
+from .signatures import check_choice, refuse_unknown
 from selectormlp.training import (
     MEASURED,
     Batch,
@@ -623,8 +622,8 @@ def plot_type_shares(table: pd.DataFrame, *, n_genes: int = 3, ax: Axes | None =
     size = (2.2 + 0.36 * table.shape[1], 1.6 + 0.19 * len(rows))
     ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
     image = ax.imshow(scaled.loc[rows], aspect="auto", cmap="magma", vmin=0, vmax=1)
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90)
-    ax.set_yticks(range(len(rows)), rows, fontsize=8)
+    ax.set_xticks(range(table.shape[1]), [figure_text(name) for name in table.columns], rotation=90)
+    ax.set_yticks(range(len(rows)), [figure_text(name) for name in rows], fontsize=8)
     ax.figure.colorbar(image, ax=ax, label="share, as part of the largest in the type")
     return ax
 

@@ -31,7 +31,8 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from .data import InputError, write_whole
-from .models import PENALTIES, SelectorNet, check_choice, random_words, selector_penalty
+from .models import PENALTIES, SelectorNet, random_words, selector_penalty
+from .signatures import check_choice
 from .signatures import refuse_unknown
 
 if TYPE_CHECKING:
