@@ -257,13 +257,15 @@ def setting_entry(each: Field, hint: Any, indent: str = "") -> str:
     ...     n_cells: int = setting("number of cells", 100, least=1)
     >>> print(setting_entry(settings_of(Recipe)[0], int))
     n_cells : int, default 100
-        Number of cells; of at least 1.
+        Number of cells; at least 1.
     """
     about, default = each.metadata, _default_of(each)
     kind = about["kind"] or _kind_of(hint)
     head = f"{each.name} : {kind}" + ("" if default is inspect.Parameter.empty else f", default {default!r}")
     unit = f"in {about['unit']}" if about["unit"] else ""
-    text = "; ".join(part for part in (about["help"].rstrip("."), _limits(about), unit) if part) + "."
+    text = (
+        "; ".join(part for part in (about["help"].rstrip("."), _limits(about).removeprefix("of "), unit) if part) + "."
+    )
     lines = textwrap.wrap(text[0].upper() + text[1:], 100 - len(indent), break_long_words=False)
     return "\n".join([indent + head, *(f"{indent}    {line}" for line in lines)])
 

@@ -92,7 +92,7 @@ class StudyConfig:
 
     cells: str = setting("a file of cells, or the name of an example: pancreas, pbmc68k, brain")
     label_key: str = setting("column of obs that holds the cell types")
-    labels: str | None = setting("csv file of labels, where the cells come without", None)
+    labels: str | None = setting("file of labels (csv), where the cells come without", None)
     protocol: str = setting("'robust', or 'report': the report to the letter", "robust", kind="{'robust', 'report'}")
     seed: int = setting("seed of every random choice", 0, least=0)
     max_train: int = setting("training cells of a type at most", 5000, least=1, unit="cells")

@@ -261,7 +261,7 @@ def test_settings_are_written_out() -> None:
     assert list(inspect.signature(cook).parameters) == ["path", "n_cells", "seed", *names[1:-1]]
     assert inspect.signature(cook).parameters["share"].kind is inspect.Parameter.KEYWORD_ONLY
     text = inspect.getdoc(cook) or ""
-    assert "sizes : tuple of int, default (1, 2)\n    Sizes; of at least 1." in text
+    assert "sizes : tuple of int, default (1, 2)\n    Sizes; at least 1." in text
     assert "most : " not in text and "{" not in text.replace("{'robust', 'report'}", "").replace("{}", "")
     assert cook("pot", 5, share=0.25) == Recipe(5, 0.25)
 
