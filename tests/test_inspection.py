@@ -87,26 +87,26 @@ def test_stability_keeps_the_rules(counts) -> None:
             panel_stability(ruled, counts, **wrong)
 
 
-@pytest.mark.parametrize("capture", [0.05, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("capture", [0.05, 0.5, 1.0])
 def test_thinning_keeps_the_expected_share(capture: float) -> None:
     rng = np.random.default_rng(0)
-    X, y = csr_matrix(rng.poisson(5.0, (200, 50)).astype(np.float32)), np.repeat(["a", "b"], 100)
+    X = csr_matrix(rng.poisson(5.0, (200, 50)).astype(np.float32))
     before = X.copy()
-    thinned = thin_counts(X, capture, y=y, seed=3)
+    thinned = thin_counts(X, capture, seed=3)
     assert (before != X).nnz == 0  # the input is left as it was
     assert thinned.sum() / X.sum() == pytest.approx(capture, rel=0.02)
     assert (thinned.data == np.round(thinned.data)).all() and (thinned.data > 0).all()
-    assert (thin_counts(X, capture, y=y, seed=3) != thinned).nnz == 0
+    assert (thin_counts(X, capture, seed=3) != thinned).nnz == 0
     if capture < 1:
         assert (thinned > X).nnz == 0
 
 
 def test_thinning_by_nothing_changes_nothing_and_nonsense_is_refused() -> None:
-    X, y = csr_matrix(np.array([[1.0, 2], [0, 3]])), np.array(["a", "b"])
-    assert (thin_counts(X, 1.0, y=y) != X).nnz == 0
-    for wrong in (0, -1, np.inf, np.nan):
-        with pytest.raises(InputError, match="it must be above 0"):
-            thin_counts(X, wrong, y=y)
+    X = csr_matrix(np.array([[1.0, 2], [0, 3]]))
+    assert (thin_counts(X, 1.0) != X).nnz == 0
+    for wrong in (0, -1, 2.0, np.inf, np.nan):  # molecules that were not counted cannot be made up
+        with pytest.raises(InputError, match="above 0 and at most 1"):
+            thin_counts(X, wrong)
 
 
 def test_fewer_molecules_tell_less(counts, panel) -> None:
