@@ -576,18 +576,37 @@ def run_book(
     cells: Path | str, label_key: str, out: Path | str, *, protocol: str = "robust", seed: int = 0,
     few: Callable[[], AnnData] | None = None,
 ) -> Path:  # fmt: skip
-    """Run the chapters on the reader's cells and render them as a site.
+    """Run the chapters of this book on your own cells and render them as a site.
 
     Parameters
     ----------
-    cells : "pancreas", "pbmc68k", "brain", or the path of a file of cells.
-    label_key : the column of `obs` that holds the cell types.
-    out : a new folder, or the one of the same book, which then goes on; gets `notebooks`, `run` and `site`.
-    protocol : "robust", or "report" for the report to the letter.
-    seed : the seed of every random choice.
-    few : brings the cells that a split can take, of a file too large for memory; they are kept in `out`.
+    cells : str or Path
+        "pancreas", "pbmc68k", "brain", or the path of a file of cells.
+    label_key : str
+        The column of `obs` that holds the cell types.
+    out : str or Path
+        A new folder, or the one of the same book, which then continues; it gets `notebooks`, `run` and `site`.
+    protocol : {'robust', 'report'}, default 'robust'
+        How networks are trained; "report" is the report to the letter.
+    seed : int, default 0
+        The seed of every random choice.
+    few : callable or None, default None
+        Returns the cells that a split can take, of a file too large for memory; they are kept in `out`.
 
-    Returns the path of the first page. Raises `InputError` for unusable cells, a folder in use, or a failing chapter.
+    Returns
+    -------
+    Path
+        The first page of the site.
+
+    Raises
+    ------
+    InputError
+        Where the cells cannot be used, the folder is in use or holds another book, or a chapter fails.
+
+    Examples
+    --------
+    >>> from selectormlp import run_book
+    >>> run_book("my_cells.h5ad", "cell_type", "my_book")  # doctest: +SKIP
     """
     for package in ("papermill", "ipykernel", "smalldocs", "latex2mathml"):
         book_package(package)

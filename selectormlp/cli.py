@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from .signatures import setting, words_for
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from selectormlp.classifiers import GeneClassifier
     from selectormlp.simulation import SimulationRecipe
-    from selectormlp.selection import DesignedPanel
+    from selectormlp.selection import DesignedPanel, PanelDesign
     from selectormlp.split import CellSplit
     from selectormlp.streaming import CellsOnDisk
     from selectormlp.study import StudyConfig
@@ -40,21 +42,21 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Protocol', 'OnDisk', 'ON_DISK', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKNOWN', 'WRONG_KEY', 'WRONG_VALUE',
            'SENTENCES', 'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION', 'say',
-           'setting', 'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'Reading',
-           'SplitStep', 'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection',
-           'CheckpointSection', 'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items',
-           'add_fields', 'add_option', 'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name',
-           'error_sentence', 'one_line_warnings', 'check_place', 'flat_settings', 'refuse_other_run', 'load_given',
-           'open_given', 'told', 'panel_rules', 'run_select', 'processes', 'choose_panel', 'of_one_model', 'run_report',
+           'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'Reading', 'SplitStep',
+           'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection', 'CheckpointSection',
+           'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option',
+           'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings',
+           'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'told', 'options_of_panel',
+           'genes_listed', 'with_lists', 'run_select', 'processes', 'panel_and_cells', 'of_one_model', 'run_report',
            'run_reader_book', 'cells_of_book', 'run_simulate', 'prediction_table', 'cells_to_label', 'run_predict',
            'write_predictions', 'write_annotated', 'split_step', 'SplitCells', 'split_in_memory', 'split_on_disk',
            'read_named', 'run_split', 'refuse_idle_settings', 'Part', 'capped', 'read_part', 'read_capped',
            'read_capped_from', 'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint',
            'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
            'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
-           'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command', 'study_options',
-           'simulation_options', 'make_parser', 'label_column', 'run_command', 'refuse_settings_file', 'talk',
-           'with_underscores', 'main', 'exit_status']
+           'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command', 'select_options',
+           'study_options', 'simulation_options', 'make_parser', 'label_column', 'run_command', 'refuse_settings_file',
+           'talk', 'with_underscores', 'main', 'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #52396880
 def say(text: str) -> None:
@@ -70,11 +72,6 @@ def _shown(text: str) -> str:
 
     return terminal_text(text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}")
 
-
-def setting(help: str, default: Any = MISSING) -> Any:  # noqa: A002
-    """A field of a dataclass of options: its help, and its default where it has one."""
-    return field(default=default, metadata={"help": help})
-
 # %% ../nbs/16_command_line.ipynb #a689424f
 Protocol = Literal["robust", "report"]
 OnDisk = Literal["auto", "yes", "no"]
@@ -83,31 +80,18 @@ ON_DISK = "read cells in blocks: 'auto' where they would not fit into memory"
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """Options of `selectormlp select`."""
+    """Options of `selectormlp select`, besides the rules of a `PanelDesign`."""
 
     cells: tuple[str, ...] = setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
     label_key: str = setting("column of obs that holds the cell types; an example knows its own")
     out: str = setting("csv file for the panel")
     labels: tuple[str, ...] = setting("csv file or files of labels, where the cells come without", ())
-    n_genes: PositiveInt = setting("genes in the panel; with --extend, genes to add", 100)
-    must_include: tuple[str, ...] = setting("genes that are in; they come first", ())
-    extend: str | None = setting("file of a panel (csv, or a gene per line) to build on", None)
-    exclude: tuple[str, ...] = setting("genes, ready lists (ribosomal, ...) or patterns ('^MT-') to leave out", ())
-    candidates: str | None = setting("file of the genes to choose from (csv, or a gene per line)", None)
-    min_detected: float = setting("a gene is seen in at least this share of the cells of one type", 0.0)
-    max_expression: float | None = setting("highest mean log-normalised expression of a gene in any type", None)
-    min_markers: NonNegativeInt = setting("genes that are highest in a type, for each type", 0)
-    type_weights: dict[str, float] | None = setting("cost of getting a type's cells wrong: '{\"gamma\": 3}'", None)
-    groups: tuple[str, ...] = setting("columns of obs, coarse to fine, that group related types", ())
-    sibling_cost: float = setting("what confusing types of one group costs, per level they share", 0.25)
-    batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
+    extend: str | None = setting("file of a panel to build on; --n-genes are then added to it", None)
     test_batches: tuple[str, ...] = setting("donors or batches that only judge the panel", ())
-    method: str = setting("'discriminant', or a model whose ranking is used: selector_l1, svm_l1, ...", "discriminant")
-    protocol: Protocol = setting("of such a model: 'robust', or 'report': the report to the letter", "robust")
-    seed: NonNegativeInt = setting("seed of every random choice", 0)
-    min_cells: int = setting("types with fewer cells are left out", 7)
-    n_variable: PositiveInt = setting("variable genes to choose from", 2000)
-    max_epochs: PositiveInt | None = setting("of such a model: epochs at most; null: as the protocol has it", None)
+    model_settings: dict[str, Any] | None = setting("of a classifier as method: '{\"hidden_sizes\": [64]}'", None)
+    max_epochs: PositiveInt | None = setting(
+        "of a network as method: epochs at most; null: as the protocol has it", None
+    )
     page: bool = setting("write figures, tables and a page to read beside the panel", True)
     n_jobs: int = setting("processes that ask the page's questions; -1: what cores, memory and cells call for", -1)
     on_disk: OnDisk = setting(ON_DISK, "auto")
@@ -370,6 +354,9 @@ def add_fields(parser: CommandParser, kind: Any, *, prefix: str = "") -> None:
 # %% ../nbs/16_command_line.ipynb #240be5df
 def add_option(parser: CommandParser, name: str, hint: Any, each: Field, text: str) -> None:
     """Add one option; `cells` is written without its name, and the label column of an example may be left out."""
+    limited = any(each.metadata.get(limit) is not None for limit in ("least", "most"))
+    parser.wanted[name] = words_for(hint, each.metadata) if limited else in_words(each.metadata.get("option") or hint)
+    hint = each.metadata.get("option") or hint
     items, default = list_items(hint), None if each.default is MISSING else each.default
     default = list(default) if isinstance(default, tuple) else default
     more: dict[str, Any] = {"type": items or hint, "help": text, "default": default}
@@ -378,7 +365,6 @@ def add_option(parser: CommandParser, name: str, hint: Any, each: Field, text: s
         parser.lists.add(name)
     if hint is bool and default is False:
         more = {"action": "store_true", "help": text}
-    parser.wanted[name] = in_words(hint)
     if name == "cells":  # no default: argparse would put it over the value from --config
         parser.add_argument(name, **{**more, "nargs": "*" if items else "?", "default": SUPPRESS})
     else:
@@ -412,7 +398,9 @@ class ConfigFile(ActionConfigFile):
 
         if not isinstance(found := read_json(values), dict):
             raise InputError(f"'{values}' does not hold settings: it must be {{\"name\": value, ...}}")
-        if found.pop("format_version", None) is not None:  # of a run's config.json
+        if "rules" in found.get("settings", {}):
+            found = options_of_panel(found, values)
+        if found.pop("format_version", None) is not None:  # of a run's config.json, or made of a panel's
             values = json.dumps(found)
         for name in parser.lists & set(found):
             if not isinstance(found[name], list):
@@ -562,36 +550,60 @@ def told(large: CellsOnDisk) -> CellsOnDisk:
     return large
 
 
-def panel_rules(options: SelectOptions) -> dict[str, Any]:
-    """The options of `select` as settings of `select_genes`, with the lists of genes read from their files."""
+def options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
+    """The options of `select` that a panel's .json file stands for; its cells must be the same files."""
+    from selectormlp.data import InputError
+    from selectormlp.selection import located_source
+
+    settings, source = found["settings"], found["settings"].get("source", {})
+    if "cells" not in source or isinstance(settings["rules"].get("groups"), dict):
+        raise InputError(f"the panel of '{path}' was made in Python: make it anew there, with remake_panel")
+    source = located_source(source, Path(path).parent)
+    more = {name: source.get(name) for name in ("cells", "labels", "test_batches")}
+    more |= {"label_key": found["label_key"], "model_settings": settings["model_settings"], **source.get("reading", {})}
+    given = {name: value for name, value in {**settings["rules"], **more}.items() if value not in (None, [], {})}
+    return {"format_version": found["format_version"], **given}
+
+
+def genes_listed(given: Sequence[str]) -> list[str]:
+    """Names of genes, where some of those given are files of them."""
     from selectormlp.panels import read_panel
-    from selectormlp.selection import PanelDesign
 
-    rules = {entry.name: getattr(options, entry.name) for entry in fields(PanelDesign)}
-    rules = {name: value for name, value in rules.items() if value is not None}
-    if options.candidates is not None:
-        rules["candidates"] = read_panel(options.candidates).genes
-    if options.extend is not None:
-        given = list(dict.fromkeys([*read_panel(options.extend).genes, *options.must_include]))
-        rules |= {"must_include": given, "n_genes": len(given) + options.n_genes}
-    return rules | ({} if options.max_epochs is None else {"max_epochs": options.max_epochs})
+    return [gene for entry in given for gene in (read_panel(entry).genes if Path(entry).is_file() else [entry])]
 
 
-def run_select(options: SelectOptions) -> None:
+def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
+    """The design with the genes of its files of genes, and with those of a panel to build on first."""
+    from selectormlp.panels import read_panel
+
+    lists: dict[str, Any] = {
+        name: genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")
+    }
+    if extend is None:
+        return replace(design, **lists)
+    given = list(dict.fromkeys([*read_panel(extend).genes, *lists["must_include"]]))
+    lists |= {"must_include": given, "n_genes": len(given) + design.n_genes}
+    return replace(design, **lists)
+
+
+def run_select(options: SelectOptions, design: PanelDesign) -> None:
     """Choose a panel, write it and a page about it (select)."""
     from selectormlp.files import only_writer, remove_companions
     from selectormlp.inspection import PAGE_FILES, write_panel_report
+    from selectormlp.panels import note_beside
 
     folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
-    others = (*options.labels, options.extend, options.candidates)
-    check_place(options.out, folder=False, inputs=options.cells, others=others)
+    note, others = note_beside(options.out), [*options.labels, options.extend]
+    others += [name for names in (design.must_include, design.exclude, design.candidates) for name in names]
+    for place in (options.out, note):
+        check_place(place, folder=False, inputs=options.cells, others=others)
     check_place(folder, inputs=options.cells, others=others, writes=PAGE_FILES)
     with only_writer(options.out):
-        panel, adata = choose_panel(options, panel_rules(options))
+        panel, adata = panel_and_cells(options, with_lists(design, options.extend))
         remove_companions(folder, PAGE_FILES)  # of another panel: a page belongs to the csv beside it, or is not there
         panel.to_csv(options.out)
         say("\n".join(panel.genes))
-        say(f"The panel of {len(panel)} genes is in '{options.out}'.")
+        say(f"The panel of {len(panel)} genes is in '{options.out}', how it was made in '{note}'.")
         if options.page:
             n_jobs = processes(options.n_jobs, adata)
             page = write_panel_report(panel, adata, folder, n_jobs=n_jobs, beside=options.out)
@@ -615,33 +627,42 @@ def processes(asked: int, adata: AnnData) -> int:
     return found
 
 
-def choose_panel(options: SelectOptions, rules: dict[str, Any]) -> tuple[DesignedPanel, AnnData]:
+def panel_and_cells(options: SelectOptions, design: PanelDesign) -> tuple[DesignedPanel, AnnData]:
     """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
-    from selectormlp.selection import panel_design, select_genes
+    from selectormlp.selection import about_cells, choose_panel, source_of_files, split_of
     from selectormlp.streaming import cells_for_panel, choose_from
 
-    key, columns = options.label_key, [*options.groups, *([options.batch_key] if options.batch_key else [])]
+    key, columns = options.label_key, [*(design.groups or ()), *([design.batch_key] if design.batch_key else [])]
     large = open_given(options.cells, options.on_disk, label_key=key, labels=options.labels, columns=columns)
+    cells: Any = load_given(options.cells, key, options.labels) if large is None else large
+    obs = cells.obs
+    split = _donor_split(obs, options, design) or split_of(obs, key, design)
+    source = source_of_files(options.cells, options.labels)
+    if options.test_batches:
+        source["test_batches"] = list(options.test_batches)
+    models = {
+        **(options.model_settings or {}),
+        **({} if options.max_epochs is None else {"max_epochs": options.max_epochs}),
+    }
+    more: dict[str, Any] = {"model_settings": models, "about": about_cells(obs, key, design, split, source)}
     if large is None:
-        adata = load_given(options.cells, key, options.labels)
-        return select_genes(adata, key, split=_donor_split(adata.obs, options), **rules), adata
-    models = {"max_epochs": rules.pop("max_epochs")} if "max_epochs" in rules else {}
-    design, split = panel_design(**rules), _donor_split(large.obs, options)
+        return choose_panel(cells, key, design, split, **more), cells
     found = cells_for_panel(large, key, design, split=split, progress=sys.stderr.isatty())
-    return choose_from(found, key, design, **models), found.adata
+    return choose_from(found, key, design, **more), found.adata
 
 
-def _donor_split(obs: pd.DataFrame, options: SelectOptions) -> CellSplit | None:
+def _donor_split(obs: pd.DataFrame, options: SelectOptions, design: PanelDesign) -> CellSplit | None:
     """The split that leaves whole donors for the test, where some are named."""
     from selectormlp.data import InputError
     from selectormlp.split import split_batches
 
     if not options.test_batches:
         return None
-    if options.batch_key is None:
+    if design.batch_key is None:
         raise InputError("--test-batches needs --batch-key: the column of obs that holds them")
-    more = {"min_cells": options.min_cells, "seed": options.seed}
-    return split_batches(obs, options.label_key, batch_key=options.batch_key, test=options.test_batches, **more)
+    about: dict[str, Any] = {"batch_key": design.batch_key, "test": options.test_batches}
+    about |= {"min_cells": design.min_cells, "seed": design.seed}
+    return split_batches(obs, options.label_key, **about)
 
 # %% ../nbs/16_command_line.ipynb #665a5770
 def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
@@ -1221,6 +1242,13 @@ class Command(NamedTuple):
     run: Callable[..., None]
 
 
+def select_options() -> tuple[type, ...]:
+    """Options of `select`."""
+    from selectormlp.selection import PanelDesign
+
+    return SelectOptions, PanelDesign
+
+
 def study_options() -> tuple[type, ...]:
     """Options of `report`."""
     from selectormlp.study import StudyConfig
@@ -1236,7 +1264,7 @@ def simulation_options() -> tuple[type, ...]:
 
 # %% ../nbs/16_command_line.ipynb #064af73b
 COMMANDS: dict[str, Command] = {
-    "select": Command("choose a gene panel from labelled cells", lambda: (SelectOptions,), run_select),
+    "select": Command("choose a gene panel from labelled cells", select_options, run_select),
     "report": Command("run the whole report: models, curves, panels, test accuracy", study_options, run_report),
     "book": Command("run the chapters on your cells and make a site of them", lambda: (BookOptions,), run_reader_book),
     "predict": Command("name the types of new cells with a saved model", lambda: (PredictOptions,), run_predict),

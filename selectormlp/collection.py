@@ -23,6 +23,7 @@ from .classifiers import GeneClassifier
 from .data import InputError, is_whole, nearest_name, read_json, write_json, write_whole
 from .files import only_run
 from .saving import load_model, save_model
+from .data import user_level
 
 INDEX = "models.json"
 INDEX_VERSION = 1
@@ -76,7 +77,6 @@ def _checked_url(place: str, *, local: bool = True) -> str | None:
         return place.rstrip("/")
     raise InputError(f"{place!r} is not an address that can be trusted; use one that begins with https://")
 
-
 # %% ../nbs/05c_model_collections.ipynb #cec422e2
 def _damaged(place: str | Path, what: str) -> InputError:
     """The error for a collection that cannot be used."""
@@ -126,11 +126,31 @@ def _refuse_unfit_entry(name: str, entry: Any, place: str | Path) -> None:
 # %% ../nbs/05c_model_collections.ipynb #e371e40d
 @dataclass(frozen=True)
 class ModelCollection:
-    """Saved models by name: a folder with a sub-folder for each and models.json, or a copy of it behind a URL.
+    """Keep saved models by name: a folder with a sub-folder for each, or a copy of it behind an address.
 
-    `place` is the folder, or a URL with https://; what comes from a URL is kept in `cache` (None: the user's cache
-    folder), and fetched again only when it has changed. One program at a time may save, a second one is refused; any
-    number may load. A save that is killed leaves the old model or the new one, whole.
+    One program at a time may save; any number may load.
+
+    Parameters
+    ----------
+    place : str or Path
+        The folder, or an address that begins with https://.
+    cache : str or Path or None, default None
+        Where files from an address are kept; they are fetched again only when they changed. None: the user's cache
+        folder.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import LinearSVMClassifier, ModelCollection, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> with TemporaryDirectory() as folder:
+    ...     models = ModelCollection(folder)
+    ...     models.save(model, "demo", description="three simulated types")
+    ...     models.table()["name"].tolist()
+    ['demo']
     """
 
     place: str | Path
@@ -138,12 +158,12 @@ class ModelCollection:
 
     @property
     def url(self) -> str | None:
-        """The address of the collection, where it has one."""
+        """Address of the collection; None where it is a folder."""
         return _checked_url(str(self.place))
 
     @property
     def folder(self) -> Path:
-        """Where the files lie on this machine."""
+        """Folder on this machine that holds the files."""
         import pooch
 
         if self.url is None:
@@ -152,7 +172,18 @@ class ModelCollection:
         return Path(self.cache or pooch.os_cache("selectormlp")) / "collections" / own
 
     def table(self) -> pd.DataFrame:
-        """One row per model: name, description, model, n_types, n_genes, made_with."""
+        """List the models.
+
+        Returns
+        -------
+        DataFrame
+            One row for each model: name, description, model, n_types, n_genes, made_with.
+
+        Raises
+        ------
+        InputError
+            Where there is no collection, or a damaged one.
+        """
         shown = ("description", "model", "n_genes")
         rows = [
             {"name": name, **{key: entry[key] for key in shown}, "n_types": len(entry["types"]),
@@ -162,7 +193,23 @@ class ModelCollection:
         return pd.DataFrame(rows, columns=["name", "description", "model", "n_types", "n_genes", "made_with"])
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What the index says of a model: description, model, types, n_genes, made_with, files. Raises `InputError`."""
+        """Return what the index says of a model.
+
+        Parameters
+        ----------
+        name : str
+            The name of the model.
+
+        Returns
+        -------
+        dict of str to object
+            Description, model, types, n_genes, made_with and files.
+
+        Raises
+        ------
+        InputError
+            Where there is no such model.
+        """
         known = self._entries()
         if name not in known:
             near = nearest_name(str(name), known)
@@ -171,7 +218,23 @@ class ModelCollection:
         return known[name]
 
     def load(self, name: str) -> GeneClassifier:
-        """A model by its name, after its files were fetched and compared with the index. Raises `InputError`."""
+        """Load a model by its name, after its files were fetched and compared with the index.
+
+        Parameters
+        ----------
+        name : str
+            The name of the model.
+
+        Returns
+        -------
+        GeneClassifier
+            The fitted classifier.
+
+        Raises
+        ------
+        InputError
+            Where there is no such model, or its files are not those that were saved.
+        """
         files, folder = self.describe(name)["files"], self.folder / name
         if folder.is_symlink():
             raise _damaged(self.place, f"{name!r} is a link, and a model must lie in the collection itself")
@@ -190,7 +253,24 @@ class ModelCollection:
         raise _damaged(self.place, f"{wrong} of {name!r} is missing, or not the file that was saved")
 
     def save(self, model: GeneClassifier, name: str, *, description: str = "", replace: bool = False) -> None:
-        """Put a fitted model into the folder; one of the same name is an `InputError` unless `replace`."""
+        """Put a fitted model into the folder.
+
+        Parameters
+        ----------
+        model : GeneClassifier
+            A fitted classifier.
+        name : str
+            Its name: letters, digits and, after the first character, '.', '_' and '-'.
+        description : str, default ''
+            A line that says what it is.
+        replace : bool, default False
+            Replace a model of the same name.
+
+        Raises
+        ------
+        InputError
+            Where the name cannot be or is taken, or the collection lies behind an address.
+        """
         _refuse_name(name)
         if self.url is not None:
             raise InputError(f"'{self.place}' can only be read; save into a folder, and copy it to your web server")
@@ -214,7 +294,9 @@ class ModelCollection:
         place = self.folder / name
         if place.exists() and _checksum(place / "weights.safetensors") != files["weights.safetensors"]:
             shutil.rmtree(_aside(self.folder, name)[0], ignore_errors=True)
-            raise InputError(f"'{place}' holds a model that the collection does not list; pass replace=True to replace it")
+            raise InputError(
+                f"'{place}' holds a model that the collection does not list; pass replace=True to replace it"
+            )
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         """What the index says of each model, by name."""
@@ -367,7 +449,7 @@ def _fetch_index(url: str, folder: Path) -> None:
         except InputError as error:
             if not (folder / INDEX).is_file():
                 raise
-            warnings.warn(f"{error}; what was fetched before is used", stacklevel=4)
+            warnings.warn(f"{error}; what was fetched before is used", stacklevel=user_level())
             return
         _checked_index(path, url)
         with write_whole(folder / INDEX) as place:
@@ -375,7 +457,37 @@ def _fetch_index(url: str, folder: Path) -> None:
 
 # %% ../nbs/05c_model_collections.ipynb #4bc8a850
 def open_model(where: str | Path) -> GeneClassifier:
-    """Load a model from its folder, or from the address of a collection, a slash and its name. Raises `InputError`."""
+    """Load a model from its folder, or from a collection behind an address.
+
+    Parameters
+    ----------
+    where : str or Path
+        The folder of a model, or the address of a collection, a slash and the name of the model.
+
+    Returns
+    -------
+    GeneClassifier
+        The fitted classifier.
+
+    Raises
+    ------
+    InputError
+        Where there is no such model, or a damaged one.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import LinearSVMClassifier, open_model, save_model, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> with TemporaryDirectory() as folder:
+    ...     save_model(model, folder)
+    ...     again = open_model(folder)
+    >>> again.classes_.tolist()
+    ['type_00', 'type_01', 'type_02']
+    """
     if _checked_url(str(where)) is None:
         return load_model(where)
     place, _, name = str(where).rstrip("/").rpartition("/")
