@@ -4,8 +4,8 @@
 
 Six kinds of cases, each drawn from a seed: damaged files read under the guard of the command line; inputs that changed
 behind a run's back; hostile names through every escape; files that lead outside; two writers at a time; kills in the
-middle of a write. A case is good when it ends in a result that can be worked with, in a refusal of one sentence, or, for
-the guarded reader, in the guard's sentence. Everything else is a fault. The time is shared between the kinds.
+middle of a write. A case is good when it ends in a result that can be worked with, in a refusal of one sentence, or,
+for the guarded reader, in the guard's sentence. Everything else is a fault. The time is shared between the kinds.
 """
 
 from __future__ import annotations
@@ -152,9 +152,9 @@ class StaleInputs:
 # ------------------------------------------------------------------------------------------------------ hostile names
 
 PIECES = [
-    "=", "+", "-", "@", "'", '"', "\t", "\r", "\n", "$", "\\", "_", "{", "}", "<", ">", "&", "`", "[", "](", ")", "!", "|",
-    "#", "*", "~", ":", "%", ",", ";", "\x1b[2J", "\x07", "\x00", "\u202e", "\ufeff", "β", "漢", "😀", "script", "fig-a",
-    "http://example.org", "javascript:", "alert(1)", "1", "A1", "cmd", "NA", "nan", " ", "..", "/", "x" * 300,
+    "=", "+", "-", "@", "'", '"', "\t", "\r", "\n", "$", "\\", "_", "{", "}", "<", ">", "&", "`", "[", "](", ")", "!",
+    "|", "#", "*", "~", ":", "%", ",", ";", "\x1b[2J", "\x07", "\x00", "\u202e", "\ufeff", "β", "漢", "😀", "script",
+    "fig-a", "http://example.org", "javascript:", "alert(1)", "1", "A1", "cmd", "NA", "nan", " ", "..", "/", "x" * 300,
 ]  # fmt: skip
 
 
