@@ -502,11 +502,11 @@ def open_cells(
     ----------
     paths : path or sequence of paths
         One file or several; their cells follow one another.
-    label_key : str, optional
+    label_key : str or None, default None
         Column of the cell types, which must be there.
-    labels : path, optional
+    labels : path or None, default None
         A label file, as in `read_cells`.
-    columns : iterable of str, optional
+    columns : iterable of str or None, default None
         Columns of obs that are read besides `label_key`; None for all.
     layer, use_raw, values, gene_names, join, drop_types, make_unique
         As in `read_cells`.
@@ -726,11 +726,11 @@ def select_genes_on_disk(
     label_key : str
         Column of obs with the cell types.
     {n_genes}
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
-    model_settings : mapping, optional
+    model_settings : mapping or None, default None
         Settings of the classifier that `method` names.
-    memory : int, optional
+    memory : int or None, default None
         Bytes that the cells may take; by default half of what is available.
     progress : bool, default False
         Whether a bar shows how far the reading is.
