@@ -22,8 +22,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from .data import InputError, nearest_name, user_level
 
 # %% auto #0
-__all__ = ['setting', 'settings_of', 'check_settings', 'setting_entry', 'describes_settings', 'refuse_unknown', 'takes_settings',
-           'user_level']
+__all__ = ['setting', 'settings_of', 'words_for', 'check_settings', 'setting_entry', 'filled_settings', 'describes_settings',
+           'check_choice', 'refuse_unknown', 'takes_settings', 'user_level']
 
 # %% ../nbs/00a_signatures.ipynb #bf4df667
 _all_ = ["user_level"]
@@ -150,7 +150,7 @@ def _fits(value: object, hint: Any, about: Mapping[str, Any]) -> bool:
         return _is_number(value, origin, about)
     if origin is bool:
         return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # numpy's own too
-    if not isinstance(origin, type) or origin is object:
+    if origin in (Any, object) or not isinstance(origin, type):
         return True  # Any, a type variable
     if issubclass(origin, Mapping):
         parts = value.values() if isinstance(value, Mapping) else None
@@ -162,11 +162,11 @@ def _fits(value: object, hint: Any, about: Mapping[str, Any]) -> bool:
     return isinstance(value, origin)
 
 
-def _wanted(hint: Any, about: Mapping[str, Any]) -> str:
+def words_for(hint: Any, about: Mapping[str, Any]) -> str:
     """Put in words what a setting must be."""
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(_wanted(each, about) for each in inner)
+        return " or ".join(words_for(each, about) for each in inner)
     choices = _choices(hint, about)
     if choices:
         some = "some" if isinstance(origin, type) and issubclass(origin, Collection) and origin is not str else "one"
@@ -174,9 +174,9 @@ def _wanted(hint: Any, about: Mapping[str, Any]) -> str:
     if origin in (int, float):
         return f"{_WORDS[origin]} {_limits(about)}".strip()
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a mapping to {_wanted(inner[1], about)}" if inner else "a mapping"
+        return f"a mapping to {words_for(inner[1], about)}" if inner else "a mapping"
     if isinstance(origin, type) and issubclass(origin, Collection) and origin is not str:
-        return f"a sequence, each {_wanted(inner[0], about)}" if inner else "a sequence"
+        return f"a sequence, each {words_for(inner[0], about)}" if inner else "a sequence"
     return _WORDS.get(origin, f"a {getattr(origin, '__name__', origin)}")
 
 
@@ -211,7 +211,7 @@ def check_settings(instance: Any) -> None:
         if not _fits(value, hint, about):
             near = nearest_name(value, map(str, _choices(hint, about))) if isinstance(value, str) else None
             meant = f"; did you mean {near!r}?" if near else ""
-            raise InputError(f"{each.name} is {value!r}; it must be {_wanted(hint, about)}{meant}")
+            raise InputError(f"{each.name} is {value!r}; it must be {words_for(hint, about)}{meant}")
 
 # %% ../nbs/00a_signatures.ipynb #8cc5684c
 def _kind_of(hint: Any) -> str:
@@ -273,7 +273,7 @@ def setting_entry(each: Field, hint: Any, indent: str = "") -> str:
     return "\n".join([indent + head, *(f"{indent}    {line}" for line in lines)])
 
 
-def _filled(text: str, cls: type, leave_out: Iterable[str]) -> str:
+def filled_settings(text: str, cls: type, leave_out: Iterable[str]) -> str:
     """Put entries in place of the lines `{name}` of a documentation, and all others in place of `{settings}`."""
     hints, known = get_type_hints(cls), {each.name: each for each in settings_of(cls)}
     alone = [name for name in re.findall(r"^ *\{(\w+)\}$", text, re.MULTILINE) if name in known]
@@ -318,7 +318,7 @@ def describes_settings(cls: _Class) -> _Class:
     >>> "n_cells : int, default 100" in Recipe.__doc__
     True
     """
-    cls.__doc__ = _filled(cls.__doc__ or "", cls, ())
+    cls.__doc__ = filled_settings(cls.__doc__ or "", cls, ())
     return cls
 
 # %% ../nbs/00a_signatures.ipynb #63204a70
@@ -331,6 +331,33 @@ def _elsewhere(name: str, but: str) -> str | None:
         if not unfit and name in inspect.signature(thing).parameters:
             return public
     return None
+
+
+def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise InputError unless a value is one of those that are known.
+
+    Parameters
+    ----------
+    name : str
+        What the value is for.
+    value : object
+        The value.
+    known : tuple of str
+        What it may be.
+
+    Raises
+    ------
+    InputError
+        With all that is known.
+
+    Examples
+    --------
+    >>> check_choice("penalty", "l3", ("l1", "l2"))
+    Traceback (most recent call last):
+    selectormlp.data.InputError: penalty is 'l3'; it must be one of 'l1', 'l2'
+    """
+    if value not in known:
+        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(repr(choice) for choice in known)}")
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str], where: str) -> None:
@@ -442,7 +469,7 @@ def takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fun
         annotated = {each.name: each.annotation for each in parts}
         annotated |= {"return": signature.return_annotation}
         called.__annotations__ = {name: kind for name, kind in annotated.items() if kind is not inspect.Signature.empty}
-        called.__doc__ = _filled(function.__doc__ or "", cls, {*leave_out, *own})
+        called.__doc__ = filled_settings(function.__doc__ or "", cls, {*leave_out, *own})
         return called  # type: ignore[return-value]
 
     return decorate

@@ -6,11 +6,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from itertools import product
@@ -36,16 +32,24 @@ from selectormlp.data import (
     nearest_name,
     prepare_cells,
     read_json,
+    read_table,
     write_json,
     write_table,
     write_whole,
 )
 from .evaluation import plot_test_accuracy, score_predictions
+from selectormlp.files import (
+    changes_of_cells,
+    fingerprint_cells,
+    only_run,
+    record_file,
+    refuse_changed_file,
+)
 from .masking import masking_curve, plot_masking_curves, predict_masked, random_masking_curve, rank_genes
-from .models import NetworkShape, check_choice, plot_network
+from .models import NetworkShape, plot_network
 from .panels import GenePanel, panel_from_ranking, panel_overlap, read_panel
 from .saving import load_model, save_model
-from .signatures import check_settings, describes_settings, setting, takes_settings
+from .signatures import check_choice, check_settings, describes_settings, setting, takes_settings
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
 if TYPE_CHECKING:
@@ -55,10 +59,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MEAN = "mean_per_class_accuracy"
 FORMAT_VERSION = 1  # of a run's folder
+RUN_FILES = (
+    "config.json", "data.json", "tables.json", "split.csv", "genes.csv", "rankings.csv", "masking.csv", "overlap.csv",
+    "panel_masking.csv", "scores.csv", "cell_map.csv", "report.html",
+)  # fmt: skip
 
 # %% auto #0
-__all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study',
-           'drawn_figures', 'open_study', 'write_page', 'study_steps', 'only_run', 'run_study']
+__all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'RUN_FILES', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study',
+           'drawn_figures', 'open_study', 'write_page', 'study_steps', 'run_study']
 
 # %% ../nbs/09_report.ipynb #71d17556
 @describes_settings
@@ -155,8 +163,8 @@ def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
-def _fingerprint(adata: AnnData) -> dict[str, int]:
-    """A few numbers that change when the cells, the genes or their values do."""
+def _first_fingerprint(adata: AnnData) -> dict[str, int]:
+    """The fingerprint that runs had until 2026: of prepared cells, and blind for their order and their labels."""
     names = [
         int(pd.util.hash_array(np.asarray(index, dtype=object), categorize=False).sum() % 2**32)
         for index in (adata.obs_names, adata.var_names)
@@ -191,6 +199,7 @@ class Study:
     ):
         self.config, self.folder = config, Path(folder)
         self._load = load or (lambda given: load_cells(given.cells, given.label_key, given.labels))
+        self._loads_files = load is None
         _compare(self.folder / "config.json", self._described(), self._usual())
         self._models: dict[str, GeneClassifier] = {}
 
@@ -208,8 +217,34 @@ class Study:
         config = self.config
         adata = self._load(config)
         cells = prepare_cells(adata, config.label_key, min_cells=config.min_cells)
-        _compare(self.folder / "data.json", _fingerprint(cells))
+        self._fingerprint = fingerprint_cells(adata.to_memory() if adata.isbacked else adata, config.label_key)
+        self._refuse_other_cells(cells)
         return cells
+
+    def _refuse_other_cells(self, cells: AnnData) -> None:
+        """Raise an `InputError`, which says what changed, where the run in the folder was made from other cells."""
+        note, path = self.folder / "data.json", self.folder / "split.csv"
+        before = read_json(note) if note.exists() else self._fingerprint
+        if "fingerprint" not in before:
+            _compare(note, _first_fingerprint(cells))
+            before = self._fingerprint
+        labels, relabelled = cells.obs[self.config.label_key].astype(str), 0
+        if path.exists():
+            refuse_changed_file(self.folder, "split.csv")
+            known = read_split(path).table.set_index("cell")["cell_type"]
+            here = known.index.intersection(labels.index)
+            relabelled = int((known[here] != labels[here]).sum()) + (len(known) - len(here))
+        changes = changes_of_cells(before, self._fingerprint, relabelled=relabelled)
+        if changes:
+            raise InputError(
+                f"the folder {str(self.folder)!r} holds another run: {', and '.join(changes)}"
+                f"{'' if changes[0].startswith('its ') else ' changed since'}; choose another folder"
+            )
+
+    def _refuse_stale(self) -> None:
+        """Compare the cells with those of the run before something of it is given, where they can be looked at."""
+        if self._loads_files and Path(self.config.cells).exists():
+            _ = self.cells
 
     @cached_property
     def _split(self) -> CellSplit:
@@ -218,8 +253,10 @@ class Study:
             caps = {name: getattr(config, name) for name in ("max_train", "max_validation", "max_test", "min_cells")}
             split = split_cells(self.cells, config.label_key, seed=config.seed, **caps)
             write_json({"format_version": FORMAT_VERSION, **self._described()}, self.folder / "config.json")
-            write_json(_fingerprint(self.cells), self.folder / "data.json")
-            split.to_csv(path)
+            write_json(self._fingerprint, self.folder / "data.json")
+            self._write("split.csv", split.table)
+        self._refuse_stale()
+        refuse_changed_file(self.folder, "split.csv")
         return read_split(path)
 
     def split(self) -> CellSplit:
@@ -250,15 +287,22 @@ class Study:
     def _table(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """The table in the folder's file `name`, computed and written first where it is not there."""
         path = self.folder / name
+        self._refuse_stale()
         if not path.exists():
-            write_table(compute(), path)
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+            self._write(name, compute())
+        refuse_changed_file(self.folder, name)
+        return read_table(path)
+
+    def _write(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table into the folder, whole, and note in the folder's record what it holds."""
+        write_table(table, self.folder / name, before=lambda written: record_file(self.folder, name, written))
 
     def model(self, condition: str, panel: GenePanel | None = None) -> GeneClassifier:
         """A fitted model (models/), of all genes or retrained on a panel's; an interrupted training goes on."""
         name = condition if panel is None else f"{condition}_top{len(panel)}"
         folder = self.folder / "models" / name
         if name not in self._models:
+            self._refuse_stale()
             if not (folder / "config.json").exists():
                 self._fit(condition, panel, folder)
             self._models[name] = load_model(folder)
@@ -322,10 +366,12 @@ class Study:
 
     def panel(self, condition: str, size: int) -> GenePanel:
         """The best genes of a model (panels/)."""
-        path = self.folder / "panels" / f"{condition}_top{size}.csv"
-        if not path.exists():
-            panel_from_ranking(self.ranking(condition), size).to_csv(path)
-        return read_panel(path)
+        name = f"panels/{condition}_top{size}.csv"
+        self._refuse_stale()
+        if not (self.folder / name).exists():
+            self._write(name, panel_from_ranking(self.ranking(condition), size).table)
+        refuse_changed_file(self.folder, name)
+        return read_panel(self.folder / name)
 
     def overlap(self) -> pd.DataFrame:
         """Genes shared by the largest panels of all conditions (overlap.csv)."""
@@ -603,62 +649,6 @@ def _save_figure(study: Study, name: str) -> None:
     plt.close(study.figure(name).figure)
 
 
-@contextmanager
-def only_run(folder: str | Path, note: str = "config.json") -> Iterator[None]:
-    """Have a folder to oneself, and sweep what a killed run left half-written; a second run is an `InputError`.
-
-    The folder is swept if it holds the file `note`. The hold ends with the process, however that ends. Windows and some
-    network disks know no such hold.
-    """
-    folder = Path(folder)
-    made = _make(folder)
-    handle = _hold(folder)
-    try:
-        if (folder / note).exists():
-            _sweep(folder)
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
-        with suppress(OSError):
-            if made:
-                folder.rmdir()  # nothing was written
-
-
-def _make(folder: Path) -> bool:
-    """Make a folder; False where it was there before."""
-    try:
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {str(folder)!r} ({error.strerror}); choose another folder") from error
-    return made
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what has a name that `write_whole` gives to what is not whole yet."""
-    for path in list(folder.rglob(".*")):
-        if re.fullmatch(r"\.[0-9a-f]{8}\..+", path.name):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _hold(folder: Path) -> int | None:
-    """Lock a folder for this process; None where the system has no locks."""
-    try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-    except ImportError:  # Windows
-        return None
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        flock(handle, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(f"another run is at work in {str(folder)!r}; wait for it, or choose another folder") from None
-    except OSError as error:
-        logger.info("the disk of %s has no locks: %s", folder, error)
-    return handle
-
-
 def run_study(
     config: StudyConfig, folder: str | Path, *, progress: bool = True,
     load: Callable[[StudyConfig], AnnData] | None = None,
@@ -706,6 +696,7 @@ def run_study(
 
     with only_run(folder):
         study = Study(config, folder, load=load)
+        _ = study.cells  # before anything is taken from the folder: are they the ones that it was made from?
         with tqdm(study_steps(study), disable=not progress, unit="step") as steps:
             for name, step in steps:
                 steps.set_description(name)
