@@ -48,6 +48,7 @@ from selectormlp.data import (
     reading,
     refuse_broken_matrix,
     refuse_label_key,
+    refuse_outside,
     refuse_repeated_names,
     sample_places,
     short_names,
@@ -859,14 +860,15 @@ def _values_in_memory(path: Path) -> float | None:
     Those of X are copied on the way; `raw` and the layers, and a dense matrix as it is stored, only lie there.
     """
     try:
-        if (parts := _open_parts(path)) is None:
-            return None
-        group = parts[1]
-        layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
-        found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
-        lying = [_n_values(values) for values in found[1:]]
-        lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
-        return _n_values(found[0]) + sum(lying) / COPIES
+        with reading(path):
+            if (parts := _open_parts(path)) is None:
+                return None
+            group = parts[1]
+            layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
+            found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
+            lying = [_n_values(values) for values in found[1:]]
+            lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
+            return _n_values(found[0]) + sum(lying) / COPIES
     except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
@@ -885,6 +887,7 @@ class DiskMatrix:
 
         self.path, self.block_size, self.scale = Path(path), block_size, scale
         with reading(existing_path(self.path)):
+            refuse_outside(self.path)
             self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
             if isinstance(self._values, _GeneByGene):
                 raise InputError(f"'{path}' keeps its values gene by gene (CSC); let write_matrix write it by cells")
