@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from .signatures import setting, words_for
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from selectormlp.classifiers import GeneClassifier
     from selectormlp.simulation import SimulationRecipe
-    from selectormlp.selection import DesignedPanel
+    from selectormlp.selection import DesignedPanel, PanelDesign
     from selectormlp.split import CellSplit
     from selectormlp.streaming import CellsOnDisk
     from selectormlp.study import StudyConfig
@@ -40,31 +42,35 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Protocol', 'OnDisk', 'ON_DISK', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKNOWN', 'WRONG_KEY', 'WRONG_VALUE',
            'SENTENCES', 'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION', 'say',
-           'setting', 'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'Reading',
-           'SplitStep', 'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection',
-           'CheckpointSection', 'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items',
-           'add_fields', 'add_option', 'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name',
-           'error_sentence', 'one_line_warnings', 'check_place', 'flat_settings', 'refuse_other_run', 'load_given',
-           'open_given', 'told', 'panel_rules', 'run_select', 'processes', 'choose_panel', 'of_one_model', 'run_report',
+           'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'Reading', 'SplitStep',
+           'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection', 'CheckpointSection',
+           'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option',
+           'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings',
+           'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'told', 'options_of_panel',
+           'genes_listed', 'with_lists', 'run_select', 'processes', 'panel_and_cells', 'of_one_model', 'run_report',
            'run_reader_book', 'cells_of_book', 'run_simulate', 'prediction_table', 'cells_to_label', 'run_predict',
            'write_predictions', 'write_annotated', 'split_step', 'SplitCells', 'split_in_memory', 'split_on_disk',
            'read_named', 'run_split', 'refuse_idle_settings', 'Part', 'capped', 'read_part', 'read_capped',
            'read_capped_from', 'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint',
            'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
            'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
-           'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command', 'study_options',
-           'simulation_options', 'make_parser', 'label_column', 'run_command', 'talk', 'with_underscores', 'main',
-           'exit_status']
+           'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command', 'select_options',
+           'study_options', 'simulation_options', 'make_parser', 'label_column', 'run_command', 'refuse_settings_file',
+           'talk', 'with_underscores', 'main', 'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #52396880
 def say(text: str) -> None:
     """Write a line of a result to the standard output."""
-    sys.stdout.write(text + "\n")
+    from selectormlp.data import terminal_text
+
+    sys.stdout.write(terminal_text(text) + "\n")
 
 
-def setting(help: str, default: Any = MISSING) -> Any:  # noqa: A002
-    """A field of a dataclass of options: its help, and its default where it has one."""
-    return field(default=default, metadata={"help": help})
+def _shown(text: str) -> str:
+    """A sentence for the terminal: without commands to it, and of a length that can be read."""
+    from selectormlp.data import terminal_text
+
+    return terminal_text(text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}")
 
 # %% ../nbs/16_command_line.ipynb #a689424f
 Protocol = Literal["robust", "report"]
@@ -74,31 +80,18 @@ ON_DISK = "read cells in blocks: 'auto' where they would not fit into memory"
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """Options of `selectormlp select`."""
+    """Options of `selectormlp select`, besides the rules of a `PanelDesign`."""
 
     cells: tuple[str, ...] = setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
     label_key: str = setting("column of obs that holds the cell types; an example knows its own")
     out: str = setting("csv file for the panel")
     labels: tuple[str, ...] = setting("csv file or files of labels, where the cells come without", ())
-    n_genes: PositiveInt = setting("genes in the panel; with --extend, genes to add", 100)
-    must_include: tuple[str, ...] = setting("genes that are in; they come first", ())
-    extend: str | None = setting("file of a panel (csv, or a gene per line) to build on", None)
-    exclude: tuple[str, ...] = setting("genes, ready lists (ribosomal, ...) or patterns ('^MT-') to leave out", ())
-    candidates: str | None = setting("file of the genes to choose from (csv, or a gene per line)", None)
-    min_detected: float = setting("a gene is seen in at least this share of the cells of one type", 0.0)
-    max_expression: float | None = setting("highest mean log-normalised expression of a gene in any type", None)
-    min_markers: NonNegativeInt = setting("genes that are highest in a type, for each type", 0)
-    type_weights: dict[str, float] | None = setting("cost of getting a type's cells wrong: '{\"gamma\": 3}'", None)
-    groups: tuple[str, ...] = setting("columns of obs, coarse to fine, that group related types", ())
-    sibling_cost: float = setting("what confusing types of one group costs, per level they share", 0.25)
-    batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
+    extend: str | None = setting("file of a panel to build on; --n-genes are then added to it", None)
     test_batches: tuple[str, ...] = setting("donors or batches that only judge the panel", ())
-    method: str = setting("'discriminant', or a model whose ranking is used: selector_l1, svm_l1, ...", "discriminant")
-    protocol: Protocol = setting("of such a model: 'robust', or 'report': the report to the letter", "robust")
-    seed: NonNegativeInt = setting("seed of every random choice", 0)
-    min_cells: int = setting("types with fewer cells are left out", 7)
-    n_variable: PositiveInt = setting("variable genes to choose from", 2000)
-    max_epochs: PositiveInt | None = setting("of such a model: epochs at most; null: as the protocol has it", None)
+    model_settings: dict[str, Any] | None = setting("of a classifier as method: '{\"hidden_sizes\": [64]}'", None)
+    max_epochs: PositiveInt | None = setting(
+        "of a network as method: epochs at most; null: as the protocol has it", None
+    )
     page: bool = setting("write figures, tables and a page to read beside the panel", True)
     n_jobs: int = setting("processes that ask the page's questions; -1: what cores, memory and cells call for", -1)
     on_disk: OnDisk = setting(ON_DISK, "auto")
@@ -361,6 +354,9 @@ def add_fields(parser: CommandParser, kind: Any, *, prefix: str = "") -> None:
 # %% ../nbs/16_command_line.ipynb #240be5df
 def add_option(parser: CommandParser, name: str, hint: Any, each: Field, text: str) -> None:
     """Add one option; `cells` is written without its name, and the label column of an example may be left out."""
+    limited = any(each.metadata.get(limit) is not None for limit in ("least", "most"))
+    parser.wanted[name] = words_for(hint, each.metadata) if limited else in_words(each.metadata.get("option") or hint)
+    hint = each.metadata.get("option") or hint
     items, default = list_items(hint), None if each.default is MISSING else each.default
     default = list(default) if isinstance(default, tuple) else default
     more: dict[str, Any] = {"type": items or hint, "help": text, "default": default}
@@ -369,7 +365,6 @@ def add_option(parser: CommandParser, name: str, hint: Any, each: Field, text: s
         parser.lists.add(name)
     if hint is bool and default is False:
         more = {"action": "store_true", "help": text}
-    parser.wanted[name] = in_words(hint)
     if name == "cells":  # no default: argparse would put it over the value from --config
         parser.add_argument(name, **{**more, "nargs": "*" if items else "?", "default": SUPPRESS})
     else:
@@ -403,7 +398,9 @@ class ConfigFile(ActionConfigFile):
 
         if not isinstance(found := read_json(values), dict):
             raise InputError(f"'{values}' does not hold settings: it must be {{\"name\": value, ...}}")
-        if found.pop("format_version", None) is not None:  # of a run's config.json
+        if "rules" in found.get("settings", {}):
+            found = options_of_panel(found, values)
+        if found.pop("format_version", None) is not None:  # of a run's config.json, or made of a panel's
             values = json.dumps(found)
         for name in parser.lists & set(found):
             if not isinstance(found[name], list):
@@ -472,28 +469,38 @@ def one_line_warnings() -> Iterator[None]:
     def show(message: Warning | str, category: type, filename: str, *more: Any, **others: Any) -> None:
         for_programmers = issubclass(category, FutureWarning | DeprecationWarning) or "pytorch_lightning" in filename
         if not for_programmers:
-            sys.stderr.write(f"selectormlp: warning: {' '.join(str(message).split())}\n")
+            sys.stderr.write(f"selectormlp: warning: {_shown(' '.join(str(message).split()))}\n")
 
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
 
 # %% ../nbs/16_command_line.ipynb #36b3cc3b
-def check_place(path: str | Path, *, folder: bool = True, inputs: Iterable[str] = ()) -> None:
-    """Raise `InputError` unless a folder (or a file) can be made at `path`, none of the inputs."""
-    from selectormlp.data import InputError
+def check_place(
+    path: str | Path, *, folder: bool = True, inputs: Iterable[str] = (), others: Iterable[str | None] = (),
+    writes: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Raise `InputError` unless a folder (or a file) can be made at `path` without a loss of what is read.
 
-    place = Path(path).absolute()
+    `inputs` are the cells, `others` are other files, `writes` the names that are written in a folder.
+    """
+    from selectormlp.data import InputError
+    from selectormlp.files import refuse_input, same_place
+
+    place, inputs = Path(path).absolute(), list(inputs)
     above = next(here for here in (place, *place.parents) if here.exists())
     reason = None
-    if place in [Path(name).absolute() for name in inputs]:
+    if any(same_place(place, name) for name in inputs if Path(name).exists()):
         reason = "it is the file of cells that is read"
     elif above.is_dir() != (folder or above != place):
         reason = f"'{above.name}' is a {'file' if above.is_file() else 'folder'}"
     elif not os.access(above, os.W_OK):
         reason = f"there is no right to write to '{above}'"
+    elif any((place / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
+        reason = "a .zarr store is there"
     if reason:
         raise InputError(f"cannot write '{path}': {reason}; choose another place")
+    refuse_input(path, [*inputs, *filter(None, others)], writes=writes)
 
 
 def flat_settings(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -543,34 +550,62 @@ def told(large: CellsOnDisk) -> CellsOnDisk:
     return large
 
 
-def panel_rules(options: SelectOptions) -> dict[str, Any]:
-    """The options of `select` as settings of `select_genes`, with the lists of genes read from their files."""
+def options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
+    """The options of `select` that a panel's .json file stands for; its cells must be the same files."""
+    from selectormlp.data import InputError
+    from selectormlp.selection import refuse_changed_source
+
+    settings, source = found["settings"], found["settings"].get("source", {})
+    if "cells" not in source or isinstance(settings["rules"].get("groups"), dict):
+        raise InputError(f"the panel of '{path}' was made in Python: make it anew there, with remake_panel")
+    refuse_changed_source(source)
+    more = {name: source.get(name) for name in ("cells", "labels", "test_batches")}
+    more |= {"label_key": found["label_key"], "model_settings": settings["model_settings"], **source.get("reading", {})}
+    given = {name: value for name, value in {**settings["rules"], **more}.items() if value not in (None, [], {})}
+    return {"format_version": found["format_version"], **given}
+
+
+def genes_listed(given: Sequence[str]) -> list[str]:
+    """Names of genes, where some of those given are files of them."""
     from selectormlp.panels import read_panel
-    from selectormlp.selection import PanelDesign
 
-    rules = {entry.name: getattr(options, entry.name) for entry in fields(PanelDesign)}
-    rules = {name: value for name, value in rules.items() if value is not None}
-    if options.candidates is not None:
-        rules["candidates"] = read_panel(options.candidates).genes
-    if options.extend is not None:
-        given = list(dict.fromkeys([*read_panel(options.extend).genes, *options.must_include]))
-        rules |= {"must_include": given, "n_genes": len(given) + options.n_genes}
-    return rules | ({} if options.max_epochs is None else {"max_epochs": options.max_epochs})
+    return [gene for entry in given for gene in (read_panel(entry).genes if Path(entry).is_file() else [entry])]
 
 
-def run_select(options: SelectOptions) -> None:
+def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
+    """The design with the genes of its files of genes, and with those of a panel to build on first."""
+    lists: dict[str, Any] = {
+        name: genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")
+    }
+    if extend is None:
+        return replace(design, **lists)
+    given = list(dict.fromkeys([*genes_listed([extend]), *lists["must_include"]]))
+    lists |= {"must_include": given, "n_genes": len(given) + design.n_genes}
+    return replace(design, **lists)
+
+
+def run_select(options: SelectOptions, design: PanelDesign) -> None:
     """Choose a panel, write it and a page about it (select)."""
-    from selectormlp.inspection import write_panel_report
+    from selectormlp.files import only_writer, remove_companions
+    from selectormlp.inspection import PAGE_FILES, write_panel_report
+    from selectormlp.panels import note_beside
 
     folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
-    check_place(options.out, folder=False, inputs=options.cells)
-    panel, adata = choose_panel(options, panel_rules(options))
-    panel.to_csv(options.out)
-    say("\n".join(panel.genes))
-    say(f"The panel of {len(panel)} genes is in '{options.out}'.")
-    if options.page:
-        n_jobs = processes(options.n_jobs, adata)
-        say(f"The page to read is '{write_panel_report(panel, adata, folder, n_jobs=n_jobs)}'.")
+    note, others = note_beside(options.out), [*options.labels, options.extend]
+    others += [name for names in (design.must_include, design.exclude, design.candidates) for name in names]
+    for place in (options.out, note):
+        check_place(place, folder=False, inputs=options.cells, others=others)
+    check_place(folder, inputs=options.cells, others=others, writes=PAGE_FILES)
+    with only_writer(options.out):
+        panel, adata = panel_and_cells(options, with_lists(design, options.extend))
+        remove_companions(folder, PAGE_FILES)  # of another panel: a page belongs to the csv beside it, or is not there
+        panel.to_csv(options.out)
+        say("\n".join(panel.genes))
+        say(f"The panel of {len(panel)} genes is in '{options.out}', how it was made in '{note}'.")
+        if options.page:
+            n_jobs = processes(options.n_jobs, adata)
+            page = write_panel_report(panel, adata, folder, n_jobs=n_jobs, beside=options.out)
+            say(f"The page to read is '{page}'.")
 
 
 def processes(asked: int, adata: AnnData) -> int:
@@ -590,33 +625,42 @@ def processes(asked: int, adata: AnnData) -> int:
     return found
 
 
-def choose_panel(options: SelectOptions, rules: dict[str, Any]) -> tuple[DesignedPanel, AnnData]:
+def panel_and_cells(options: SelectOptions, design: PanelDesign) -> tuple[DesignedPanel, AnnData]:
     """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
-    from selectormlp.selection import panel_design, select_genes
+    from selectormlp.selection import about_cells, choose_panel, source_of_files, split_of
     from selectormlp.streaming import cells_for_panel, choose_from
 
-    key, columns = options.label_key, [*options.groups, *([options.batch_key] if options.batch_key else [])]
+    key, columns = options.label_key, [*(design.groups or ()), *([design.batch_key] if design.batch_key else [])]
     large = open_given(options.cells, options.on_disk, label_key=key, labels=options.labels, columns=columns)
+    cells: Any = load_given(options.cells, key, options.labels) if large is None else large
+    obs = cells.obs
+    split = _donor_split(obs, options, design) or split_of(obs, key, design)
+    source = source_of_files(options.cells, options.labels)
+    if options.test_batches:
+        source["test_batches"] = list(options.test_batches)
+    models = {
+        **(options.model_settings or {}),
+        **({} if options.max_epochs is None else {"max_epochs": options.max_epochs}),
+    }
+    more: dict[str, Any] = {"model_settings": models, "about": about_cells(obs, key, design, split, source)}
     if large is None:
-        adata = load_given(options.cells, key, options.labels)
-        return select_genes(adata, key, split=_donor_split(adata.obs, options), **rules), adata
-    models = {"max_epochs": rules.pop("max_epochs")} if "max_epochs" in rules else {}
-    design, split = panel_design(**rules), _donor_split(large.obs, options)
+        return choose_panel(cells, key, design, split, **more), cells
     found = cells_for_panel(large, key, design, split=split, progress=sys.stderr.isatty())
-    return choose_from(found, key, design, **models), found.adata
+    return choose_from(found, key, design, **more), found.adata
 
 
-def _donor_split(obs: pd.DataFrame, options: SelectOptions) -> CellSplit | None:
+def _donor_split(obs: pd.DataFrame, options: SelectOptions, design: PanelDesign) -> CellSplit | None:
     """The split that leaves whole donors for the test, where some are named."""
     from selectormlp.data import InputError
     from selectormlp.split import split_batches
 
     if not options.test_batches:
         return None
-    if options.batch_key is None:
+    if design.batch_key is None:
         raise InputError("--test-batches needs --batch-key: the column of obs that holds them")
-    more = {"min_cells": options.min_cells, "seed": options.seed}
-    return split_batches(obs, options.label_key, batch_key=options.batch_key, test=options.test_batches, **more)
+    about: dict[str, Any] = {"batch_key": design.batch_key, "test": options.test_batches}
+    about |= {"min_cells": design.min_cells, "seed": design.seed}
+    return split_batches(obs, options.label_key, **about)
 
 # %% ../nbs/16_command_line.ipynb #665a5770
 def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
@@ -626,7 +670,7 @@ def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
 
 def run_report(output: ReportOutput, config: StudyConfig) -> None:
     """Run the whole report (report)."""
-    from selectormlp.study import run_study
+    from selectormlp.study import RUN_FILES, run_study
 
     def load(config: StudyConfig) -> AnnData:
         """All cells, or those that the split can use."""
@@ -639,7 +683,7 @@ def run_report(output: ReportOutput, config: StudyConfig) -> None:
         most = config.max_train + config.max_validation + config.max_test
         return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
 
-    check_place(output.out)
+    check_place(output.out, inputs=(config.cells,), others=(config.labels,), writes=RUN_FILES)
     study = run_study(config if output.model is None else of_one_model(config, output.model), output.out, load=load)
     say(f"The figures are in '{study.folder / 'figures'}', the tables in '{study.folder}',")
     say(f"and the page to read is '{study.folder / 'report.html'}'.")
@@ -649,7 +693,7 @@ def run_reader_book(options: BookOptions) -> None:
     """Run the chapters on the user's cells (book)."""
     from selectormlp.book import run_book
 
-    check_place(options.out)
+    check_place(options.out, inputs=(options.cells,), writes=("book.json", "cells.h5ad"))
     settings = {"protocol": options.protocol, "seed": options.seed, "few": cells_of_book(options)}
     say(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
 
@@ -722,7 +766,7 @@ def run_predict(options: PredictOptions) -> None:
     from selectormlp.collection import open_model
     from selectormlp.data import InputError
 
-    check_place(options.out, folder=False, inputs=options.cells)
+    check_place(options.out, folder=False, inputs=options.cells, others=(options.model,))
     annotated = options.out.lower().endswith(".h5ad")
     if annotated and options.top > 1:
         raise InputError("an .h5ad file gets the probabilities of all types; leave out --top, or name a csv file")
@@ -816,7 +860,7 @@ def run_split(step: SplitStep, reading: Reading) -> None:
     from selectormlp.data import write_json, write_whole
 
     folder = Path(step.save_dir)
-    check_place(folder)
+    check_place(folder, inputs=(step.adata_path,), writes=(*PART_FILES.values(), "split.csv", "config.json"))
     refuse_other_run(folder / "config.json", asdict(step))
     large = open_given((step.adata_path,), reading.on_disk, label_key=step.y_column)
     split, cells = split_in_memory(step) if large is None else split_on_disk(large, step)
@@ -1113,10 +1157,12 @@ def plot_ranked_genes(ranking: pd.DataFrame, ax: Axes | None = None, *, n_genes:
     """Importance of the best genes of a ranking, as bars."""
     import matplotlib.pyplot as plt
 
+    from selectormlp.data import figure_text
+
     ax = ax or plt.subplots(figsize=(7.5, 3), layout="constrained")[1]
     best = ranking.head(n_genes)
     ax.bar(range(len(best)), best["importance"], color="#5b8fc9")
-    ax.set_xticks(range(len(best)), best["gene"], rotation=90, fontsize=8)
+    ax.set_xticks(range(len(best)), [figure_text(gene) for gene in best["gene"]], rotation=90, fontsize=8)
     ax.set(ylabel="importance", title=f"the best {len(best)} of {len(ranking)} genes")
     return ax
 
@@ -1173,7 +1219,7 @@ def run_feature_selection(step: FeatureSelectionStep, reading: Reading) -> None:
     from selectormlp.data import write_json
 
     folder = Path(step.results_dir)
-    check_place(folder)
+    check_place(folder, inputs=(step.adata_input,))
     model, kind = read_trained_model(step)
     note, settings = folder / f"{kind}_config.json", {**asdict(step), "model_type": kind}
     refuse_other_run(note, settings)
@@ -1188,6 +1234,13 @@ class Command(NamedTuple):
     line: str
     options: Callable[[], tuple[type, ...]]
     run: Callable[..., None]
+
+
+def select_options() -> tuple[type, ...]:
+    """Options of `select`."""
+    from selectormlp.selection import PanelDesign
+
+    return SelectOptions, PanelDesign
 
 
 def study_options() -> tuple[type, ...]:
@@ -1205,7 +1258,7 @@ def simulation_options() -> tuple[type, ...]:
 
 # %% ../nbs/16_command_line.ipynb #064af73b
 COMMANDS: dict[str, Command] = {
-    "select": Command("choose a gene panel from labelled cells", lambda: (SelectOptions,), run_select),
+    "select": Command("choose a gene panel from labelled cells", select_options, run_select),
     "report": Command("run the whole report: models, curves, panels, test accuracy", study_options, run_report),
     "book": Command("run the chapters on your cells and make a site of them", lambda: (BookOptions,), run_reader_book),
     "predict": Command("name the types of new cells with a saved model", lambda: (PredictOptions,), run_predict),
@@ -1268,7 +1321,19 @@ def run_command(parser: CommandParser, arguments: Sequence[str]) -> None:
         raise InputError(f"name the cells: selectormlp {given.command} my_cells.h5ad ..., or an example: pancreas")
     if "label_key" in values:
         values.label_key = label_column(values.cells, values.label_key)
+    refuse_settings_file(arguments, values)
     command.run(*(build(kind, values) for kind in command.options()))
+
+
+def refuse_settings_file(arguments: Sequence[str], values: Namespace) -> None:
+    """Raise `InputError` where the output would replace the file of settings."""
+    from selectormlp.files import refuse_input
+
+    given = [value for name, value in zip(arguments, arguments[1:], strict=False) if name == "--config"]
+    given += [name.removeprefix("--config=") for name in arguments if name.startswith("--config=")]
+    for name in ("out", "save_dir", "results_dir"):
+        if values.get(name):
+            refuse_input(values[name], given)
 
 # %% ../nbs/16_command_line.ipynb #9e2551f0
 def talk() -> None:
@@ -1297,7 +1362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--traceback" in given:
             raise
-        sys.stderr.write(f"selectormlp: error: {error_sentence(error, parser)}\n")
+        sys.stderr.write(f"selectormlp: error: {_shown(error_sentence(error, parser))}\n")
         return 2
     return 0
 

@@ -9,6 +9,7 @@ import csv
 import difflib
 import errno
 import gzip
+import inspect
 import json
 import logging
 import os
@@ -38,12 +39,13 @@ Paths = str | Path | Sequence[str | Path]
 
 # %% auto #0
 __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READY', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
-           'InputError', 'nearest_name', 'is_whole', 'data_folder', 'load_pancreas', 'ValueSummary', 'summarise_values',
-           'kind_of', 'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck',
-           'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
-           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'attach_labels', 'short_names',
-           'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table',
-           'write_json', 'read_json', 'reference_table']
+           'InputError', 'nearest_name', 'is_whole', 'user_level', 'data_folder', 'load_pancreas', 'ValueSummary',
+           'summarise_values', 'kind_of', 'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names',
+           'CellCheck', 'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend',
+           'by_score', 'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'attach_labels',
+           'short_names', 'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'spreadsheet_text',
+           'unescaped_text', 'terminal_text', 'figure_text', 'markdown_text', 'write_whole', 'write_table',
+           'read_table', 'write_json', 'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
@@ -68,6 +70,28 @@ def _did_you_mean(name: str, known: Iterable[object], otherwise: str) -> str:
 def is_whole(value: object, *, least: int) -> bool:
     """Say whether a setting is a whole number of at least `least`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+# %% ../nbs/00_data.ipynb #c1c0f67e
+_PACKAGE = str(Path(__file__).parent) if "__file__" in globals() else None  # None while a notebook is the module
+
+
+def user_level() -> int:
+    """Return the `stacklevel` with which a warning points at the first line outside this package.
+
+    Returns
+    -------
+    int
+        How many calls the caller's line is away from that of `warnings.warn`, which counts as 1.
+
+    Examples
+    --------
+    >>> user_level()
+    1
+    """
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and (level == 0 or str(Path(frame.f_code.co_filename).parent) == _PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return max(level, 1)
 
 # %% ../nbs/00_data.ipynb #aff1799d
 def data_folder() -> Path:
@@ -857,6 +881,48 @@ def load_cells(source: Paths, label_key: str | None = None, labels: Paths | None
         raise InputError(f"'{source}' is neither a file nor an example; {hint}")
     return read_cells(source, labels=labels, label_key=label_key)
 
+# %% ../nbs/00_data.ipynb #cef84b26
+_FORMULA = re.compile(
+    r"'*[=+\-@\t\r].", re.DOTALL
+)  # what a spreadsheet takes for a formula, and what was seen to before
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_MARKS = re.compile(r"[!\"#$&'()*:<=>@\[\\\]^`{|}~]|(?<![^\W_])_|_(?![^\W_])|-(?=-)|(?<=-)-|\.(?=\.)|(?<=\.)\.")
+_LONGEST_NAME_DRAWN = 60
+
+
+def spreadsheet_text(text: Any) -> Any:
+    """Return a text that no spreadsheet takes for a formula: with ' before it where it would; numbers stay."""
+    if not isinstance(text, str) or not _FORMULA.match(text):
+        return text
+    with suppress(ValueError):
+        float(text)
+        return text
+    return f"'{text}"
+
+
+def unescaped_text(text: Any) -> Any:
+    """Return the text that `spreadsheet_text` was given."""
+    return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text) else text
+
+
+def terminal_text(text: str) -> str:
+    """Return a text without commands to a terminal: what cannot be seen is written as \\x1b; ends of lines stay."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def figure_text(text: object) -> str:
+    """Return a name as matplotlib shall draw it: `$` begins no formula, `_` hides no line of a legend, and it fits."""
+    plain = re.sub(r"[\n\t]", " ", terminal_text(str(text)))
+    plain = plain if len(plain) <= _LONGEST_NAME_DRAWN else plain[: _LONGEST_NAME_DRAWN - 1] + "…"
+    plain = plain.replace("$", r"\$")
+    return "\u00a0" + plain if plain.startswith("_") else plain
+
+
+def markdown_text(text: object) -> str:
+    """Return a name for a line of Markdown, where it stands for itself: no tag, link, formula or reference."""
+    plain = re.sub(r"[\n\t]+", " ", terminal_text(str(text)))
+    return _MARKS.sub(lambda found: f"&#{ord(found[0])};", plain)
+
 # %% ../nbs/00_data.ipynb #fd939e47
 _WRITE_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
@@ -895,10 +961,33 @@ def write_whole(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 # %% ../nbs/00_data.ipynb #fdef7990
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as csv, whole or not at all: without its index, floats to six digits."""
+def _with_texts(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """Return a table with every text changed, the names of its columns too."""
+    columns = {}
+    for place, (_, column) in enumerate(table.items()):
+        is_text = column.dtype == object or isinstance(column.dtype, pd.CategoricalDtype | pd.StringDtype)
+        columns[place] = column.astype(object).map(change, na_action="ignore") if is_text else column
+    return pd.DataFrame(columns, index=table.index).set_axis([change(name) for name in table.columns], axis=1)
+
+
+def write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Path], None] | None = None) -> None:
+    """Write a table as csv, whole or not at all: without its index, floats to six digits; `read_table` reads it.
+
+    A text that a spreadsheet would run as a formula gets ' before it. `before` is called with the whole file, before
+    that takes its place.
+    """
     with write_whole(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        safe = _with_texts(table, spreadsheet_text)
+        safe.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        if before is not None:
+            before(temporary)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Return a table that `write_table` wrote; names of genes, cells and types are texts, "NA" is one of them."""
+    texts = dict.fromkeys(("gene", "cell", "type", "cell_type", "model"), str)
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
+    return _with_texts(table, unescaped_text)
 
 
 def _plain_value(value: object) -> object:

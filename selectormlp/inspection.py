@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from .data import InputError, prepare_cells, value_kind, write_table, write_whole
+from .data import InputError, figure_text, prepare_cells, value_kind, write_table, write_whole
 from .drawings import Drawing, sliding_bars
+from .files import fingerprint_path, remove_companions
 from .evaluation import JUDGES, confusion_table, judge_cells, plot_confusion, score_predictions
 from .platforms import Platform, find_platform, simulate_platform
-from .selection import DesignedPanel, select_genes
+from .selection import DesignedPanel, PanelDesign, choose_panel
 from .split import CellSplit, draw_lots
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ MANY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 1
 SIZES = (2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 
 # %% auto #0
-__all__ = ['LabelledPart', 'MANY_SIZES', 'SIZES', 'Counts', 'MOST_CELLS', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'panel_curve',
-           'enough_genes', 'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots', 'panel_confusions',
-           'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability', 'thin_counts',
-           'panel_robustness', 'plot_robustness', 'forecast_panel', 'panel_tables', 'write_panel_report']
+__all__ = ['LabelledPart', 'MANY_SIZES', 'SIZES', 'Counts', 'MOST_CELLS', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'PAGE_FILES',
+           'panel_curve', 'enough_genes', 'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots',
+           'panel_confusions', 'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability',
+           'thin_counts', 'panel_robustness', 'plot_robustness', 'forecast_panel', 'panel_tables', 'write_panel_report']
 
 # %% ../nbs/10c_reading_a_panel.ipynb #22d8d499
 def _split_of(panel: DesignedPanel) -> CellSplit:
@@ -175,8 +176,8 @@ def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = 40, ax: Axes 
     rows, columns = np.indices(means.shape)
     shares = means / np.maximum(means.max(axis=1, keepdims=True), 1e-12)
     dots = ax.scatter(columns, rows, s=4 + 60 * seen, c=shares, cmap="viridis", vmin=0, vmax=1, linewidths=0)
-    ax.set_xticks(range(len(types)), types, rotation=60, ha="right", fontsize=8)
-    ax.set_yticks(range(len(genes)), genes, fontsize=7)
+    ax.set_xticks(range(len(types)), [figure_text(name) for name in types], rotation=60, ha="right", fontsize=8)
+    ax.set_yticks(range(len(genes)), [figure_text(name) for name in genes], fontsize=7)
     ax.set(ylim=(len(genes) - 0.4, -0.6), xlim=(-0.6, len(types) - 0.4))
     ax.figure.colorbar(dots, ax=ax, label="mean, share of the gene's highest", shrink=0.6)
     return ax
@@ -218,8 +219,8 @@ def plot_substitutes(panel: DesignedPanel, *, most: int = 20, ax: Axes | None = 
     )
     ax = ax or plt.subplots(figsize=(6.5, 1 + 0.22 * len(genes)), layout="constrained")[1]
     bars = ax.barh(range(len(genes)), best["r"], color="#4c78a8")
-    ax.bar_label(bars, best["gene"].fillna("none"), fontsize=7, padding=3)
-    ax.set_yticks(range(len(genes)), genes, fontsize=8)
+    ax.bar_label(bars, [figure_text(name) for name in best["gene"].fillna("none")], fontsize=7, padding=3)
+    ax.set_yticks(range(len(genes)), [figure_text(name) for name in genes], fontsize=8)
     ax.set(xlim=(0, 1.15), ylim=(len(genes) - 0.4, -0.6), xlabel="correlation with the closest gene left out")
     return ax
 
@@ -236,8 +237,10 @@ def _thinned_split(split: CellSplit, share: float, seed: int) -> CellSplit:
 
 def _chosen_again(panel: DesignedPanel, cells: AnnData, split: CellSplit) -> list[str]:
     """The genes of a panel made like this one, from the training cells of another split."""
-    settings = {name: value for name, value in panel.settings.items() if name != "n_genes"}
-    return select_genes(cells, panel.label_key, len(panel), split=split, **settings).genes
+    design = PanelDesign(**panel.settings["rules"])
+    return choose_panel(
+        cells, panel.label_key, design, split, model_settings=panel.settings.get("model_settings")
+    ).genes
 
 
 def panel_stability(
@@ -511,7 +514,7 @@ def _cap(sizes: np.ndarray, most: int) -> int:
 # %% ../nbs/10c_reading_a_panel.ipynb #e4abfbdf
 PANEL_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>
+<meta name="selectormlp-panel" content="{{ digest }}"><title>{{ title }}</title><style>
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto; }
@@ -522,7 +525,8 @@ img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .ge
 <figcaption>{{ caption }}</figcaption></figure>{% endfor %}
 <h2>Type by type</h2>{{ slider | safe }}
 <h2>Genes</h2>{{ table | safe }}<h2>Types</h2>{{ coverage | safe }}
-<h2>How it was made</h2><p>{{ made }}</p></body></html>
+<h2>How it was made</h2><p>{{ made }}</p>
+<p>This page belongs to the panel whose csv has the BLAKE2b digest <code>{{ digest }}</code>.</p></body></html>
 """
 
 # %% ../nbs/10c_reading_a_panel.ipynb #dc6d2df4
@@ -577,11 +581,24 @@ def panel_tables(
     return tables
 
 
+PAGE_FILES = (
+    "panel.html",
+    *(f"{name}.png" for name in FIGURE_CAPTIONS),
+    *(f"{name}.csv" for name in ("panel", "coverage", "curve", "recalls", "stability", "robustness")),
+)  # what `write_panel_report` writes: the page goes first and comes last
+
+
 def write_panel_report(
-    panel: DesignedPanel, adata: AnnData, folder: str | Path, *, n_resamples: int = 5, n_jobs: int | None = None
-) -> Path:
-    """Write tables (csv), figures (png) and panel.html into a folder; returns the page's path."""
-    place = Path(folder)
+    panel: DesignedPanel, adata: AnnData, folder: str | Path, *, n_resamples: int = 5, n_jobs: int | None = None,
+    beside: str | Path | None = None,
+) -> Path:  # fmt: skip
+    """Write tables (csv), figures (png) and panel.html into a folder; returns the page's path.
+
+    What an earlier page left there goes first, so that one panel never lies among the figures of another. `beside` is
+    the csv of the panel: where another panel has come there in the meantime, it is an `InputError`, and no page is left.
+    """
+    place, made_for = Path(folder), None if beside is None else fingerprint_path(beside)
+    remove_companions(place, PAGE_FILES)
     place.mkdir(parents=True, exist_ok=True)
     tables, judged = panel_tables(panel, adata, n_resamples=n_resamples, n_jobs=n_jobs), _lighter(panel)
     for name, table in tables.items():
@@ -591,21 +608,27 @@ def write_panel_report(
         for name, caption in FIGURE_CAPTIONS.items()
         if name in tables or name not in ("curve", "stability", "robustness")
     ]
+    page = _page(panel, judged, tables, figures, fingerprint_path(place / "panel.csv"))
+    if beside is not None and fingerprint_path(beside) != made_for:
+        remove_companions(place, PAGE_FILES)
+        raise InputError(f"another panel has come to '{beside}' while its page was made; make the panel again")
     with write_whole(place / "panel.html") as path:
-        path.write_text(_page(panel, judged, tables, figures), encoding="utf-8")
+        path.write_text(page, encoding="utf-8")
     return place / "panel.html"
 
 
 def _page(
-    panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[tuple[str, str]]
-) -> str:
+    panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[tuple[str, str]],
+    digest: str | None,
+) -> str:  # fmt: skip
     """The page as text."""
     from jinja2 import Environment
 
     shown = {"table": panel.table.loc[:, :"substitutes"], "coverage": panel.coverage}  # type: ignore[misc]
     values = {name: table.round(3).to_html(index=False, border=0) for name, table in shown.items()}
-    made = "; ".join(f"{name}: {value}" for name, value in panel.settings.items() if value not in ((), [], {}, None))
-    values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made}
+    rules = panel.settings.get("rules", {})
+    made = "; ".join(f"{name}: {value}" for name, value in rules.items() if value not in ((), [], {}, None))
+    values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made, "digest": digest}
     values |= {"summary": _summary(panel, judged, tables["curve"]), "genes": ", ".join(panel.genes)}
     values["slider"] = slide_panel(tables["recalls"]).html
     return Environment(autoescape=True).from_string(PANEL_PAGE).render(figures=figures, **values)

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import FoldedClassifier, Matrix, model_colour
-from .data import InputError, is_whole
+from .data import InputError, figure_text, is_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +28,34 @@ __all__ = ['BLOCK_CELLS', 'RANDOM_ORDERS', 'rank_genes', 'curve_sizes', 'masking
 
 # %% ../nbs/06_masking.ipynb #d535756b
 def rank_genes(model: Any, gene_names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Genes by falling importance: columns `gene`, `importance`, `rank` (from 1); equal ones in order of their names.
+    """Rank genes by falling importance in a fitted model.
 
-    `model` is any fitted estimator with `feature_importances_`; `gene_names` (genes,) default to `model.gene_names_`.
+    Parameters
+    ----------
+    model : object
+        Any fitted estimator with `feature_importances_`.
+    gene_names : iterable of str or None, default None
+        The names of the genes, in the order of the model's columns. None: `model.gene_names_`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `gene`, `importance` and `rank` (from 1); genes of equal importance in the order of their names.
+
+    Raises
+    ------
+    InputError
+        Where there is not one name for each gene.
+
+    Examples
+    --------
+    >>> from selectormlp import LinearSVMClassifier, rank_genes, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> rank_genes(model)["rank"].tolist()[:3]
+    [1, 2, 3]
     """
     importance = np.asarray(model.feature_importances_, dtype=float)
     names = np.asarray(model.gene_names_ if gene_names is None else gene_names, dtype=str)
@@ -174,11 +199,47 @@ def _covered(x: Matrix, kept: np.ndarray) -> Matrix:
 
 # %% ../nbs/06_masking.ipynb #5dfe7967
 def masking_curve(model: Any, X: Matrix, y: np.ndarray, ranking: pd.DataFrame, *, step: int = 50) -> pd.DataFrame:
-    """Accuracy with only the best genes of `ranking` kept and the others set to 0 (report, Results, Figure 5).
+    """Measure the accuracy with only the best genes kept and the others set to zero.
 
-    `model` is a classifier of this library, or any fitted estimator with `gene_names_` (slower, with the same result);
-    X (cells x genes, CSR or dense) and y (cells,) are validation or test cells. Columns: `n_genes` (0, step, ..., all),
-    `accuracy`, `balanced_accuracy` (mean recall over the types of y).
+    The model is not trained again: the curve shows how much of what it learned rests on the best genes.
+
+    Parameters
+    ----------
+    model : object
+        A fitted classifier of this library, or any fitted estimator with `gene_names_` (slower, with the same result).
+    X : array or CSR matrix of shape (cells, genes)
+        Log-normalised expression of validation or test cells.
+    y : ndarray of shape (cells,)
+        The type of each cell.
+    ranking : DataFrame
+        The genes of the model, the best first, in the column `gene`, as `rank_genes` gives them.
+    step : int, default 50
+        Genes between two points of the curve.
+
+    Returns
+    -------
+    DataFrame
+        One row for each point: `n_genes` (0, step, ..., all), `accuracy`, `balanced_accuracy` (mean recall over the
+        types).
+
+    Raises
+    ------
+    InputError
+        Where the ranking, the cells and the model do not fit together, or `step` is not a whole number of 1 or more.
+
+    References
+    ----------
+    .. [1] Epstein A. SelectorMLP (2024), Results, Figure 5.
+
+    Examples
+    --------
+    >>> from selectormlp import LinearSVMClassifier, masking_curve, rank_genes, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> masking_curve(model, X, y, rank_genes(model), step=50)["n_genes"].tolist()
+    [0, 50, 100]
     """
     return next(_curves(model, X, y, [_positions(model, ranking)], step=step))
 
@@ -220,7 +281,43 @@ RANDOM_ORDERS = 6  # a stream of its own: the seed alone may have drawn the cell
 def random_masking_curve(
     model: Any, X: Matrix, y: np.ndarray, *, step: int = 50, n_orders: int = 5, seed: int = 0
 ) -> pd.DataFrame:
-    """`masking_curve` for `n_orders` random orders of the genes; the column `order` tells them apart."""
+    """Measure masking curves for random orders of the genes, to compare with.
+
+    Parameters
+    ----------
+    model : object
+        A fitted classifier of this library, or any fitted estimator with `gene_names_`.
+    X : array or CSR matrix of shape (cells, genes)
+        Log-normalised expression of validation or test cells.
+    y : ndarray of shape (cells,)
+        The type of each cell.
+    step : int, default 50
+        Genes between two points of a curve.
+    n_orders : int, default 5
+        Number of random orders.
+    seed : int, default 0
+        The same seed gives the same orders.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `masking_curve`, and `order`, the number of the order.
+
+    Raises
+    ------
+    InputError
+        Where cells and model do not fit together, or `step` or `n_orders` is not a whole number of 1 or more.
+
+    Examples
+    --------
+    >>> from selectormlp import LinearSVMClassifier, random_masking_curve, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> random_masking_curve(model, X, y, n_orders=2)["order"].unique().tolist()
+    [0, 1]
+    """
     if not is_whole(n_orders, least=1):
         raise InputError(f"n_orders is {n_orders!r}; pass a whole number of 1 or more")
     names = np.sort(_gene_names(model).astype(str))
@@ -243,7 +340,7 @@ def plot_masking_curves(curves: pd.DataFrame, *, measure: str = "accuracy", ax: 
             curve["n_genes"], curve[measure], color="#999999", linewidth=0.8, label="random orders" if i == 0 else None
         )
     for name, curve in curves[curves["order"] < 0].groupby("model", sort=False):
-        ax.plot(curve["n_genes"], curve[measure], color=model_colour(name), label=name, linewidth=1.6)
+        ax.plot(curve["n_genes"], curve[measure], color=model_colour(name), label=figure_text(name), linewidth=1.6)
     ax.set(xlabel="genes kept (the others are set to 0)", ylabel=measure.replace("_", " "), ylim=(0, 1))
     ax.legend(fontsize=8, frameon=False, loc="lower right")
     return ax

@@ -22,6 +22,7 @@ from .classifiers import KINDS, GeneClassifier, NetworkClassifier, classifier_ki
 from selectormlp.data import (
     InputError, existing_path, nearest_name, normalise, read_json, write_json, write_table, write_whole,
 )  # fmt: skip
+from .signatures import user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,7 +68,37 @@ def _description(model: GeneClassifier) -> dict[str, Any]:
 
 # %% ../nbs/05b_saved_models.ipynb #815fe87d
 def save_model(model: GeneClassifier, folder: str | Path) -> None:
-    """Write a fitted classifier to `folder`: config.json, weights.safetensors and, for networks, history.csv."""
+    """Write a fitted classifier to a folder of plain files.
+
+    Parameters
+    ----------
+    model : GeneClassifier
+        A fitted classifier of this library.
+    folder : str or Path
+        The folder; it gets config.json, weights.safetensors and, for networks, history.csv.
+
+    See Also
+    --------
+    load_model : Read it again.
+
+    References
+    ----------
+    .. [1] The format of the weights: https://huggingface.co/docs/safetensors
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import LinearSVMClassifier, save_model, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> with TemporaryDirectory() as folder:
+    ...     save_model(model, folder)
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['config.json', 'weights.safetensors']
+    """
     from safetensors.numpy import save
 
     check_is_fitted(model)
@@ -191,7 +222,37 @@ def _checked_arrays(model: GeneClassifier, folder: Path, path: Path) -> dict[str
 
 # %% ../nbs/05b_saved_models.ipynb #2b8a451b
 def load_model(folder: str | Path) -> GeneClassifier:
-    """Read a classifier that `save_model` wrote; nothing in the folder is executed. Raises `InputError`."""
+    """Read a classifier that `save_model` wrote; nothing in the folder is executed.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder of the model.
+
+    Returns
+    -------
+    GeneClassifier
+        The fitted classifier; it predicts as it did before.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds no model, a damaged one, or one of a newer version.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import LinearSVMClassifier, load_model, save_model, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> with TemporaryDirectory() as folder:
+    ...     save_model(model, folder)
+    ...     again = load_model(folder)
+    >>> bool((again.predict(X) == model.predict(X)).all())
+    True
+    """
     folder = Path(folder)
     config = _checked_description(folder)
     model = _unfitted(config, folder)
@@ -213,7 +274,34 @@ def _history(folder: Path, path: Path) -> pd.DataFrame:
 
 # %% ../nbs/05b_saved_models.ipynb #a3fda3ae
 def align_genes(adata: AnnData, gene_names: Iterable[str], *, max_missing: float = 0.1) -> sparse.csr_matrix:
-    """Expression of `adata` as CSR cells x `gene_names`; at most a share `max_missing` of them is absent, and zero."""
+    """Bring expression into the genes of a model, in their order.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells x genes, log-normalised.
+    gene_names : iterable of str
+        The genes that the model knows, in its order.
+    max_missing : float, default 0.1
+        Share of these genes that may be absent from the data, from 0 to 1; they count as zero.
+
+    Returns
+    -------
+    CSR matrix of shape (cells, genes)
+        The expression, float32.
+
+    Raises
+    ------
+    InputError
+        Where more genes are absent, or one of them occurs more than once in the data.
+
+    Examples
+    --------
+    >>> from selectormlp import align_genes, simulate_cells
+    >>> adata = simulate_cells(n_cells=50, n_genes=40, n_types=2, n_markers_per_type=1, n_housekeeping=0)
+    >>> align_genes(adata, ["gene_03", "gene_01", "absent"], max_missing=0.5).shape
+    (50, 3)
+    """
     wanted = pd.Index(list(gene_names))
     repeated = adata.var_names[adata.var_names.duplicated()].intersection(wanted)
     if len(repeated):
@@ -234,11 +322,42 @@ def align_genes(adata: AnnData, gene_names: Iterable[str], *, max_missing: float
 def annotate_cells(
     model: GeneClassifier, adata: AnnData, *, key: str = "predicted_type", max_missing: float = 0.1
 ) -> AnnData:
-    """A copy of `adata` (raw counts or log-normalised) with the type that `model` gives each cell in obs[`key`].
+    """Write the types that a model predicts into a copy of the cells.
 
-    Networks also leave the probability of that type in obs[`key`_probability], and those of all types in
-    obsm[`key`_probabilities], a DataFrame cells x types. Warns of genes that are missing and counted as zero, and
-    raises `InputError` where their share is above `max_missing`, or where `adata` has a column `key` already.
+    Genes of the model that are not in the data count as zero; a warning names them.
+
+    Parameters
+    ----------
+    model : GeneClassifier
+        A fitted classifier.
+    adata : AnnData
+        Cells x genes, raw counts or log-normalised.
+    key : str, default 'predicted_type'
+        The column of `obs` to write.
+    max_missing : float, default 0.1
+        Share of the model's genes that may be absent from the data, from 0 to 1.
+
+    Returns
+    -------
+    AnnData
+        A copy with `obs[key]`; from networks also `obs[key + "_probability"]`, the probability of that type, and
+        `obsm[key + "_probabilities"]`, those of all types (a DataFrame, cells x types).
+
+    Raises
+    ------
+    InputError
+        Where more genes are absent, or there is a column `key` already.
+
+    Examples
+    --------
+    >>> from selectormlp import LinearSVMClassifier, annotate_cells, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> named = annotate_cells(model, adata)
+    >>> named.obs["predicted_type"].nunique()
+    3
     """
     if key in adata.obs:
         raise InputError(f"adata.obs has a column {key!r} already; choose another with key=...")
@@ -246,7 +365,9 @@ def annotate_cells(
     missing = [gene for gene in model.gene_names_ if gene not in adata.var_names]
     if missing:
         share = f"{len(missing)} of the model's {len(model.gene_names_)} genes"
-        warnings.warn(f"{share} are not in the data and count as zero: {', '.join(missing[:5])} ...", stacklevel=2)
+        warnings.warn(
+            f"{share} are not in the data and count as zero: {', '.join(missing[:5])} ...", stacklevel=user_level()
+        )
     named = adata.to_memory() if adata.isbacked else adata.copy()
     named.obs[key] = pd.Categorical(model.predict(X), categories=model.classes_)
     if hasattr(model, "predict_proba"):

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix, hstack, vstack
 
-from .classifiers import GeneClassifier
 from selectormlp.data import (
     LARGEST_LOG_VALUE,
     InputError,
@@ -43,23 +42,28 @@ from selectormlp.data import (
     value_kind,
     write_whole,
 )
-from .models import check_choice
 from selectormlp.selection import (
+    Candidates,
     DesignedPanel,
     GeneSummary,
     GeneSums,
     PanelDesign,
+    about_cells,
     build_panel,
     candidate_genes,
-    panel_design,
+    choose_panel,
     rank_by_model,
-    select_genes,
+    source_of_files,
     split_of,
+    with_genes_left_out,
 )
+from .signatures import check_choice, takes_settings
 from .split import CellSplit, usable_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from selectormlp.classifiers import GeneClassifier
 
 _logger = logging.getLogger(__name__)
 CELLS_PER_READ = 8192  # cells read together: about 10 MB of a sparse matrix with 140 genes seen in a cell
@@ -449,11 +453,14 @@ def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool =
 
 @dataclass(frozen=True)
 class PanelCells:
-    """What a panel is chosen from: cells in memory, their split, and whether `adata` holds only candidate genes."""
+    """What a panel is chosen from: cells in memory, and their split.
+
+    `candidates` are the genes of `adata` where it holds only those that a panel may have; None where it holds all.
+    """
 
     adata: AnnData
     split: CellSplit
-    reduced: bool
+    candidates: Candidates | None
 
 # %% ../nbs/12_streaming.ipynb #f5f87460
 def cells_for_panel(
@@ -464,33 +471,90 @@ def cells_for_panel(
     split = split or split_of(cells.obs, label_key, design)
     n_values = cells.n_values * len(split.table) / len(cells.obs)
     reduced = not _fits(n_values, memory) and len(cells.genes) > design.n_variable
-    genes = None
+    candidates = None
     if reduced:
         train = split.table[split.table["part"] == "train"].set_index("cell")["cell_type"]
-        genes = candidate_genes(summarise_on_disk(cells, train, progress=progress), design)
+        candidates = candidate_genes(summarise_on_disk(cells, train, progress=progress), design)
+    genes = None if candidates is None else candidates.names
     _logger.info("%d of %d cells, %s genes", len(split.table), len(cells.obs), "all" if genes is None else len(genes))
-    return PanelCells(read_some(cells, split.table["cell"], genes=genes, progress=progress), split, reduced)
+    return PanelCells(read_some(cells, split.table["cell"], genes=genes, progress=progress), split, candidates)
 
 
+@takes_settings(PanelDesign)
 def select_genes_on_disk(
-    cells: CellsOnDisk, label_key: str, n_genes: int = 100, *, memory: int | None = None, progress: bool = False,
+    cells: CellsOnDisk,
+    label_key: str,
+    n_genes: int = 100,
+    *,
+    split: CellSplit | None = None,
+    model_settings: Mapping[str, Any] | None = None,
+    memory: int | None = None,
+    progress: bool = False,
     **settings: Any,
-) -> DesignedPanel:  # fmt: skip
-    """`select_genes` for cells on disk: the same panel, in the memory of the cells that the split takes."""
-    design = panel_design(n_genes=n_genes, **settings)
-    return choose_from(cells_for_panel(cells, label_key, design, memory=memory, progress=progress), label_key, design)
+) -> DesignedPanel:
+    """Choose a panel from cells on disk: that of `select_genes`, in the memory of the cells that the split takes.
+
+    Parameters
+    ----------
+    cells : CellsOnDisk
+        Cells that `open_cells` opened.
+    label_key : str
+        Column of obs with the cell types.
+    {n_genes}
+    split : CellSplit, optional
+        Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
+    model_settings : mapping, optional
+        Settings of the classifier that `method` names.
+    memory : int, optional
+        Bytes that the cells may take; by default half of what is available.
+    progress : bool, default False
+        Whether a bar shows how far the reading is.
+    {settings}
+
+    Returns
+    -------
+    DesignedPanel
+        The genes with their reasons.
+
+    Raises
+    ------
+    InputError
+        As `select_genes`, and where a file cannot be read.
+
+    Examples
+    --------
+    >>> from selectormlp import open_cells, select_genes_on_disk
+    >>> from selectormlp.data import data_folder
+    >>> cells = open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type")
+    >>> len(select_genes_on_disk(cells, "cell_type", 5, min_cells=20))
+    5
+    """
+    design = PanelDesign(n_genes=n_genes, **settings)
+    found = cells_for_panel(cells, label_key, design, split=split, memory=memory, progress=progress)
+    source = {
+        **source_of_files([str(file.path) for file in cells.files]),
+        "split": "drawn" if split is None else "given",
+    }
+    about = about_cells(cells.obs, label_key, design, found.split, source)
+    return choose_from(found, label_key, design, model_settings=model_settings, about=about)
 
 
-def choose_from(found: PanelCells, label_key: str, design: PanelDesign, **models: Any) -> DesignedPanel:
-    """The panel of a design from the cells that were read for it; `models` as in `select_genes`."""
-    if not found.reduced:
-        return select_genes(found.adata, label_key, split=found.split, **vars(design), **models)
-    train = prepare_cells(found.split.subset(found.adata, "train"), label_key, min_cells=1)
-    ranked: list[str] = []
-    if design.method != "discriminant":
-        names = train.var_names.tolist()
-        ranked = rank_by_model(found.adata, train, found.split, label_key, names, design, models)
-    return build_panel(train, label_key, design, found.split, ranked=ranked)
+def choose_from(
+    found: PanelCells,
+    label_key: str,
+    design: PanelDesign,
+    *,
+    model_settings: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> DesignedPanel:
+    """The panel of a design from the cells that were read for it; the settings as in `choose_panel`."""
+    split, more = found.split, {"model_settings": model_settings, "about": about}
+    if found.candidates is None:
+        return choose_panel(found.adata, label_key, design, split, **more)
+    train = prepare_cells(split.subset(found.adata, "train"), label_key, min_cells=1)
+    ranked = rank_by_model(found.adata, train, split, label_key, train.var_names.tolist(), design, model_settings)
+    more["about"] = with_genes_left_out(about or {}, found.candidates)
+    return build_panel(train, label_key, design, split, ranked=ranked, **more)
 
 # %% ../nbs/12_streaming.ipynb #2d81447e
 def is_large(paths: Paths, *, on_disk: str = "auto", memory: int | None = None) -> bool:

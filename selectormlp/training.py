@@ -12,7 +12,7 @@ import signal
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -31,7 +31,9 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from .data import InputError, write_whole
-from .models import PENALTIES, SelectorNet, check_choice, random_words, selector_penalty
+from .models import PENALTIES, SelectorNet, random_words, selector_penalty
+from .signatures import check_choice
+from .signatures import refuse_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -219,16 +221,34 @@ ROBUST = TrainingProtocol(
 PROTOCOLS = {"report": REPORT, "robust": ROBUST}
 
 
-def training_protocol(name: str, **changes: Any) -> TrainingProtocol:
-    """A preset by name, with some of its fields changed; `None` leaves a field as it is in the preset."""
+def training_protocol(name: str, changes: Mapping[str, Any] | None = None) -> TrainingProtocol:
+    """Return a preset by name, with some of its fields changed.
+
+    Parameters
+    ----------
+    name : {'report', 'robust'}
+        The preset.
+    changes : mapping of str to object or None, default None
+        Fields of `TrainingProtocol` and their new values; a value of None leaves a field as the preset has it.
+
+    Returns
+    -------
+    TrainingProtocol
+        How a network is trained.
+
+    Raises
+    ------
+    InputError
+        Where there is no such preset, or no such field.
+
+    Examples
+    --------
+    >>> training_protocol("report", {"max_epochs": 5}).max_epochs
+    5
+    """
     check_choice("protocol", name, tuple(PROTOCOLS))
-    unknown = set(changes) - set(TrainingProtocol.__dataclass_fields__)
-    if unknown:
-        raise InputError(
-            f"{sorted(unknown)[0]!r} is not a setting of a training protocol; "
-            f"there are {', '.join(TrainingProtocol.__dataclass_fields__)}"
-        )
-    return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
+    refuse_unknown(changes or {}, TrainingProtocol.__dataclass_fields__, "training_protocol")
+    return replace(PROTOCOLS[name], **{key: value for key, value in (changes or {}).items() if value is not None})
 
 # %% ../nbs/04_training.ipynb #9684ca6a
 def accuracies(n_types: int) -> MetricCollection:

@@ -167,14 +167,14 @@ def test_svm_warns_once_when_it_did_not_converge(cells) -> None:
 @pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
 def test_every_condition_learns_predicts_and_ranks(condition: str, protocol: str, cells) -> None:
     settings = {} if condition.startswith("svm") else SMALL
-    model = make_classifier(condition, protocol=protocol, **settings).fit(*cells)
+    model = make_classifier(condition, protocol=protocol, model_settings=settings).fit(*cells)
     assert set(model.predict(cells[0])) <= {"a", "b", "c"}
     assert model.feature_importances_.shape == (40,) and (model.feature_importances_ >= 0).all()
 
 
 def test_rankings_of_the_report_are_its_formulas(cells) -> None:
-    selector = make_classifier("selector_l1", protocol="report", **SMALL).fit(*cells)
-    mlp = make_classifier("mlp", protocol="report", **SMALL).fit(*cells)
+    selector = make_classifier("selector_l1", protocol="report", model_settings=SMALL).fit(*cells)
+    mlp = make_classifier("mlp", protocol="report", model_settings=SMALL).fit(*cells)
     np.testing.assert_allclose(selector.feature_importances_, selector.network_.selector.weight.detach().abs())
     np.testing.assert_allclose(mlp.feature_importances_, mlp.network_.first.weight.detach().abs().sum(0), rtol=1e-6)
 
@@ -267,7 +267,7 @@ def test_refusals_of_fit(cells) -> None:
     with pytest.raises(ValueError, match="NaN"):
         model.fit(np.full((300, 40), np.nan), y)
     with pytest.raises(InputError, match="'epochs' is not a setting"):
-        training_protocol("robust", epochs=3)
+        training_protocol("robust", {"epochs": 3})
 
 
 def test_balanced_weights_give_every_type_the_same_say() -> None:
@@ -341,9 +341,9 @@ def test_hidden_layers_can_be_looked_at(cells) -> None:
 def test_the_first_network_is_that_of_its_chapter(cells) -> None:
     from torch import nn
 
-    model = make_classifier("first", max_epochs=1).fit(*cells)
+    model = make_classifier("first", model_settings={"max_epochs": 1}).fit(*cells)
     kinds = [type(layer).__name__ for layer in model.network_.rest]
     assert kinds == ["LeakyReLU", "Dropout", "Linear"] * 3 and model.network_.selector is None
     assert [layer.in_features for layer in model.network_.rest if isinstance(layer, nn.Linear)] == [1028, 256, 128]
     assert {layer.negative_slope for layer in model.network_.rest if isinstance(layer, nn.LeakyReLU)} == {0.0}
-    assert make_classifier("first", max_epochs=None).max_epochs == 10
+    assert make_classifier("first", model_settings={"max_epochs": None}).max_epochs == 10

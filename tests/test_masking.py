@@ -73,7 +73,7 @@ def fitted(kind: str, n_types: int = 5):
         forest = RandomForestClassifier(20, random_state=0).fit(x, y)
         forest.gene_names_ = np.array([f"g{i}" for i in range(x.shape[1])])
         return forest
-    return make_classifier(condition, **settings).fit(x, y)
+    return make_classifier(condition, model_settings=settings).fit(x, y)
 
 
 def plain_right(model, x: sparse.csr_matrix, y: np.ndarray, genes: np.ndarray, n_kept: int) -> np.ndarray:

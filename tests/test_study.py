@@ -148,7 +148,7 @@ def test_study_that_cannot_start_leaves_nothing(config, tmp_path) -> None:
         ({"protocol": "fast"}, "protocol is 'fast'"),
         ({"conditions": ["mpl"]}, "there is no condition 'mpl'"),
         ({"conditions": ["mlp"], "panel_conditions": ["svm_l1"]}, "not in conditions"),
-        ({"step": 0}, "1 or more"),
+        ({"step": 0}, "of at least 1"),
     ],
 )
 def test_config_refusals(settings: dict, words: str) -> None:
@@ -187,7 +187,7 @@ def test_a_run_of_a_newer_version_is_refused(config, tmp_path) -> None:
 
 
 def test_a_study_says_what_it_needs() -> None:
-    with pytest.raises(InputError, match="a study needs 'cells' among its settings"):
+    with pytest.raises(InputError, match="study_config needs 'cells'; add it"):
         study_config(label_key="cell_type")
 
 

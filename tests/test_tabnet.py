@@ -175,12 +175,12 @@ def test_measures_are_those_of_scikit_learn() -> None:
 
 def test_pretraining_learns_and_its_encoder_is_where_training_starts(cells: Cells) -> None:
     x, y = cells
-    encoder = pretrain_tabnet(x, **{**QUICK, "max_epochs": 12, "patience": None})
+    encoder = pretrain_tabnet(x, model_settings={**QUICK, "max_epochs": 12, "patience": None})
     rebuilt = encoder.history["validation_rebuilt"]
     assert rebuilt.iloc[-1] > rebuilt.iloc[0] and rebuilt.iloc[-1] > 0
     plain, started = (TabNetClassifier(**QUICK, pretrained=start).fit(x, y) for start in (None, encoder))
     assert not np.array_equal(plain.class_scores(x), started.class_scores(x))
-    again = pretrain_tabnet(x.toarray(), **{**QUICK, "max_epochs": 12, "patience": None})
+    again = pretrain_tabnet(x.toarray(), model_settings={**QUICK, "max_epochs": 12, "patience": None})
     assert all(torch.equal(again.weights[name], value) for name, value in encoder.weights.items())
     with pytest.raises(InputError, match="pretrained on other genes, or in another order; pretrain it on these"):
         TabNetClassifier(**QUICK, pretrained=encoder).fit(x, y, gene_names=[f"h{i}" for i in range(40)])
