@@ -54,6 +54,7 @@ from selectormlp.data import (
     short_names,
     summarise_values,
     to_log,
+    user_level,
     without_types,
     write_whole,
 )
@@ -72,7 +73,7 @@ from selectormlp.selection import (
     split_of,
     with_genes_left_out,
 )
-from .signatures import check_choice, takes_settings, user_level
+from .signatures import check_choice, takes_settings
 from .split import CellSplit, usable_cells
 
 if TYPE_CHECKING:
