@@ -487,7 +487,13 @@ class PanelDesign:
         return self.method if isinstance(self.method, str) else type(self.method).__name__
 
     def rules(self) -> dict[str, Any]:
-        """The rules as plain values, by name, as `panel.settings` keeps them."""
+        """List the rules as plain values, as `panel.settings` keeps them.
+
+        Returns
+        -------
+        dict
+            The value of each rule by its name; an estimator by the name of its class.
+        """
         return {each.name: getattr(self, each.name) for each in settings_of(type(self))} | {"method": self.method_name}
 
 # %% ../nbs/10_better_panels.ipynb #45d62a06
@@ -830,7 +836,7 @@ class DesignedPanel(GenePanel):
         Name of the method that chose the genes.
     settings : dict, default {}
         How the panel was made: `rules`, `model_settings`, `version`, `source` (the cells), `split` and `left_out`.
-    coverage : pandas.DataFrame
+    coverage : pandas.DataFrame, default DataFrame()
         One row per type: `n_cells`, `markers` (in the panel), `wanted`, `in_data`, `recall` (held-out training cells).
     split : CellSplit or None, default None
         The split whose training cells chose the genes.
@@ -866,7 +872,7 @@ class DesignedPanel(GenePanel):
             The cells to score on.
         seed : int, default 0
             Seed of the classifier.
-        model_settings : mapping, optional
+        model_settings : mapping or None, default None
             Settings of a classifier of `make_classifier`.
 
         Returns
@@ -1104,9 +1110,9 @@ def select_genes(
     label_key : str
         Column of obs with the cell types.
     {n_genes}
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
-    model_settings : mapping, optional
+    model_settings : mapping or None, default None
         Settings of the classifier that `method` names, as in {'max_epochs': 20}; the search has none.
     {settings}
 
@@ -1174,7 +1180,7 @@ def extend_panel(
         Genes to add, 0 or more.
     label_key : str, default ""
         Column of obs with the cell types; a panel knows its own.
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
     {settings}
 
@@ -1220,7 +1226,7 @@ def describe_panel(
         Raw counts or log-normalised expression, cells x genes.
     label_key : str, default ""
         Column of obs with the cell types; a panel knows its own.
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
     {settings}
 
@@ -1274,7 +1280,7 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     ----------
     panel : GenePanel, str or pathlib.Path
         A panel of `select_genes`, or the .json file beside one (its csv, too).
-    adata : anndata.AnnData, optional
+    adata : anndata.AnnData or None, default None
         The cells; by default they are read again from the files, or the example, that the panel names.
 
     Returns

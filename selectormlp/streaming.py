@@ -54,6 +54,7 @@ from selectormlp.data import (
     short_names,
     summarise_values,
     to_log,
+    user_level,
     without_types,
     write_whole,
 )
@@ -277,7 +278,7 @@ class _GeneByGene:
                 warnings.warn(
                     f"'{self.path}' keeps its values gene by gene (CSC); for this run they are copied, cell by cell, to"
                     f" a temporary file in '{place}' ({np.ceil(size / 1e6):,.0f} MB)",
-                    stacklevel=2,
+                    stacklevel=user_level(),
                 )
                 return place
         raise InputError(
@@ -386,7 +387,9 @@ def _read_whole(
     make_unique: bool,
 ) -> CellFile:
     """Read a file that cannot be read in parts, and hold its cells in memory."""
-    adata = read_cells(path, labels=labels, make_unique=make_unique, **_key_of_a_table(path, label_key, labels), **given)
+    adata = read_cells(
+        path, labels=labels, make_unique=make_unique, **_key_of_a_table(path, label_key, labels), **given
+    )
     announce(f"'{path.name}' cannot be read in parts: its {adata.n_obs:,} cells are in memory")
     X = csr_matrix(adata.X)
     return CellFile(path, X, adata.var, adata.obs, tuple(adata.obs.columns), adata.uns[VALUES])
@@ -477,7 +480,9 @@ def _joined_obs(files: Sequence[CellFile]) -> pd.DataFrame:
     ]
     joined = pd.concat(tables)
     if not joined.index.is_unique:
-        warnings.warn("cells of different files share names: each name now ends in its file's number", stacklevel=4)
+        warnings.warn(
+            "cells of different files share names: each name now ends in its file's number", stacklevel=user_level()
+        )
         numbers = np.repeat(np.arange(1, len(files) + 1), [len(file.obs) for file in files])
         joined.index = [f"{name}-{number}" for name, number in zip(joined.index, numbers, strict=True)]
     return joined
@@ -497,33 +502,48 @@ def open_cells(
     drop_types: Sequence[str] = (),
     make_unique: bool = False,
 ) -> CellsOnDisk:
-    """Open files without reading their values; one that cannot be read in parts is read into memory.
+    """Open files of cells without reading their values.
+
+    A file that cannot be read in parts is read into memory.
 
     Parameters
     ----------
-    paths : path or sequence of paths
+    paths : str or Path or sequence of those
         One file or several; their cells follow one another.
-    label_key : str, optional
-        Column of the cell types, which must be there.
-    labels : path, optional
+    label_key : str or None, default None
+        The column of `obs` that holds the cell types, which must be there.
+    labels : str or Path or None, default None
         A label file, as in `read_cells`.
-    columns : iterable of str, optional
-        Columns of obs that are read besides `label_key`; None for all.
-    layer, use_raw, values, gene_names, join, drop_types, make_unique
-        As in `read_cells`.
+    columns : iterable of str or None, default None
+        Columns of `obs` that are read besides `label_key`. None: all.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+    join : {'inner', 'outer'}, default 'inner'
+        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
+    drop_types : sequence of str, default ()
+        Types to leave out; needs `label_key`.
+    make_unique : bool, default False
+        Number cells and genes whose name occurs twice.
 
     Returns
     -------
     CellsOnDisk
-        The same cells, genes and values as `read_cells` returns.
+        The same cells, genes and values as `read_cells` returns; `obs` and names of genes are in memory.
 
     Raises
     ------
     InputError
-        As `read_cells` does.
+        For all that `read_cells` refuses.
 
     Examples
     --------
+    >>> from selectormlp import open_cells
     >>> from selectormlp.data import data_folder
     >>> open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type").kind
     'raw counts'
@@ -636,7 +656,9 @@ def read_some(
     blocks = read_blocks(cells, rows, genes=genes, raw=genes is None, progress=progress, what="reading cells")
     X = _stacked(blocks, n_rows=len(rows), n_genes=len(cells.genes if genes is None else genes))
     var = cells.var if genes is None else cells.var.loc[list(genes)]
-    note = cells.note if genes is None else {"place": cells.note["place"], "kind": "log-normalised", "n_genes": len(var)}
+    note = (
+        cells.note if genes is None else {"place": cells.note["place"], "kind": "log-normalised", "n_genes": len(var)}
+    )
     uns: dict[str, Any] = {VALUES: dict(note)}
     if cells.lacking:
         uns[LACKING] = pd.DataFrame({"gene": list(cells.lacking), "file": list(cells.lacking.values())}, dtype=object)
@@ -660,9 +682,40 @@ def _stacked(blocks: Iterable[tuple[Any, csr_matrix]], *, n_rows: int, n_genes: 
 def read_usable(
     cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed: int = 0, most: int = 7000, progress: bool = False
 ) -> AnnData:
-    """Cells that a split of at most `most` cells per type can take: splitting them is splitting all.
+    """Read the cells of a file that a split can take: splitting them is splitting all.
 
-    Types with fewer than `min_cells` cells are left out. The values are those of the file, in memory (CSR float32).
+    Parameters
+    ----------
+    cells : CellsOnDisk
+        What `open_cells` returned.
+    label_key : str
+        The column of `obs` that holds the cell types.
+    min_cells : int, default 7
+        Types with fewer cells are left out.
+    seed : int, default 0
+        The seed of the split.
+    most : int, default 7000
+        Cells that the split takes of a type at most: the sum of its three caps.
+    progress : bool, default False
+        Show a bar.
+
+    Returns
+    -------
+    AnnData
+        Cells x genes with the values of the file, in memory (CSR float32).
+
+    Raises
+    ------
+    InputError
+        Where the column is missing, or fewer than two types are left.
+
+    Examples
+    --------
+    >>> from selectormlp import open_cells, read_usable
+    >>> from selectormlp.data import data_folder
+    >>> cells = open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type")
+    >>> read_usable(cells, "cell_type", most=10).obs["cell_type"].value_counts().max()
+    10
     """
     labels = kept_labels(cells.obs, label_key, min_cells=min_cells)
     return read_some(cells, usable_cells(labels, most=most, seed=seed), progress=progress)
@@ -727,11 +780,11 @@ def select_genes_on_disk(
     label_key : str
         Column of obs with the cell types.
     {n_genes}
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
-    model_settings : mapping, optional
+    model_settings : mapping or None, default None
         Settings of the classifier that `method` names.
-    memory : int, optional
+    memory : int or None, default None
         Bytes that the cells may take; by default half of what is available.
     progress : bool, default False
         Whether a bar shows how far the reading is.
