@@ -56,7 +56,19 @@ __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'VALUES', 'READY', 'READER
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one sentence that names it and the way out."""
+    """Report that what the user gave cannot be used.
+
+    The message is one sentence that names the value and the way out.
+
+    Examples
+    --------
+    >>> from selectormlp import InputError, simulate_cells
+    >>> try:
+    ...     simulate_cells(n_types=1)
+    ... except InputError as error:
+    ...     print(error)
+    n_types is 1; it must be a whole number of at least 2
+    """
 
 
 def nearest_name(name: str, known: Iterable[object]) -> str | None:
@@ -113,9 +125,23 @@ def data_folder() -> Path:
 
 # %% ../nbs/00_data.ipynb #43753425
 def load_pancreas() -> AnnData:
-    """Return 1,937 cells x 20,125 genes of a human pancreas: raw counts (CSR float32), 14 types in obs["cell_type"].
+    """Load 1,937 cells x 20,125 genes of a human pancreas that are shipped with the package.
 
-    Source: donor 1 of Baron et al. 2016, doi:10.1016/j.cels.2016.08.011 (GSE84133).
+    Returns
+    -------
+    AnnData
+        Raw counts (CSR float32), 14 types in `obs["cell_type"]`.
+
+    References
+    ----------
+    .. [1] Baron M and others. A single-cell transcriptomic map of the human and mouse pancreas. Cell Systems 3 (2016),
+       donor 1 (GSE84133). doi:10.1016/j.cels.2016.08.011
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas
+    >>> load_pancreas().shape
+    (1937, 20125)
     """
     from anndata import read_h5ad
 
@@ -1156,7 +1182,21 @@ def _count_types(labels: pd.Series, min_cells: int) -> pd.Series:
 # %% ../nbs/00_data.ipynb #cd80864d
 @dataclass(frozen=True)
 class CellCheck:
-    """What `check_cells` found; `type_counts` (cells of each type, largest first) is None without a label_key."""
+    """Hold what `check_cells` found.
+
+    Parameters
+    ----------
+    value_kind : str
+        What the values are: "raw counts", "log-normalised", ...
+    n_cells : int
+        Number of cells.
+    n_genes : int
+        Number of genes.
+    type_counts : Series or None
+        Cells of each type, the largest first; None without a label_key.
+    warnings : tuple of str
+        A sentence for each thing that is odd but can be worked with.
+    """
 
     value_kind: ValueKind
     n_cells: int
@@ -1178,10 +1218,36 @@ def _notes(values: ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
 
 # %% ../nbs/00_data.ipynb #042a532d
 def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int = 3) -> CellCheck:
-    """Check names, values and labels before any work, and that each type has `min_cells` cells.
+    """Check names, values and labels before any work.
 
-    The first thing that cannot be worked with is an InputError; what can be is told in `CellCheck.warnings`. The values
-    are those that `choose_values` takes.
+    The first thing that cannot be worked with is an error; what can be is named in the result. The values are those
+    that `choose_values` takes.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells x genes.
+    label_key : str or None, default None
+        The column of `obs` that holds the cell types. None: labels are not looked at.
+    min_cells : int, default 3
+        Cells that each type must have.
+
+    Returns
+    -------
+    CellCheck
+        What the values are, cells, genes, cells of each type, and warnings.
+
+    Raises
+    ------
+    InputError
+        Where names repeat, values are missing or cannot be used, the column is missing, or a type is too small.
+
+    Examples
+    --------
+    >>> from selectormlp import check_cells, load_pancreas
+    >>> found = check_cells(load_pancreas())
+    >>> found.value_kind, found.n_cells
+    ('raw counts', 1937)
     """
     return _checked(_taken(adata), label_key, min_cells)
 
@@ -1266,22 +1332,29 @@ def normalise(
     values: str | None = None,
     gene_names: str | None = None,
 ) -> AnnData:
-    """Return new cells with log-normalised values (CSR float32): each total brought to target_sum, then log(1 + x).
+    """Make new cells with log-normalised values: each cell's total becomes `target_sum`, then log(1 + x).
+
+    Values that are log-normalised already are kept, those with a note in `uns["values_taken_as"]` too.
 
     Parameters
     ----------
     adata : AnnData
         Cells x genes. Which of its values are taken is decided by `choose_values`.
-    target_sum : float
-        Total of each cell before the logarithm. Values that are log-normalised already are kept, those with a note in
-        uns["values_taken_as"] too.
-    layer, use_raw, values, gene_names
-        As in `choose_values`; they overrule what would be decided.
+    target_sum : float, default 10000.0
+        Total of each cell before the logarithm.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
 
     Returns
     -------
     AnnData
-        Raw, layers and most of uns are left behind.
+        Log-normalised values (CSR float32). Raw, layers and most of `uns` are left behind.
 
     Raises
     ------
@@ -1290,6 +1363,7 @@ def normalise(
 
     Examples
     --------
+    >>> from selectormlp import load_pancreas, normalise
     >>> normalise(load_pancreas()).uns["selectormlp_values"]["kind"]
     'log-normalised'
     """
@@ -1315,7 +1389,7 @@ def _kept_cells(labels: pd.Series, min_cells: int | None, drop_types: Sequence[s
     kept = labels.notna().to_numpy()
     if not kept.all():
         lost = f"{(~kept).sum():,} of {len(kept):,} cells have no label in '{labels.name}'"
-        warnings.warn(f"{lost} and are left out", stacklevel=3)
+        warnings.warn(f"{lost} and are left out", stacklevel=user_level())
     counts = labels.value_counts()
     if len(drop_types):
         kept &= ~labels.isin(_known_types(drop_types, counts)).to_numpy()
@@ -1410,25 +1484,34 @@ def prepare_cells(
     values: str | None = None,
     gene_names: str | None = None,
 ) -> AnnData:
-    """Return new cells: checked, log-normalised (CSR float32), labelled with text categories in obs[label_key].
+    """Make new cells that are checked, log-normalised and labelled.
+
+    Cells without a label are left out with a warning.
 
     Parameters
     ----------
     adata : AnnData
         Cells x genes.
     label_key : str
-        Column of obs that holds the cell types. Cells without a label are left out with a warning.
-    min_cells : int, optional
-        Types with fewer cells are left out, which is said. Without it a type with fewer than 3 is an InputError.
-    drop_types : sequence of str
+        The column of `obs` that holds the cell types.
+    min_cells : int or None, default None
+        Types with fewer cells are left out, which is said. None: a type with fewer than 3 is an error.
+    drop_types : sequence of str, default ()
         Types to leave out.
-    layer, use_raw, values, gene_names
-        As in `choose_values`: they overrule which values are taken, and how genes are named.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
 
     Returns
     -------
     AnnData
-        uns["selectormlp_values"] says where the values are from.
+        Log-normalised values (CSR float32), types as text categories in `obs[label_key]`; `uns["selectormlp_values"]`
+        says where the values are from.
 
     Raises
     ------
@@ -1437,6 +1520,7 @@ def prepare_cells(
 
     Examples
     --------
+    >>> from selectormlp import load_pancreas, prepare_cells
     >>> prepare_cells(load_pancreas(), "cell_type", min_cells=20).shape
     (1909, 20125)
     """
@@ -1510,10 +1594,38 @@ def by_score(names: Sequence[str], scores: np.ndarray) -> list[str]:
 
 # %% ../nbs/00_data.ipynb #b1aa164f
 def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = "trend") -> list[str]:
-    """Return the names of the `n_genes` most variable genes, highest first; pass log-normalised training cells only.
+    """Choose the most variable genes.
 
-    `flavor` is "trend" (log variance above that of genes of similar mean) or "seurat" (scanpy's; Satija et al. 2015,
-    doi:10.1038/nbt.3192). Equal genes come by name, genes that never vary last; `n_genes` above their number gives all.
+    Parameters
+    ----------
+    adata : AnnData
+        Training cells x genes, log-normalised; cells that are not for training would leak.
+    n_genes : int, default 2000
+        How many genes; where there are fewer, all.
+    flavor : {'trend', 'seurat'}, default 'trend'
+        "trend": log variance above that of genes of similar mean; "seurat": scanpy's normalised dispersion.
+
+    Returns
+    -------
+    list of str
+        The genes, the most variable first; equal ones by name, those that never vary last.
+
+    Raises
+    ------
+    InputError
+        Where a setting cannot be, or the values are not log-normalised.
+
+    References
+    ----------
+    .. [1] Satija R and others. Spatial reconstruction of single-cell gene expression data.
+       Nature Biotechnology 33 (2015). doi:10.1038/nbt.3192
+
+    Examples
+    --------
+    >>> from selectormlp import choose_variable_genes, normalise, simulate_cells
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> len(choose_variable_genes(adata, 20))
+    20
     """
     if not is_whole(n_genes, least=1):
         raise InputError(f"n_genes={n_genes!r} leaves no gene; pass a whole number of 1 or more")
@@ -2347,7 +2459,12 @@ def _refuse_unlike_files(parts: Sequence[AnnData], files: Sequence[Path]) -> Non
         refuse_repeated_names(part.var_names, "gene")
     kinds = [part.uns[VALUES]["kind"] for part in parts]
     if (
-        len({(note["kind"], note.get("log_base"), note.get("depth_removed")) for note in (part.uns[VALUES] for part in parts)})
+        len(
+            {
+                (note["kind"], note.get("log_base"), note.get("depth_removed"))
+                for note in (part.uns[VALUES] for part in parts)
+            }
+        )
         > 1
     ):
         held = ", ".join(f"'{file}' holds {kind}" for file, kind in zip(files, kinds, strict=True))
@@ -2452,7 +2569,9 @@ def _join_files(parts: Sequence[AnnData], files: Sequence[Path], join: str = "in
     genes = joined_genes(tables, files, join)
     unique = pd.Index(np.concatenate([part.obs_names for part in parts])).is_unique
     if not unique:
-        warnings.warn("cells of different files share names: each name now ends in its file's number", stacklevel=3)
+        warnings.warn(
+            "cells of different files share names: each name now ends in its file's number", stacklevel=user_level()
+        )
     numbers = [str(number) for number in range(1, len(parts) + 1)]
     subsets = [part if join == "outer" else part[:, genes.index] for part in parts]
     options: dict[str, Any] = {"fill_value": 0, "keys": numbers, "index_unique": None if unique else "-"}
@@ -2555,27 +2674,34 @@ def read_cells(
 
     Parameters
     ----------
-    paths : path or sequence of paths
-        Files or folders. Several are joined; obs["file"] tells which a cell is from.
-    labels : path or sequence of paths, optional
+    paths : str or Path or sequence of those
+        Files or folders. Several are joined; `obs["file"]` tells which a cell is from.
+    labels : str or Path or sequence of those or None, default None
         A csv or tsv file (one, or one for each file of cells) whose first column holds the cells' names.
-    label_key : str, optional
-        Column of obs that must be there; it names the only column of a label file, or the label column of a table.
-    layer, use_raw, values, gene_names
-        As in `choose_values`: they overrule which values are taken, and how genes are named.
-    join : {"inner", "outer"}
+    label_key : str or None, default None
+        The column of `obs` that must be there; it names the only column of a label file, or the label column of a
+        table.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+    join : {'inner', 'outer'}, default 'inner'
         Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
-    drop_types : sequence of str
+    drop_types : sequence of str, default ()
         Types to leave out; needs `label_key`.
-    make_unique : bool
+    make_unique : bool, default False
         Number cells and genes whose name occurs twice.
-    as_stored : bool
+    as_stored : bool, default False
         Leave the values, the genes and their names as the file has them.
 
     Returns
     -------
     AnnData
-        `X` holds the values that are worked with, as stored; uns["selectormlp_values"] notes what they are.
+        `X` holds the values that are worked with, as stored; `uns["selectormlp_values"]` notes what they are.
 
     Raises
     ------
@@ -2584,8 +2710,13 @@ def read_cells(
 
     Examples
     --------
-    >>> read_cells(data_folder() / "pancreas.h5ad", label_key="cell_type").shape
-    (1937, 20125)
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import read_cells, simulate_to_file
+    >>> with TemporaryDirectory() as folder:
+    ...     path = simulate_to_file(f"{folder}/cells.h5ad", n_cells=100, n_genes=100, n_types=3)
+    ...     adata = read_cells(path, label_key="cell_type")
+    >>> adata.shape
+    (100, 100)
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     label_files = [labels] if labels is None or isinstance(labels, str | Path) else list(labels)
@@ -2637,9 +2768,25 @@ BRAIN_FILE = "sziraki_brain.h5ad.gz"
 
 
 def load_pbmc68k() -> AnnData:
-    """Return 700 blood cells x 765 genes that scanpy ships: log-normalised, ten types in obs["bulk_labels"].
+    """Load 700 blood cells x 765 genes that scanpy ships.
 
-    scanpy's X is scaled; these values are from its `.raw`. Source: Zheng et al. 2017, doi:10.1038/ncomms14049.
+    The X of scanpy is scaled; these values are from its `.raw`.
+
+    Returns
+    -------
+    AnnData
+        Log-normalised values, ten types in `obs["bulk_labels"]`.
+
+    References
+    ----------
+    .. [1] Zheng GXY and others. Massively parallel digital transcriptional profiling of single cells. Nature
+       Communications 8 (2017). doi:10.1038/ncomms14049
+
+    Examples
+    --------
+    >>> from selectormlp import load_pbmc68k
+    >>> load_pbmc68k().shape
+    (700, 765)
     """
     import scanpy
 
@@ -2647,10 +2794,33 @@ def load_pbmc68k() -> AnnData:
 
 # %% ../nbs/00_data.ipynb #a7af4f91
 def fetch_brain(folder: str | Path | None = None) -> AnnData:
-    """Return 100,000 mouse brain cells x 2,000 genes, downloaded once (34 MB) into `folder` or the user's cache.
+    """Download 100,000 mouse brain cells x 2,000 genes, once (34 MB).
 
-    Types are in obs["Main_cluster_name"]. Without a network: an InputError that says what to put where.
-    Source: the original's example data, from Sziraki et al. 2023, doi:10.1038/s41588-023-01572-y.
+    Parameters
+    ----------
+    folder : str or Path or None, default None
+        Where the file is kept. None: the user's cache folder.
+
+    Returns
+    -------
+    AnnData
+        Cells x genes, types in `obs["Main_cluster_name"]`.
+
+    Raises
+    ------
+    InputError
+        Without a network; the sentence says what to put where.
+
+    References
+    ----------
+    .. [1] Sziraki A and others. A global view of aging and Alzheimer's pathogenesis-associated cell population dynamics
+       and molecular signatures in human and mouse brains. Nature Genetics 55 (2023). doi:10.1038/s41588-023-01572-y
+
+    Examples
+    --------
+    >>> from selectormlp import fetch_brain
+    >>> fetch_brain().shape  # doctest: +SKIP
+    (100000, 2000)
     """
     import pooch
 
@@ -2693,19 +2863,37 @@ def load_cells(
     make_unique: bool = False,
     as_stored: bool = False,
 ) -> AnnData:
-    """Return the cells of an example ("pancreas", "pbmc68k", "brain"), or of files as `read_cells` reads them.
+    """Load the cells of an example, or of files as `read_cells` reads them.
 
     Parameters
     ----------
-    source : str, path or sequence of paths
-        The name of an example, or files.
-    label_key, labels, layer, use_raw, values, gene_names, join, drop_types, make_unique, as_stored
-        As in `read_cells`; an example takes `drop_types` only.
+    source : str or Path or sequence of those
+        The name of an example ("pancreas", "pbmc68k", "brain"), or files.
+    label_key : str or None, default None
+        The column of `obs` that must be there; an example knows its own.
+    labels : str or Path or sequence of those or None, default None
+        Label files, as in `read_cells`; an example takes none.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+    join : {'inner', 'outer'}, default 'inner'
+        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
+    drop_types : sequence of str, default ()
+        Types to leave out; needs `label_key`.
+    make_unique : bool, default False
+        Number cells and genes whose name occurs twice.
+    as_stored : bool, default False
+        Leave the values, the genes and their names as the file has them.
 
     Returns
     -------
     AnnData
-        The cells.
+        The cells. Of the settings an example takes `drop_types` only.
 
     Raises
     ------
@@ -2714,6 +2902,7 @@ def load_cells(
 
     Examples
     --------
+    >>> from selectormlp import load_cells
     >>> load_cells("pancreas").n_obs
     1937
     """

@@ -419,7 +419,7 @@ def test_inputs_that_are_not_there_do_not_count(tmp_path: Path) -> None:
     refuse_input(tmp_path / "x.csv", ["pancreas", "https://example.org/models/x", tmp_path / "x.csv"])
 
 
-# ---------------------------------------------------------------------------------------------- predict within its depth
+# --------------------------------------------------------------------------------------------- predict within its depth
 
 
 @pytest.fixture(scope="module")
