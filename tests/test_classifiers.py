@@ -54,7 +54,7 @@ CHANGES = {
     "penalty_weight": 10.0, "relative_penalty": False, "measured_cells": 50,
 }  # fmt: skip
 BELOW = {"patience", "unwatched_share"}
-ELSEWHERE = {"scale_genes", "balance_types", "scale_free_ranking"}  # used by the classifiers, see below
+ELSEWHERE = {"batch_norm", "scale_genes", "balance_types", "scale_free_ranking"}  # used by the classifiers, see below
 
 
 def test_every_field_of_the_protocol_is_tried() -> None:
@@ -232,6 +232,37 @@ def test_report_protocol_is_the_reports() -> None:
     assert REPORT.steps_per_epoch is None and REPORT.patience is None and not REPORT.scale_genes
     default = SelectorMLPClassifier()
     assert (default.hidden_sizes, default.dropout, default.leak) == ((512, 128, 64), 0.3, 0.2)
+
+
+REPORT_BATCH_NORM = {  # in the original's code: its selectors, what it retrains and its best MLP have none
+    "selector_none": False, "selector_l1": False, "selector_l2": False, "selector_clamped_l1": False, "mlp": False,
+    "mlp_final": True, "mlp_no_dropout": True, "mlp_no_batch_norm": False, "mlp_no_noise": True, "mlp_nothing": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("condition", "normalised"), REPORT_BATCH_NORM.items())
+def test_batch_norm_is_where_the_report_has_it(condition: str, normalised: bool, cells) -> None:
+    def has_it(protocol: str, **settings) -> bool:
+        model = make_classifier(condition, protocol=protocol, model_settings={**SMALL, "max_epochs": 1})
+        model.set_params(**settings).fit(*cells)
+        return any(isinstance(part, torch.nn.BatchNorm1d) for part in model.network_.modules())
+
+    assert has_it("report") is normalised
+    assert has_it("report", batch_norm=not normalised) is not normalised
+    assert has_it("robust") is (condition not in ("mlp_no_batch_norm", "mlp_nothing"))
+
+
+@pytest.mark.parametrize("protocol", ["robust", "report"])
+def test_history_tells_the_two_parts_of_what_is_minimised(protocol: str, cells) -> None:
+    settings = {**SMALL, "protocol": protocol, "noise": 0.0, "dropout": 0.0}
+    plain = {**settings, "learning_rate": 1e-12, "selector_learning_rate": 1e-12, "weight_decay": 0.0}
+    model = SelectorMLPClassifier(**plain, batch_norm=False, penalty_weight=0.3, steps_per_epoch=7).fit(*cells)
+    weight = model.network_.selector.weight.detach().abs()
+    wanted = 0.3 * float(weight.mean() if protocol == "robust" else weight.sum())
+    np.testing.assert_allclose(model.history_["penalty"], wanted, rtol=1e-4)
+    np.testing.assert_allclose(model.history_["batch_loss"], model.history_["train_loss"], rtol=0.1)
+    without = SelectorMLPClassifier(**settings, penalty="none").fit(*cells).history_
+    assert (without["penalty"] == 0).all() and (without["batch_loss"] > 0).all()
 
 
 def test_classifier_resumes_with_the_same_weights(tmp_path, cells) -> None:
