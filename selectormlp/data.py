@@ -2304,9 +2304,11 @@ class _ShortLines(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read some bytes; ValueError where a line is too long."""
         part = self.file.read(len(buffer))
+        lines = [len(line) for line in part.split(b"\n")] if len(part) > _LONGEST_LINE else [part.find(b"\n")]
+        longest = max(self.length + (len(part) if lines[0] < 0 else lines[0]), *lines)
         ends = part.rfind(b"\n")
         self.length = self.length + len(part) if ends < 0 else len(part) - ends
-        if self.length > _LONGEST_LINE:
+        if longest > _LONGEST_LINE:
             raise ValueError(f"a line has more than {_LONGEST_LINE:,} characters")
         buffer[: len(part)] = part
         return len(part)
