@@ -107,7 +107,8 @@ def _row_blocks(X: Any) -> Iterator[tuple[int, csr_matrix]]:
     X = X.tocsr() if issparse(X) else X
     n_rows = max(1, _VALUES_PER_BLOCK // max(1, X.shape[1]))
     for first in range(0, X.shape[0], n_rows):
-        yield first, csr_matrix(X[first : first + n_rows])
+        rows = X[first : first + n_rows]
+        yield first, csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
 
 # %% ../nbs/00_data.ipynb #9d3d4d83
 @dataclass(frozen=True)
@@ -281,6 +282,8 @@ class ValueEvidence:
         False for counts that were logged without being brought to one total.
     empty : bool
         Whether there is no value but 0.
+    told : bool
+        Whether the user says so.
     """
 
     kind: ValueKind
@@ -288,6 +291,7 @@ class ValueEvidence:
     log_base: float = math.e
     depth_removed: bool = True
     empty: bool = False
+    told: bool = False
 
 
 def _logged_or_linear(sample: csr_matrix, base: float | None) -> ValueEvidence:
@@ -711,6 +715,7 @@ class ValueChoice:
             "sure": self.evidence.sure,
             "log_base": self.evidence.log_base,
             "depth_removed": self.evidence.depth_removed,
+            "told": self.evidence.told,
         }
 
 
@@ -855,8 +860,8 @@ def choose_values(
 def _as_told(values: str, noted_base: float | None) -> ValueEvidence:
     """Return the evidence that the user gives."""
     if values == "log":
-        return ValueEvidence("log-normalised", log_base=noted_base or math.e)
-    return ValueEvidence("normalised, not logged")
+        return ValueEvidence("log-normalised", log_base=noted_base or math.e, told=True)
+    return ValueEvidence("normalised, not logged", told=True)
 
 
 def _lines(best: _Candidate, genes: pd.DataFrame) -> tuple[str, ...]:
@@ -998,6 +1003,8 @@ def _still_true(noted: Any, adata: AnnData) -> bool:
     if not X or X[0].place != "X":
         return False
     sample, kind = X[0].sample(), noted["kind"]
+    if noted.get("told"):
+        return bool(sample.data.min(initial=0) >= 0)
     if kind == "raw counts":
         return bool((sample.data == np.rint(sample.data)).all() and sample.data.min(initial=0) >= 0)
     high = 60 if kind == "log-normalised" else math.inf
@@ -1172,7 +1179,8 @@ def _checked(taken: _Taken, label_key: str | None = None, min_cells: int = 3) ->
 # %% ../nbs/00_data.ipynb #45d61623
 def _refuse_other_values(note: Any, values: ValueSummary) -> None:
     """Raise InputError where all values together are not what a sample of the cells said."""
-    if values.lowest < 0 or (note["kind"] == "log-normalised" and values.highest > 60):
+    too_high = note["kind"] == "log-normalised" and values.highest > 60 and not note.get("told")
+    if values.lowest < 0 or too_high:
         odd = "negative" if values.lowest < 0 else f"as large as {values.highest:.6g}"
         raise InputError(
             f"most values of {note['place']} look like {note['kind']}, but some are {odd}; pass raw counts or"
@@ -1266,7 +1274,8 @@ def normalise(
 
 def _normalised(taken: _Taken, *, target_sum: float = 1e4) -> AnnData:
     """Normalise the values that were taken, in place where they are our own: those that a view has cut out are."""
-    X = csr_matrix(taken.X, dtype=np.float32, copy=not taken.own)
+    X = taken.X.astype(np.float32) if taken.X.dtype == np.float16 else taken.X
+    X = csr_matrix(X, dtype=np.float32, copy=not taken.own)
     X.sum_duplicates()
     X = to_log(X, taken.note, target_sum)
     note = {"place": taken.note["place"], "kind": "log-normalised", "n_genes": X.shape[1], "sure": True}
@@ -1624,7 +1633,7 @@ def cells_group(root: Any, path: Path) -> Any:
     """
     held = set(root)
     for place in ("mod", "tables", "table"):
-        if place in held and "var" not in held | ({"var"} - set(root[place])):
+        if place in held and hasattr(root[place], "keys"):
             names = [name for name in root[place] if "var" in root[place][name]]
             if names:
                 return root[place][_one_of(names, path)]
@@ -2165,13 +2174,13 @@ def joined_genes(tables: Sequence[pd.DataFrame], files: Sequence[Path], join: st
         every = pd.concat(ids)
         table["gene_ids"] = every[~every.index.duplicated()].reindex(names).fillna("")
     if len(shared) < len(order):
-        largest = max(map(len, tables))
+        others = f"{len(order) - len(shared):,} others"
         what = (
-            f"{len(order) - len(shared):,} others are left out (join='outer', --join outer, keeps them)"
+            f"{others} are left out (join='outer', --join outer, keeps them)"
             if join == "inner"
-            else f"{len(order) - len(shared):,} others are 0 in the cells of files that did not measure them"
+            else f"{others} are 0 in the cells of files that did not measure them"
         )
-        announce(f"genes: the {len(files)} files share {len(shared):,} of {largest:,} or fewer genes each; {what}")
+        announce(f"genes: {len(shared):,} are in all {len(files)} files; {what}")
     return table
 
 
