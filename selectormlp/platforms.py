@@ -76,7 +76,9 @@ class Platform:
             possible = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < np.inf
             if not possible or (name == "capture" and value == 0) or (name in ("failed", "spillover") and value >= 1):
                 limits = {"capture": "above 0", "failed": "0 to below 1", "spillover": "0 to below 1"}
-                raise InputError(f"{name}={value!r} is no platform: it must be a number, {limits.get(name, '0 or more')}")
+                raise InputError(
+                    f"{name}={value!r} is no platform: it must be a number, {limits.get(name, '0 or more')}"
+                )
 
 # %% ../nbs/09c_platforms.ipynb #676c9e2f
 PLATFORMS: dict[str, Platform] = {
@@ -169,7 +171,9 @@ def _type_rates(counts: csr_matrix, codes: np.ndarray, depth: np.ndarray, n_type
     return TypeRates(sums, exposure, np.clip(beyond / np.maximum(expected, 1e-12), 0.02, 10.0))
 
 # %% ../nbs/09c_platforms.ipynb #bfa680c2
-def _labelled_counts(adata: AnnData, label_key: str, genes: Sequence[str] | None) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
+def _labelled_counts(
+    adata: AnnData, label_key: str, genes: Sequence[str] | None
+) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
     """Raw counts of some genes of the labelled cells, their types and their depths (over all genes)."""
     refuse_label_key(adata.obs, label_key)
     if value_kind(adata.X) != "raw counts":
@@ -247,7 +251,9 @@ def simulate_platform(
     ]
     names = [f"cell_{number}" for number in range(len(drawn))]
     obs = pd.DataFrame({label_key: pd.Categorical(y[drawn]), "depth": depth[drawn]}, index=names)
-    var = pd.DataFrame({"efficiency": effects.mean(axis=0)}, index=reference.var_names if genes is None else list(genes))
+    var = pd.DataFrame(
+        {"efficiency": effects.mean(axis=0)}, index=reference.var_names if genes is None else list(genes)
+    )
     return AnnData(vstack(blocks, format="csr"), obs=obs, var=var, uns={"platform": platform.name})
 
 

@@ -567,11 +567,12 @@ def open_cells(
     return cells
 
 # %% ../nbs/12_streaming.ipynb #feed30b5
-def _refuse_other_kind(block: csr_matrix, kind: str, cells: pd.Index, genes: pd.Index) -> None:
+def _refuse_other_kind(block: csr_matrix, note: Mapping[str, Any], cells: pd.Index, genes: pd.Index) -> None:
     """Raise InputError where a block holds NaN, or values that the first cells said are not there."""
     values = summarise_values(block, cells, genes)
     found = "scaled" if values.lowest < 0 else "normalised, not logged"
-    counted, logged = kind == "raw counts" and not values.whole, kind == "log-normalised"
+    kind = note["kind"]
+    counted, logged = kind == "raw counts" and not values.whole, kind == "log-normalised" and not note.get("told")
     if found == "scaled" or counted or (logged and values.highest > 60):
         raise InputError(
             f"among the {len(cells)} cells from '{cells[0]}' on are values that are {found}, but the first cells hold"
@@ -616,7 +617,7 @@ def read_blocks(
             inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(file.obs))] - first
             for here, block in _pieces(file, inside):
                 values = csr_matrix(block if shared is None else _in_order(block, shared), dtype=np.float32)
-                _refuse_other_kind(values, cells.kind, cells.obs.index[here + first], cells.genes)
+                _refuse_other_kind(values, cells.note, cells.obs.index[here + first], cells.genes)
                 values = values if raw else to_log(values, cells.note)
                 yield here + first, values if places is None else values[:, places]
                 bar.update(len(here))
