@@ -23,7 +23,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .data import InputError, figure_text
-from .signatures import refuse_unknown, user_level
+from .data import user_level
+from .signatures import refuse_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -374,13 +375,14 @@ class NetworkClassifier(GeneClassifier):
         if validation is None:
             train, validation = hold_out(train, self.validation_fraction, seed=seed)
         make = self._network_maker(x.shape[1])
-        torch.manual_seed(seed)
-        network = make()
-        try:
-            self._keep(network, self._train(network, train, validation, seed))
-        except TrainingStopped as stop:
-            self._keep(network, stop.result)
-            raise
+        with torch.random.fork_rng(range(torch.cuda.device_count())):  # whoever calls keeps their own random numbers
+            torch.manual_seed(seed)
+            network = make()
+            try:
+                self._keep(network, self._train(network, train, validation, seed))
+            except TrainingStopped as stop:
+                self._keep(network, stop.result)
+                raise
 
     def _keep(self, network: Any, result: TrainingResult) -> None:
         """What a training left."""
@@ -467,8 +469,8 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
         Units of each hidden layer.
     dropout : float, default 0.3
         Share of the units of each hidden layer that is dropped in training, from 0 to below 1.
-    batch_norm : bool, default True
-        Normalise the units of each hidden layer within a batch.
+    batch_norm : bool or None, default None
+        Normalise the units of each hidden layer within a batch. None: yes, or no in the report.
     leak : float, default 0.2
         Slope of LeakyReLU below zero.
     noise : float or None, default None
@@ -542,7 +544,7 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
         penalty_weight=None,
         hidden_sizes=(512, 128, 64),
         dropout=0.3,
-        batch_norm=True,
+        batch_norm=None,
         leak=0.2,
         noise=None,
         max_epochs=None,
@@ -592,6 +594,7 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
 
         own = (
             "penalty_weight",
+            "batch_norm",
             "noise",
             "max_epochs",
             "steps_per_epoch",
@@ -609,10 +612,10 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
         """The network that these settings describe."""
         from selectormlp.models import NetworkShape
 
-        own = ("selector", "dropout", "batch_norm", "leak")
-        same = {name: getattr(self, name) for name in own}
-        start, sizes = self._settings().selector_start, tuple(self.hidden_sizes)
-        return NetworkShape(n_genes=n_genes, n_types=len(self.classes_), start=start, hidden_sizes=sizes, **same)
+        settings, sizes = self._settings(), tuple(self.hidden_sizes)
+        own = {name: getattr(self, name) for name in ("selector", "dropout", "leak")}
+        own |= {"start": settings.selector_start, "batch_norm": settings.batch_norm, "hidden_sizes": sizes}
+        return NetworkShape(n_genes=n_genes, n_types=len(self.classes_), **own)
 
     def _network_maker(self, n_genes: int) -> Callable[[], SelectorNet]:
         from selectormlp.models import SelectorNet
@@ -1007,10 +1010,10 @@ MORE_CONDITIONS = pd.DataFrame(
     [("selector_l1_l2", "selector_mlp", "free", "l1_l2")], columns=["condition", *CONDITIONS]
 ).set_index("condition")
 MLP_CONDITIONS: dict[str, dict[str, Any]] = {
-    "mlp": {},
-    "mlp_no_dropout": {"dropout": 0.0},
+    "mlp_final": {"batch_norm": True},
+    "mlp_no_dropout": {"dropout": 0.0, "batch_norm": True},
     "mlp_no_batch_norm": {"batch_norm": False},
-    "mlp_no_noise": {"noise": 0.0},
+    "mlp_no_noise": {"noise": 0.0, "batch_norm": True},
     "mlp_nothing": {"dropout": 0.0, "batch_norm": False, "noise": 0.0},
 }
 OTHER_NETWORKS: dict[str, dict[str, Any]] = {
@@ -1081,7 +1084,8 @@ def make_classifier(
     ----------
     condition : str
         A condition of the report ("selector_none", "selector_l1", "selector_l2", "selector_clamped_l1", "mlp", "svm_l1",
-        "svm_l2"), of its MLP ablation ("mlp_no_dropout", "mlp_no_batch_norm", "mlp_no_noise", "mlp_nothing"),
+        "svm_l2"), of its MLP ablation ("mlp_final", "mlp_no_dropout", "mlp_no_batch_norm", "mlp_no_noise",
+        "mlp_nothing"),
         "selector_l1_l2", or "first" or "tabnet", networks with a protocol of their own.
     protocol : {'robust', 'report'}, default 'robust'
         How it is trained and how its genes are ranked; "first" and "tabnet" keep their own.

@@ -553,12 +553,12 @@ def told(large: CellsOnDisk) -> CellsOnDisk:
 def options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
     """The options of `select` that a panel's .json file stands for; its cells must be the same files."""
     from selectormlp.data import InputError
-    from selectormlp.selection import refuse_changed_source
+    from selectormlp.selection import located_source
 
     settings, source = found["settings"], found["settings"].get("source", {})
     if "cells" not in source or isinstance(settings["rules"].get("groups"), dict):
         raise InputError(f"the panel of '{path}' was made in Python: make it anew there, with remake_panel")
-    refuse_changed_source(source)
+    source = located_source(source, Path(path).parent)
     more = {name: source.get(name) for name in ("cells", "labels", "test_batches")}
     more |= {"label_key": found["label_key"], "model_settings": settings["model_settings"], **source.get("reading", {})}
     given = {name: value for name, value in {**settings["rules"], **more}.items() if value not in (None, [], {})}
@@ -574,12 +574,14 @@ def genes_listed(given: Sequence[str]) -> list[str]:
 
 def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
     """The design with the genes of its files of genes, and with those of a panel to build on first."""
+    from selectormlp.panels import read_panel
+
     lists: dict[str, Any] = {
         name: genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")
     }
     if extend is None:
         return replace(design, **lists)
-    given = list(dict.fromkeys([*genes_listed([extend]), *lists["must_include"]]))
+    given = list(dict.fromkeys([*read_panel(extend).genes, *lists["must_include"]]))
     lists |= {"must_include": given, "n_genes": len(given) + design.n_genes}
     return replace(design, **lists)
 
@@ -744,21 +746,24 @@ def prediction_table(
     return pd.concat([table, each], axis=1) if probabilities else table
 
 # %% ../nbs/16_command_line.ipynb #36c577cb
-def cells_to_label(options: PredictOptions) -> Iterator[AnnData]:
-    """The new cells, log-normalised: all of them, or block by block from disk."""
+def cells_to_label(options: PredictOptions, model: GeneClassifier) -> Iterator[AnnData]:
+    """The new cells, log-normalised as the model's were: all of them, or block by block from disk."""
     from anndata import AnnData
 
     from selectormlp.data import check_cells, normalise
+    from selectormlp.saving import normalised_alike
     from selectormlp.streaming import read_blocks
 
+    counts = ("raw counts", "normalised, not logged")
     large = open_given(options.cells, options.on_disk, columns=[])
     if large is None:
         adata = load_given(options.cells)
-        check_cells(adata)
-        yield normalise(adata)
+        logged = check_cells(adata).value_kind not in counts
+        yield normalised_alike(model, normalise(adata), logged=logged, max_missing=options.max_missing)
         return
     for places, block in read_blocks(large, progress=sys.stderr.isatty(), what="labelling cells"):
-        yield AnnData(block, obs=large.obs.iloc[places], var=large.var)
+        cells = AnnData(block, obs=large.obs.iloc[places], var=large.var)
+        yield normalised_alike(model, cells, logged=large.kind not in counts, max_missing=options.max_missing)
 
 
 def run_predict(options: PredictOptions) -> None:
@@ -782,7 +787,7 @@ def write_predictions(model: GeneClassifier, options: PredictOptions) -> None:
     from selectormlp.saving import align_genes
 
     tables = []
-    for cells in cells_to_label(options):
+    for cells in cells_to_label(options, model):
         X = align_genes(cells, model.gene_names_, max_missing=options.max_missing)
         shown = {"probabilities": options.probabilities, "top": options.top}
         tables.append(prediction_table(model, X, cells.obs_names, **shown))
@@ -1068,7 +1073,7 @@ def train_model(step: TrainStep, logs: Path, parts: dict[str, Part]) -> GeneClas
 
 def run_train(step: TrainStep, reading: Reading) -> None:
     """Train a SelectorMLP or an SVM on the parts of a split (train)."""
-    from selectormlp.saving import save_model
+    from selectormlp.saving import expression_shares, save_model
     from selectormlp.data import write_json
 
     refuse_idle_settings(step)
@@ -1080,7 +1085,8 @@ def run_train(step: TrainStep, reading: Reading) -> None:
     refuse_other_run(logs / "config.json", settings, free=MAY_CHANGE if step.restart else ())
     parts, start = read_parts(step, reading.on_disk), time.monotonic()
     model = train_model(step, logs, parts)
-    save_model(model, best)
+    shares = expression_shares(parts["train"].X, parts["train"].genes)
+    save_model(model, best, normalised_over=shares)
     write_json(settings, logs / "config.json")
     write_training(model, parts, logs, seconds=time.monotonic() - start)
     say(f"The best model is in '{best}', curves and scores are in '{logs}'.")
@@ -1349,10 +1355,38 @@ def with_underscores(argument: str) -> str:
     return re.sub(r"^--[\w.-]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
 
 
+def _say_error(text: str) -> None:
+    """Write a sentence to the error stream."""
+    sys.stderr.write(f"selectormlp: error: {_shown(text)}\n")
+
+
+def _fit_machine() -> None:
+    """Work where no figure can be shown, the terminal knows ASCII only, or nothing but the temporary folder is writable."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return
+    caches = [Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()), Path(__file__).parent.parent]
+    nearest = [next(here for here in (place, *place.parents) if here.exists()) for place in caches]
+    if not any(os.access(place, os.W_OK) for place in nearest):  # numba, below scanpy and umap, would give up
+        import atexit
+        import tempfile
+
+        os.environ["NUMBA_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="selectormlp-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status: 0, 2 for an error, 130 when stopped from the keyboard."""
-    given = [with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    os.environ.setdefault("MPLBACKEND", "Agg")
+    if arguments is None:  # as a program: another process watches this one while it reads files
+        from selectormlp.guard import run_guarded
+
+        own = sys.argv[1:]
+        return run_guarded(lambda: main(own), _say_error)
+    given = [with_underscores(argument) for argument in arguments]
+    _fit_machine()
     parser = make_parser(given)
     try:
         with one_line_warnings():
@@ -1362,7 +1396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--traceback" in given:
             raise
-        sys.stderr.write(f"selectormlp: error: {_shown(error_sentence(error, parser))}\n")
+        _say_error(error_sentence(error, parser))
         return 2
     return 0
 

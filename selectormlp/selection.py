@@ -48,7 +48,7 @@ __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWA
            'unwanted_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
            'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'with_genes_left_out', 'about_cells', 'by_gene',
            'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
-           'extend_panel', 'describe_panel', 'source_of_files', 'refuse_changed_source', 'remake_panel']
+           'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
 @dataclass(frozen=True)
@@ -487,7 +487,13 @@ class PanelDesign:
         return self.method if isinstance(self.method, str) else type(self.method).__name__
 
     def rules(self) -> dict[str, Any]:
-        """The rules as plain values, by name, as `panel.settings` keeps them."""
+        """List the rules as plain values, as `panel.settings` keeps them.
+
+        Returns
+        -------
+        dict
+            The value of each rule by its name; an estimator by the name of its class.
+        """
         return {each.name: getattr(self, each.name) for each in settings_of(type(self))} | {"method": self.method_name}
 
 # %% ../nbs/10_better_panels.ipynb #45d62a06
@@ -830,7 +836,7 @@ class DesignedPanel(GenePanel):
         Name of the method that chose the genes.
     settings : dict, default {}
         How the panel was made: `rules`, `model_settings`, `version`, `source` (the cells), `split` and `left_out`.
-    coverage : pandas.DataFrame
+    coverage : pandas.DataFrame, default DataFrame()
         One row per type: `n_cells`, `markers` (in the panel), `wanted`, `in_data`, `recall` (held-out training cells).
     split : CellSplit or None, default None
         The split whose training cells chose the genes.
@@ -866,7 +872,7 @@ class DesignedPanel(GenePanel):
             The cells to score on.
         seed : int, default 0
             Seed of the classifier.
-        model_settings : mapping, optional
+        model_settings : mapping or None, default None
             Settings of a classifier of `make_classifier`.
 
         Returns
@@ -1104,9 +1110,9 @@ def select_genes(
     label_key : str
         Column of obs with the cell types.
     {n_genes}
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
-    model_settings : mapping, optional
+    model_settings : mapping or None, default None
         Settings of the classifier that `method` names, as in {'max_epochs': 20}; the search has none.
     {settings}
 
@@ -1174,7 +1180,7 @@ def extend_panel(
         Genes to add, 0 or more.
     label_key : str, default ""
         Column of obs with the cell types; a panel knows its own.
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
     {settings}
 
@@ -1220,7 +1226,7 @@ def describe_panel(
         Raw counts or log-normalised expression, cells x genes.
     label_key : str, default ""
         Column of obs with the cell types; a panel knows its own.
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
     {settings}
 
@@ -1252,12 +1258,19 @@ def source_of_files(
     return {"cells": list(cells), "labels": list(labels) or None, "reading": dict(reading or {}), "files": files}
 
 
-def refuse_changed_source(source: Mapping[str, Any]) -> None:
-    """Raise an `InputError` where a file is not the one that a panel was made from."""
-    for path, digest in source.get("files", {}).items():
-        now = fingerprint_path(existing_path(Path(path)))
-        if now != digest:
-            raise InputError(f"'{path}' is not the file that the panel was made from; bring that back, or choose anew")
+def located_source(source: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """The source of a panel with its files where they are: as they were named, or seen from the panel's folder.
+
+    A file that is not the one that the panel was made from is an `InputError`.
+    """
+    places = {}
+    for name, digest in source.get("files", {}).items():
+        beside = name if folder is None else str(folder / name)
+        places[name] = beside if not Path(name).exists() and Path(beside).exists() else name
+        if fingerprint_path(existing_path(Path(places[name]))) != digest:
+            raise InputError(f"'{name}' is not the file that the panel was made from; bring that back, or choose anew")
+    found = {key: [places.get(name, name) for name in source.get(key) or ()] for key in ("cells", "labels")}
+    return {**source, **found}
 
 
 def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -> DesignedPanel:
@@ -1267,7 +1280,7 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     ----------
     panel : GenePanel, str or pathlib.Path
         A panel of `select_genes`, or the .json file beside one (its csv, too).
-    adata : anndata.AnnData, optional
+    adata : anndata.AnnData or None, default None
         The cells; by default they are read again from the files, or the example, that the panel names.
 
     Returns
@@ -1289,6 +1302,7 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     >>> remake_panel(panel, cells).genes == panel.genes
     True
     """
+    folder = None if isinstance(panel, GenePanel) else Path(panel).parent
     panel = panel if isinstance(panel, GenePanel) else read_panel(panel)
     settings, key = panel.settings, panel.label_key
     if "rules" not in settings:
@@ -1299,8 +1313,9 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     if adata is None:
         if "cells" not in source:
             raise InputError("this panel does not name the files of its cells; pass the cells too")
-        refuse_changed_source(source)
-        adata = load_cells(source["cells"], key, source.get("labels"), **source.get("reading", {}))
+        source = located_source(source, folder)
+        cells, labels = source["cells"], source["labels"] or None
+        adata = load_cells(cells[0] if len(cells) == 1 else cells, key, labels, **source.get("reading", {}))
     elif "fingerprint" in source:
         changes = changes_of_cells(source["fingerprint"], fingerprint_cells(adata, key))
         if changes:

@@ -48,7 +48,7 @@ from selectormlp.files import (
 from .masking import masking_curve, plot_masking_curves, predict_masked, random_masking_curve, rank_genes
 from .models import NetworkShape, plot_network
 from .panels import GenePanel, panel_from_ranking, panel_overlap, read_panel
-from .saving import load_model, save_model
+from .saving import expression_shares, load_model, save_model
 from .signatures import check_choice, check_settings, describes_settings, setting, takes_settings
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
@@ -191,6 +191,12 @@ def _compare(path: Path, value: dict[str, Any], usual: dict[str, Any] | None = N
             )
 
 # %% ../nbs/09_report.ipynb #d6a15c2a
+def _all_settings(model: GeneClassifier) -> dict[str, Any]:
+    """Every setting of an unfitted classifier, those of its protocol among them; two alike train alike."""
+    of_protocol = asdict(model._settings()) if hasattr(model, "_settings") else {}
+    return {"kind": type(model), **model.get_params(), **of_protocol}
+
+
 class Study:
     """A run of the report in a folder: every method loads its part from there, or computes it and leaves it there."""
 
@@ -299,6 +305,7 @@ class Study:
 
     def model(self, condition: str, panel: GenePanel | None = None) -> GeneClassifier:
         """A fitted model (models/), of all genes or retrained on a panel's; an interrupted training goes on."""
+        condition = self.trained_as(condition)
         name = condition if panel is None else f"{condition}_top{len(panel)}"
         folder = self.folder / "models" / name
         if name not in self._models:
@@ -309,15 +316,35 @@ class Study:
             (folder / "logs" / "checkpoint" / "last.ckpt").unlink(missing_ok=True)
         return self._models[name]
 
+    def _unfitted(self, condition: str) -> GeneClassifier:
+        """The classifier of a condition as this study trains it."""
+        model = make_classifier(condition, protocol=self.config.protocol, seed=self.config.seed)
+        shorter = isinstance(model, NetworkClassifier) and self.config.max_epochs is not None
+        return model.set_params(max_epochs=self.config.max_epochs) if shorter else model
+
+    def trained_as(self, condition: str) -> str:
+        """The condition that is trained for this one: itself, or one before it whose settings come to the same.
+
+        "mlp" is "mlp_final" under the protocol "robust", and "mlp_no_batch_norm" under "report".
+        """
+        wanted = _all_settings(self._unfitted(condition))
+        names = dict.fromkeys([*self.config.conditions, *self.config.ablations, condition])
+        return next(name for name in names if _all_settings(self._unfitted(name)) == wanted)
+
     def _fit(self, condition: str, panel: GenePanel | None, folder: Path) -> None:
         """Train one model and save it."""
         genes = self.genes() if panel is None else panel.genes
-        model = make_classifier(condition, protocol=self.config.protocol, seed=self.config.seed)
+        model = self._unfitted(condition)
         if isinstance(model, NetworkClassifier):
-            own = {} if self.config.max_epochs is None else {"max_epochs": self.config.max_epochs}
-            model.set_params(log_folder=str(folder / "logs"), resume=True, **own)
+            model.set_params(log_folder=str(folder / "logs"), resume=True)
         model.fit(*self.part("train", genes), validation=self.part("validation", genes), gene_names=genes)
-        save_model(model, folder)
+        save_model(model, folder, normalised_over=self._shares)
+
+    @cached_property
+    def _shares(self) -> pd.Series:
+        """The share of the counts that each gene has in the training cells: what their values were normalised over."""
+        train = self.split().subset(self.cells, "train")
+        return expression_shares(train.X, train.var_names)
 
     def retrained(self, condition: str, size: int) -> GeneClassifier:
         """A model retrained on its own best `size` genes."""
@@ -338,6 +365,8 @@ class Study:
 
     def ranking(self, condition: str) -> pd.DataFrame:
         """One model's ranking."""
+        if not (self.folder / "rankings.csv").exists():
+            return rank_genes(self.model(condition))
         table = self.rankings()
         return table[table["model"] == condition].drop(columns="model").reset_index(drop=True)
 
@@ -346,18 +375,18 @@ class Study:
         return self._table("masking.csv", self._masking)
 
     def _masking(self) -> pd.DataFrame:
-        X, y = self.part("validation")
-        curves = [
-            masking_curve(self.model(name), X, y, self.ranking(name), step=self.config.step).assign(
-                model=name, order=-1
-            )
-            for name in self.config.conditions
-        ]
-        first = self.config.panel_conditions[0]
+        config, (X, y) = self.config, self.part("validation")
+        curves = [self.masking_of(name).assign(model=name, order=-1) for name in config.conditions]
+        first = config.panel_conditions[0]
         random = random_masking_curve(
-            self.model(first), X, y, step=self.config.step, n_orders=self.config.n_orders, seed=self.config.seed
+            self.model(first), X, y, step=config.step, n_orders=config.n_orders, seed=config.seed, loss=True
         )
         return pd.concat([*curves, random.assign(model=first)], ignore_index=True)
+
+    def masking_of(self, condition: str) -> pd.DataFrame:
+        """The masking curve of one model on validation cells: n_genes, accuracies, loss (empty for an SVM)."""
+        cells, ranking = self.part("validation"), self.ranking(condition)
+        return masking_curve(self.model(condition), *cells, ranking, step=self.config.step, loss=True)
 
     def panel_sizes(self) -> list[int]:
         """The configured panel sizes that are smaller than the number of genes, or else half of the genes."""
@@ -386,39 +415,40 @@ class Study:
         return self._table("panel_masking.csv", self._panel_masking)
 
     def _panel_masking(self) -> pd.DataFrame:
-        curves = []
-        for name in self.config.panel_conditions:
-            panel = self.panel(name, max(self.panel_sizes()))
-            model, cells = self.model(name, panel), self.part("validation", panel.genes)
-            curves.append(
-                masking_curve(model, *cells, rank_genes(model), step=self.config.panel_step).assign(
-                    model=name, order=-1
-                )
-            )
+        names = self.config.panel_conditions
+        curves = [self.panel_masking_of(name).assign(model=name, order=-1) for name in names]
         return pd.concat(curves, ignore_index=True)
+
+    def panel_masking_of(self, condition: str) -> pd.DataFrame:
+        """The masking curve of one model that was retrained on its largest panel."""
+        panel = self.panel(condition, max(self.panel_sizes()))
+        model, cells = self.model(condition, panel), self.part("validation", panel.genes)
+        return masking_curve(model, *cells, rank_genes(model), step=self.config.panel_step, loss=True)
 
     def scores(self) -> pd.DataFrame:
         """Scores on test cells per type (scores.csv): model, condition, type, n_cells, recall, precision, f1."""
         return self._table(
             "scores.csv",
-            lambda: pd.concat(
-                [
-                    score_predictions(self.part("test")[1], predicted).per_type.assign(model=name, condition=condition)
-                    for name, condition, predicted in self._test_predictions()
-                ],
-                ignore_index=True,
-            ),
+            lambda: pd.concat([self.scores_of(name) for name in self.config.panel_conditions], ignore_index=True),
         )
 
-    def _test_predictions(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        """Model, condition and predicted types of the test cells: all genes, best masked, best retrained."""
+    def scores_of(self, condition: str) -> pd.DataFrame:
+        """Scores of one model on test cells per type, as in `scores`."""
+        y = self.part("test")[1]
+        scores = [
+            score_predictions(y, predicted).per_type.assign(model=condition, condition=genes)
+            for genes, predicted in self._test_predictions(condition)
+        ]
+        return pd.concat(scores, ignore_index=True)
+
+    def _test_predictions(self, name: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Genes and predicted types of the test cells of one model: all genes, best masked, best retrained."""
         X = self.part("test")[0]
-        for name in self.config.panel_conditions:
-            yield name, f"all {len(self.genes())} genes", self.model(name).predict(X)
-            for size in self.panel_sizes():
-                panel = self.panel(name, size)
-                yield name, f"top {size}, masked", predict_masked(self.model(name), X, panel.genes)
-                yield name, f"top {size}, retrained", self.model(name, panel).predict(self.part("test", panel.genes)[0])
+        yield f"all {len(self.genes())} genes", self.model(name).predict(X)
+        for size in self.panel_sizes():
+            panel = self.panel(name, size)
+            yield f"top {size}, masked", predict_masked(self.model(name), X, panel.genes)
+            yield f"top {size}, retrained", self.model(name, panel).predict(self.part("test", panel.genes)[0])
 
     def test_accuracy(self) -> pd.DataFrame:
         """Mean per-class test accuracy of each model and condition."""
@@ -632,7 +662,7 @@ def study_steps(study: Study) -> list[tuple[str, Callable[[], object]]]:
     """The parts of a study in order, by name: what `run_study` does."""
     config, sizes = study.config, study.panel_sizes()
     steps: list[tuple[str, Callable[[], object]]] = []
-    for name in dict.fromkeys([*config.ablations, *config.conditions]):
+    for name in dict.fromkeys(map(study.trained_as, [*config.ablations, *config.conditions])):
         steps.append((f"train {name}", partial(study.model, name)))
     steps += [("rank", study.rankings), ("mask", study.masking), ("compare panels", study.overlap)]
     for name, size in product(config.panel_conditions, sizes):

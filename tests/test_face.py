@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpydoc.validate import validate
 
@@ -151,7 +152,7 @@ def test_defaults_in_the_documentation_are_those_of_the_signature(path: str) -> 
             continue
         said = lines[each.name].partition(", default ")[2]
         assert said, f"the default of {each.name} is not given"
-        with_names = {"nan": float("nan"), "MISSING": None}
+        with_names = {"nan": float("nan"), "MISSING": None, "DataFrame": pd.DataFrame}
         value = eval(said, {"__builtins__": {}}, with_names)  # noqa: S307  the text of our own documentation
         default = each.default
         if type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":  # as dataclasses have it

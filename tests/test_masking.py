@@ -155,6 +155,28 @@ def test_folded_network_has_the_scores_of_the_network() -> None:
         np.testing.assert_allclose(scores, model.class_scores(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_under_masks_is_the_cross_entropy_of_each_full_prediction(kind: str) -> None:
+    (x, y), ranked = cells(5), fitted(kind, 5)
+    ranking, known = rank_genes(ranked), np.isin(y, ranked.classes_)
+    other = np.where(np.arange(len(y)) % 7 == 0, "unheard of", y)
+    for labels in (y, other):
+        curve = masking_curve(ranked, x, labels, ranking, step=25, loss=True)
+        assert curve.drop(columns="loss").equals(masking_curve(ranked, x, labels, ranking, step=25))
+        if not hasattr(ranked, "predict_proba"):
+            assert curve["loss"].isna().all()
+            continue
+        known = np.isin(labels, ranked.classes_)
+        for size, loss in zip(curve["n_genes"], curve["loss"], strict=True):
+            kept = np.isin(ranked.gene_names_, ranking["gene"][:size])
+            of_type = ranked.predict_proba(sparse.csr_matrix(x.multiply(kept)))[known]
+            with np.errstate(divide="ignore"):
+                own = -np.log(of_type[np.arange(known.sum()), np.searchsorted(ranked.classes_, labels[known])])
+            np.testing.assert_allclose(loss, own.mean(), rtol=1e-4)
+    random = random_masking_curve(ranked, x, y, step=30, n_orders=2, loss=True)
+    assert ("loss" in random) and random["loss"].isna().all() == (not hasattr(ranked, "predict_proba"))
+
+
 def test_other_estimators_are_masked_plainly() -> None:
     x, y = cells(5)
     model = fitted("forest")

@@ -282,7 +282,8 @@ def test_the_version_is_the_same_everywhere() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\nversion = {__version__}\n" in settings and f"\nversion: {__version__}\n" in citation
-    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == __version__
+    versions = re.findall(r"^## \[(\S+?)\]", changes, re.MULTILINE)
+    assert versions[0] == "Unreleased" and __version__ not in versions[2:]
     for key in ("title", "description"):
         value = re.search(rf"^{key} = (.+)$", settings, re.MULTILINE)
         assert value and re.search(rf"^(title|abstract): {re.escape(value[1])}$", citation, re.MULTILINE)
