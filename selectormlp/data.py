@@ -10,6 +10,7 @@ import difflib
 import errno
 import gzip
 import inspect
+import io
 import json
 import logging
 import math
@@ -47,11 +48,11 @@ __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'VALUES', 'READY', 'READER
            'HeldValues', 'ValueChoice', 'choose_values', 'raw_genes', 'take_values', 'natural_order',
            'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck', 'check_cells', 'to_log',
            'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
-           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'open_root', 'cells_group',
-           'outer_labels', 'has_half_floats', 'attach_labels', 'short_names', 'joined_genes', 'genes_left_out',
-           'numbered_names', 'read_cells', 'without_types', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells',
-           'spreadsheet_text', 'unescaped_text', 'terminal_text', 'figure_text', 'markdown_text', 'write_whole',
-           'write_table', 'read_table', 'write_json', 'read_json', 'reference_table']
+           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'refuse_outside', 'open_root',
+           'cells_group', 'outer_labels', 'has_half_floats', 'attach_labels', 'short_names', 'joined_genes',
+           'genes_left_out', 'numbered_names', 'read_cells', 'without_types', 'load_pbmc68k', 'fetch_brain', 'Example',
+           'load_cells', 'spreadsheet_text', 'unescaped_text', 'terminal_text', 'figure_text', 'markdown_text',
+           'write_whole', 'write_table', 'read_table', 'write_json', 'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
@@ -1120,6 +1121,9 @@ def cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     refuse_label_key(obs, label_key)
     column = pd.Categorical(obs[label_key])
     names = np.array([*map(_label_text, column.categories), None], dtype=object)
+    longest = max((len(name) for name in names if name), default=0)
+    if longest > 1000:
+        raise InputError(f"'{label_key}' holds a label of {longest:,} characters; a type needs a name that can be read")
     return pd.Series(names[column.codes], index=obs.index, name=label_key)
 
 
@@ -1142,8 +1146,14 @@ def _refuse_measurement(labels: pd.Series) -> None:
         )
 
 # %% ../nbs/00_data.ipynb #c510d80b
+_LONGEST_NAME = 1000  # characters, of cells, genes and types
+
+
 def refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
     """Raise InputError where cells or genes share a name."""
+    longest = max(map(len, map(str, names)), default=0)
+    if longest > _LONGEST_NAME:
+        raise InputError(f"a {what} has a name of {longest:,} characters; names of up to {_LONGEST_NAME:,} can be worked with")
     repeated = names[names.duplicated()].unique()
     if len(repeated):
         first, remedy = repeated[0], f"adata.{ {'cell': 'obs', 'gene': 'var'}[what] }_names_make_unique()"
@@ -1641,6 +1651,7 @@ def existing_path(path: Path) -> Path:
     raise InputError(f"'{path}' does not exist; {hint}")
 
 # %% ../nbs/00_data.ipynb #340380b7
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NEXT_STEPS = {
     (".rds", ".rda", ".rdata", ".qs", ".h5seurat"): "R wrote it: export the counts and the labels as chapter 18b shows",
     (".xlsx", ".xls", ".ods"): "it is a spreadsheet: save its table as csv",
@@ -1672,6 +1683,11 @@ def _why_unreadable(path: Path, error: Exception) -> str:
             f"'{path}' asks for more memory than there is; read it in parts with open_cells, or get it again if it is"
             " a small file"
         )
+    if isinstance(error, OSError) and (error.errno in _NO_ROOM or "usable temporary directory" in str(error)):
+        place = os.environ.get("TMPDIR") or "the folder for temporary files"
+        return f"there is no room in {place} to unpack '{path}'; make room there, or set TMPDIR to a folder that has it"
+    if isinstance(error, RecursionError):
+        return f"'{path}' holds lists within lists, deeper than anything should be; get it again from where it is made"
     if (known := _what_bytes_say(path)) is not None:
         return f"cannot read '{path}': {known}"
     said = str(error).replace(str(path), path.name).split(" (")[0]
@@ -1682,15 +1698,26 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     )
 
 
+def _tell_watcher(words: str) -> None:
+    """Tell the process that watches this one, if there is one, that a file begins to be read, or was read."""
+    pid, _, pipe = os.environ.get("SELECTORMLP_WATCHED", "").partition(":")
+    if pid == str(os.getpid()):
+        with suppress(OSError):
+            os.write(int(pipe), f"{words[:2000]}\n".encode("utf-8", "replace"))
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside, while a file is read, into one sentence."""
+    _tell_watcher(f"+{str(path).replace(chr(10), ' ')}")
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         raise InputError(_why_unreadable(path, error)) from error
+    finally:
+        _tell_watcher("-")
 
 # %% ../nbs/00_data.ipynb #6dc24f92
 def _narrow_places(values: Any) -> None:
@@ -1707,6 +1734,124 @@ def refuse_broken_matrix(values: Any) -> None:
         values.check_format(full_check=True)
         if (np.diff(values.indptr) < 0).any():  # scipy does not look at this where the last number is 0
             raise ValueError("the places of its cells fall")
+
+# %% ../nbs/00_data.ipynb #68dbd8ab
+_HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
+_MOST_METADATA = 2**28  # bytes of a JSON file
+_CODECS = """
+adler32 astype base64 bitround blosc bytes bz2 categorize crc32 crc32c delta fixedscaleoffset fletcher32 gzip
+jenkins_lookup3 json2 lz4 lzma msgpack2 packbits pcodec quantize sharding_indexed shuffle transpose vlen-array
+vlen-bytes vlen-utf8 zfpy zlib zstd
+"""
+_TRUSTED_CODECS = frozenset(_CODECS.split())
+
+
+def _untrusted(path: object, what: str) -> InputError:
+    """Return the error for a file that reaches outside itself."""
+    name = path if isinstance(path, Path) else "the unpacked file"
+    return InputError(f"'{name}' {what}, and a file of cells must hold its own data; copy them into one file first")
+
+
+def _refuse_outside_hdf5(path: Any) -> None:
+    """Raise InputError where an HDF5 file has parts in other files; soft links stay inside, and are not followed."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        groups, seen = [file["/"]], set()
+        while groups:
+            group = groups.pop()
+            for name in group:
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.SoftLink):
+                    continue
+                if not isinstance(link, h5py.HardLink):
+                    raise _untrusted(path, f"leads to another file at '{group.name}/{name}'")
+                found = group[name]
+                if isinstance(found, h5py.Dataset):
+                    if found.is_virtual or found.id.get_create_plist().get_external_count():
+                        raise _untrusted(path, f"keeps '{found.name}' in another file")
+                elif isinstance(found, h5py.Group) and (place := h5py.h5o.get_info(found.id).addr) not in seen:
+                    seen.add(place)
+                    groups.append(found)
+
+
+def _codecs(value: Any) -> Iterator[str]:
+    """Yield the names of the codecs in the metadata of a zarr array or store."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if key in ("compressor", "compressors", "filters", "codecs", "index_codecs", "serializer"):
+            for codec in item if isinstance(item, list) else [item]:
+                if codec is not None:
+                    name = codec if isinstance(codec, str) else codec.get("id") or codec.get("name")
+                    yield str(name).removeprefix("numcodecs.")
+                    yield from _codecs(codec) if isinstance(codec, dict) else ()
+        elif not key.endswith((".zattrs", "attributes")):
+            yield from _codecs(item)
+
+
+def _refuse_outside_zarr(path: Path) -> None:
+    """Raise InputError where a .zarr folder holds links, or wants to be unpacked by a program that could run code."""
+    path = path.resolve()
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            if Path(folder, name).is_symlink():
+                raise _untrusted(path, f"holds the link '{name}'")
+        for name in {".zarray", ".zmetadata", "zarr.json"}.intersection(files):
+            _refuse_codecs(read_json(Path(folder, name)), path)
+
+
+def _refuse_outside_zip(path: Path) -> None:
+    """Raise InputError where a packed zarr store is a bomb, or wants to be unpacked by a program that could run code."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as packed:
+        for part in packed.infolist():
+            if part.file_size > max(2**30, 300 * part.compress_size):
+                raise InputError(f"'{path}' holds a part that unpacks to {part.file_size:,} bytes; unpack it yourself")
+            if part.filename.rpartition("/")[2] in (".zarray", ".zmetadata", "zarr.json"):
+                if part.file_size > _MOST_METADATA:
+                    raise InputError(f"'{path}' describes itself in {part.file_size:,} bytes, which no store needs")
+                _refuse_codecs(json.loads(packed.read(part)), path)
+
+
+def _refuse_codecs(about: Any, path: Path) -> None:
+    """Raise InputError where the metadata of a store name a codec that is not trusted."""
+    for codec in _codecs(about):
+        if codec not in _TRUSTED_CODECS:
+            raise InputError(
+                f"'{path}' is packed with {codec!r}, which is not among the codecs that are known to run no code; have"
+                " it written again with zstd or blosc"
+            )
+
+
+def refuse_outside(path: str | Path) -> None:
+    """Raise InputError where a file of cells would have other files read, or code run, when it is opened.
+
+    Parameters
+    ----------
+    path : str or Path
+        An HDF5 file, a zarr store (folder or .zip), or anything else, which passes.
+
+    Raises
+    ------
+    InputError
+        With what leads outside.
+
+    Examples
+    --------
+    >>> from selectormlp.data import data_folder, refuse_outside
+    >>> refuse_outside(data_folder() / "pancreas.h5ad")
+    """
+    path = Path(path)
+    if path.is_dir() and any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
+        _refuse_outside_zarr(path)
+    elif path.is_file():
+        with path.open("rb") as file:
+            head = file.read(8)
+        if head == _HDF5_BEGINS:
+            _refuse_outside_hdf5(path)
+        elif head[:2] == b"PK" and ".zarr" in path.name.lower():
+            _refuse_outside_zip(path)
+
 
 # %% ../nbs/00_data.ipynb #2fde1f9f
 _MODALITIES = ("rna", "gex", "geneexpression", "gene", "scrna", "snrna", "transcriptome", "counts")
@@ -1728,17 +1873,20 @@ def open_root(path: Path) -> Any:
     if path.is_file():
         with path.open("rb") as file:
             head = file.read(8)
-        if head == b"\x89HDF\r\n\x1a\n":
+        if head == _HDF5_BEGINS:
             import h5py
 
+            refuse_outside(path)
             return h5py.File(path, "r")
         if head[:2] == b"PK" and ".zarr" in path.name.lower():
             import zarr
 
+            refuse_outside(path)
             return zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
     if path.suffix.lower() == ".zarr" or any((path / name).exists() for name in (".zgroup", "zarr.json")):
         import zarr
 
+        refuse_outside(path)
         return zarr.open_group(path, mode="r")
     return None
 
@@ -1804,8 +1952,8 @@ def outer_labels(root: Any, obs: pd.DataFrame) -> pd.DataFrame:
     return obs.join(outer.loc[:, ~outer.columns.duplicated()][new]) if new and outer.index.is_unique else obs
 
 
-def _read_anndata(root: Any, path: Path) -> AnnData | None:
-    """Read the cells that a store holds as AnnData writes them; None where it has another layout."""
+def _read_anndata(root: Any, path: Path, where: Any) -> AnnData | None:
+    """Read the cells that a store holds (at a path, or in an open file) as AnnData writes them; None for others."""
     from anndata import read_h5ad
     from anndata.io import read_elem
 
@@ -1817,7 +1965,7 @@ def _read_anndata(root: Any, path: Path) -> AnnData | None:
     elif group.name != "/" or not isinstance(_file_of(root), str):
         adata = read_elem(group)
     else:
-        adata = read_h5ad(path)
+        adata = read_h5ad(where)
     adata.obs = outer_labels(root, adata.obs)
     return adata
 
@@ -1916,12 +2064,12 @@ def _read_loom(root: Any, path: Path) -> AnnData:
     return AnnData(csr_matrix(root["matrix"][:].T), obs=obs, var=var, layers=layers)
 
 
-def _read_store(path: Path, label_key: str | None) -> AnnData:
-    """Read an HDF5 file or a zarr store by what it holds, whatever it is called."""
-    root = open_root(path)
+def _read_store(path: Path, label_key: str | None, unpacked: Any = None) -> AnnData:
+    """Read an HDF5 file or a zarr store by what it holds, whatever it is called; `unpacked` is an open file of it."""
+    root = open_root(path) if unpacked is None else _open_unpacked(unpacked)
     if root is None:
         raise ValueError("it is neither HDF5 nor zarr")
-    adata = _read_anndata(root, path)
+    adata = _read_anndata(root, path, path if unpacked is None else unpacked)
     if adata is not None:
         return adata
     held = set(root)
@@ -1941,13 +2089,44 @@ def _read_store(path: Path, label_key: str | None) -> AnnData:
     )
 
 
+_MOST_UNPACKED = 2**38  # bytes
+_HIGHEST_RATIO = 300  # unpacked to packed, above 1 GiB: counts of cells reach some tens
+_LEFT_FREE = 2**28  # bytes of the disk for temporary files that are left to others
+
+
+def _unpack(path: Path, file: Any) -> None:
+    """Unpack a .gz into an open file, after a look at its first bytes and at the room; a bomb is an InputError."""
+    place, packed_size = tempfile.gettempdir(), path.stat().st_size
+    limit = min(_MOST_UNPACKED, max(2**30, _HIGHEST_RATIO * packed_size))
+    with gzip.open(path, "rb") as packed:
+        part, size = packed.read(2**20), 0
+        if not part.startswith(_HDF5_BEGINS):
+            raise ValueError("unpacked, it does not begin like an .h5ad file")
+        while part:
+            size += len(part)
+            if size > limit:
+                raise InputError(f"'{path}' unpacks to more than {limit / 2**30:,.0f} GiB; unpack it yourself if it is sound")
+            if shutil.disk_usage(place).free < _LEFT_FREE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            file.write(part)
+            part = packed.read(2**24)
+    file.flush()
+
+
+def _open_unpacked(file: Any) -> Any:
+    """Open the root of an unpacked HDF5 file, after a look at where it leads."""
+    import h5py
+
+    _refuse_outside_hdf5(file)
+    return h5py.File(file, "r")
+
+
 def _read_packed(path: Path, label_key: str | None) -> AnnData:
-    """Read a packed .h5ad.gz (or .h5.gz, .loom.gz) through a temporary unpacked copy."""
-    with tempfile.TemporaryDirectory() as folder:
-        unpacked = Path(folder) / path.name[:-3]
-        with gzip.open(path, "rb") as packed, unpacked.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-        return _read_store(unpacked, label_key).to_memory()
+    """Read a packed .h5ad.gz (or .h5.gz, .loom.gz) through an unpacked copy without a name, gone with the program."""
+    with tempfile.TemporaryFile() as file:
+        _unpack(path, file)
+        return _read_store(path, label_key, file).to_memory()
+
 
 # %% ../nbs/00_data.ipynb #109142af
 def _one_file(folder: Path, *endings: str, prefix: str = "") -> Path:
@@ -2069,6 +2248,9 @@ def _read_kallisto_folder(folder: Path) -> AnnData | None:
     return None
 
 # %% ../nbs/00_data.ipynb #127655f6
+_LONGEST_LINE = 2**26  # characters
+
+
 class _TableHead(NamedTuple):
     """The first row of a csv or tsv file."""
 
@@ -2087,10 +2269,12 @@ def _table_head(path: Path) -> _TableHead:
     """
     opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        comments, line = 0, file.readline()
+        comments, line = 0, file.readline(_LONGEST_LINE)
         while line.startswith("#") and not line.startswith("#\t"):
-            comments, line = comments + 1, file.readline()
-        lines = [line, file.readline()]
+            comments, line = comments + 1, file.readline(_LONGEST_LINE)
+        lines = [line, file.readline(_LONGEST_LINE)]
+    if any(len(line) >= _LONGEST_LINE for line in lines):
+        raise InputError(f"'{path}' has a line of more than {_LONGEST_LINE:,} characters; no table of cells needs that")
     separator = max(",;\t", key=lambda mark: (lines[0].count(mark), lines[1].count(mark)))
     separator = separator if separator in "".join(lines) else " "
     first, second = (next(csv.reader([line], delimiter=separator), []) for line in lines)
@@ -2106,11 +2290,39 @@ def _table_head(path: Path) -> _TableHead:
     return _TableHead(separator, None if short else first[0], names, comments, "," if comma else ".")
 
 # %% ../nbs/00_data.ipynb #051e55bc
+class _ShortLines(io.RawIOBase):
+    """A file whose lines are looked at as they are read: one that never ends must not fill the memory."""
+
+    def __init__(self, path: Path):
+        opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
+        self.file, self.length = opener(path, "rb"), 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes; ValueError where a line is too long."""
+        part = self.file.read(len(buffer))
+        ends = part.rfind(b"\n")
+        self.length = self.length + len(part) if ends < 0 else len(part) - ends
+        if self.length > _LONGEST_LINE:
+            raise ValueError(f"a line has more than {_LONGEST_LINE:,} characters")
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        """Close the file below as well."""
+        self.file.close()
+        super().close()
+
+
 def _table_rows(path: Path, head: _TableHead, *, skip: int = 1, **options: Any) -> Any:
     """Open a table with pandas: its first column holds names, its first row (or none) is left out."""
     skip += head.comments
     options = {"header": None, "skiprows": skip, "index_col": 0, "encoding": "utf-8-sig", **options}
-    return pd.read_csv(path, sep=head.separator, decimal=head.decimal, **options)
+    lines = io.BufferedReader(_ShortLines(path), 2**16)
+    return pd.read_csv(lines, sep=head.separator, decimal=head.decimal, **options)
 
 # %% ../nbs/00_data.ipynb #cbe5491a
 def _refuse_text(rows: pd.DataFrame, path: Path) -> None:
@@ -2843,7 +3055,11 @@ def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
     path = existing_path(Path(path))
     try:
+        if path.stat().st_size > _MOST_METADATA:
+            raise ValueError(f"it is larger than {_MOST_METADATA:,} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(f"'{path}' is not a readable JSON file (lists within lists without end); write it again") from error
     except (ValueError, OSError) as error:
         raise InputError(f"'{path}' is not a readable JSON file ({error}); correct it, or write it again") from error
 
@@ -2855,4 +3071,4 @@ def reference_table(name: str) -> pd.DataFrame:
         tables = sorted(data_folder().rglob("*.csv"))
         known = [table.relative_to(data_folder()).with_suffix("").as_posix() for table in tables]
         raise InputError(f"there is no table '{name}'; {_did_you_mean(name, known, 'known are ' + ', '.join(known))}")
-    return pd.read_csv(path)
+    return pd.read_csv(path).map(unescaped_text)

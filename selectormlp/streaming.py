@@ -48,11 +48,13 @@ from selectormlp.data import (
     reading,
     refuse_broken_matrix,
     refuse_label_key,
+    refuse_outside,
     refuse_repeated_names,
     sample_places,
     short_names,
     summarise_values,
     to_log,
+    user_level,
     without_types,
     write_whole,
 )
@@ -71,7 +73,7 @@ from selectormlp.selection import (
     split_of,
     with_genes_left_out,
 )
-from .signatures import check_choice, takes_settings, user_level
+from .signatures import check_choice, takes_settings
 from .split import CellSplit, usable_cells
 
 if TYPE_CHECKING:
@@ -778,11 +780,11 @@ def select_genes_on_disk(
     label_key : str
         Column of obs with the cell types.
     {n_genes}
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
-    model_settings : mapping, optional
+    model_settings : mapping or None, default None
         Settings of the classifier that `method` names.
-    memory : int, optional
+    memory : int or None, default None
         Bytes that the cells may take; by default half of what is available.
     progress : bool, default False
         Whether a bar shows how far the reading is.
@@ -859,14 +861,15 @@ def _values_in_memory(path: Path) -> float | None:
     Those of X are copied on the way; `raw` and the layers, and a dense matrix as it is stored, only lie there.
     """
     try:
-        if (parts := _open_parts(path)) is None:
-            return None
-        group = parts[1]
-        layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
-        found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
-        lying = [_n_values(values) for values in found[1:]]
-        lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
-        return _n_values(found[0]) + sum(lying) / COPIES
+        with reading(path):
+            if (parts := _open_parts(path)) is None:
+                return None
+            group = parts[1]
+            layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
+            found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
+            lying = [_n_values(values) for values in found[1:]]
+            lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
+            return _n_values(found[0]) + sum(lying) / COPIES
     except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
@@ -885,6 +888,7 @@ class DiskMatrix:
 
         self.path, self.block_size, self.scale = Path(path), block_size, scale
         with reading(existing_path(self.path)):
+            refuse_outside(self.path)
             self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
             if isinstance(self._values, _GeneByGene):
                 raise InputError(f"'{path}' keeps its values gene by gene (CSC); let write_matrix write it by cells")
