@@ -1533,7 +1533,7 @@ def prepare_cells(
     --------
     >>> from selectormlp import load_pancreas, prepare_cells
     >>> prepare_cells(load_pancreas(), "cell_type", min_cells=20).shape
-    (1909, 20125)
+    (1895, 20125)
     """
     adata = adata.to_memory() if adata.isbacked else adata
     refuse_label_key(adata.obs, label_key)

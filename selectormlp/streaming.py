@@ -715,7 +715,7 @@ def read_usable(
     >>> from selectormlp import open_cells, read_usable
     >>> from selectormlp.data import data_folder
     >>> cells = open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type")
-    >>> read_usable(cells, "cell_type", most=10).obs["cell_type"].value_counts().max()
+    >>> int(read_usable(cells, "cell_type", most=10).obs["cell_type"].value_counts().max())
     10
     """
     labels = kept_labels(cells.obs, label_key, min_cells=min_cells)
