@@ -1388,7 +1388,8 @@ def _normalised(taken: _Taken, *, target_sum: float = 1e4) -> AnnData:
     X = csr_matrix(X, dtype=np.float32, copy=not taken.own)
     X.sum_duplicates()
     X = to_log(X, taken.note, target_sum)
-    note = {"place": taken.note["place"], "kind": "log-normalised", "n_genes": X.shape[1], "sure": True}
+    was = taken.note.get("was", taken.note["kind"])
+    note = {"place": taken.note["place"], "was": was, "kind": "log-normalised", "n_genes": X.shape[1], "sure": True}
     found = _with_values(taken.adata, X, taken.var, note)
     if taken.note.get("log_base", math.e) != math.e:
         found.uns["log1p"] = {}

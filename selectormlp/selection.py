@@ -21,7 +21,7 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
 from selectormlp.data import (
-    InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels, load_cells, nearest_name,
+    VALUES, InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels, load_cells, nearest_name,
     prepare_cells, refuse_label_key, user_level,
 )  # fmt: skip
 from .evaluation import Scores, score_panel
@@ -47,8 +47,8 @@ __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWA
            'sum_by', 'average_by', 'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant',
            'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'GeneSummary', 'GeneSums', 'summarise_genes',
            'unwanted_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
-           'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'with_genes_left_out', 'about_cells', 'by_gene',
-           'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
+           'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'values_of', 'with_genes_left_out', 'about_cells',
+           'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
            'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
@@ -932,8 +932,14 @@ def choose_panel(
     candidates = candidate_genes(summarise_genes(train, label_key), design)
     ranked = rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
     train = by_gene(train, candidates.names)  # and the cells as they were need no memory any more
-    about = with_genes_left_out(about or {}, candidates)
+    about = {**with_genes_left_out(about or {}, candidates), "values": values_of(train)}
     return build_panel(train, label_key, design, split, ranked=ranked, model_settings=model_settings, about=about)
+
+
+def values_of(cells: AnnData) -> dict[str, Any]:
+    """Which values of their file prepared cells hold, what these were, and of how many genes."""
+    noted = cells.uns.get(VALUES, {})
+    return {"place": noted.get("place", "X"), "kind": noted.get("was", "log-normalised"), "n_genes": cells.n_vars}
 
 
 def with_genes_left_out(about: Mapping[str, Any], candidates: Candidates) -> dict[str, Any]:

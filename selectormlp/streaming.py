@@ -71,6 +71,7 @@ from selectormlp.selection import (
     rank_by_model,
     source_of_files,
     split_of,
+    values_of,
     with_genes_left_out,
 )
 from .signatures import check_choice, takes_settings
@@ -733,7 +734,7 @@ def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool =
 
 @dataclass(frozen=True)
 class PanelCells:
-    """What a panel is chosen from: cells in memory, and their split.
+    """What a panel is chosen from: cells in memory, their split, and how many genes their files have.
 
     `candidates` are the genes of `adata` where it holds only those that a panel may have; None where it holds all.
     """
@@ -741,6 +742,7 @@ class PanelCells:
     adata: AnnData
     split: CellSplit
     candidates: Candidates | None
+    n_genes: int
 
 # %% ../nbs/12_streaming.ipynb #f5f87460
 def cells_for_panel(
@@ -757,7 +759,8 @@ def cells_for_panel(
         candidates = candidate_genes(summarise_on_disk(cells, train, progress=progress), design)
     genes = None if candidates is None else candidates.names
     _logger.info("%d of %d cells, %s genes", len(split.table), len(cells.obs), "all" if genes is None else len(genes))
-    return PanelCells(read_some(cells, split.table["cell"], genes=genes, progress=progress), split, candidates)
+    adata = read_some(cells, split.table["cell"], genes=genes, progress=progress)
+    return PanelCells(adata, split, candidates, len(cells.genes))
 
 
 @takes_settings(PanelDesign)
@@ -833,7 +836,8 @@ def choose_from(
         return choose_panel(found.adata, label_key, design, split, **more)
     train = prepare_cells(split.subset(found.adata, "train"), label_key, min_cells=1)
     ranked = rank_by_model(found.adata, train, split, label_key, train.var_names.tolist(), design, model_settings)
-    more["about"] = with_genes_left_out(about or {}, found.candidates)
+    values = {**values_of(train), "n_genes": found.n_genes}
+    more["about"] = {**with_genes_left_out(about or {}, found.candidates), "values": values}
     return build_panel(train, label_key, design, split, ranked=ranked, **more)
 
 # %% ../nbs/12_streaming.ipynb #2d81447e
