@@ -931,8 +931,8 @@ def choose_panel(
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
     candidates = candidate_genes(summarise_genes(train, label_key), design)
     ranked = rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
-    train = by_gene(train, candidates.names)  # and the cells as they were need no memory any more
     about = {**with_genes_left_out(about or {}, candidates), "values": values_of(train)}
+    train = by_gene(train, candidates.names)  # and the cells as they were need no memory any more
     return build_panel(train, label_key, design, split, ranked=ranked, model_settings=model_settings, about=about)
 
 
