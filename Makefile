@@ -7,10 +7,11 @@ SETUP := settings.ini setup.py constraints.txt
 export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help report test stress matrix site export clean
+.PHONY: help report check test stress matrix site export clean
 
 help:
 	@echo "make report   the whole report on the shipped pancreas cells, into runs/report"
+	@echo "make check    what is checked of a change in five minutes: style, types, sync, and the quick tests"
 	@echo "make test     everything that is checked before a change is accepted"
 	@echo "make stress   the long checks: kills, damaged files, memory, mutants (hours); writes data/studies/stress"
 	@echo "make matrix   the tests on Python 3.11, 3.12 and 3.13, with the oldest packages allowed, and each extra (an hour)"
@@ -20,6 +21,9 @@ help:
 
 report: $(VENV)/.installed
 	.venv/bin/selectormlp report pancreas --out runs/report
+
+check: $(VENV)/.installed-dev
+	$(BIN)/python tools/check.py lint types sync readme quick
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python tools/check.py

@@ -126,7 +126,7 @@ def measure_masking(n_cells: int | None) -> pd.DataFrame:
     train, judged = slice(None, half), slice(half, None)
     groups = []
     for name, settings in {"selector_l1": {"max_epochs": 3}, "mlp": {"max_epochs": 3}, "svm_l2": {}}.items():
-        model = make_classifier(name, **settings).fit(cells.X[train], y[train], gene_names=cells.var_names)
+        model = make_classifier(name, model_settings=settings).fit(cells.X[train], y[train], gene_names=cells.var_names)
         groups += [masking_group(model, cells.X[judged], y[judged], name=name, step=step) for step in (50, 1)]
     return pd.concat(groups, ignore_index=True).assign(cells=len(y) - half)
 

@@ -230,7 +230,7 @@ def speed_of(batches: Iterator[int], *, seconds: float = 4.0) -> float:
 
 def training_speed(x: Any, y: np.ndarray, validation: tuple[Any, np.ndarray]) -> float:
     """Cells per second of a training on them, measuring between epochs included."""
-    model = make_classifier("selector_l1", max_epochs=2, steps_per_epoch=100)
+    model = make_classifier("selector_l1", model_settings={"max_epochs": 2, "steps_per_epoch": 100})
     start = time.perf_counter()
     model.fit(x, y, validation=validation)
     return 200 * 256 / (time.perf_counter() - start)

@@ -13,7 +13,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from html import escape, unescape
+from html import unescape
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from . import __version__
-from .data import InputError, check_cells, load_cells, read_json, write_json, write_whole
-from .study import only_run
+from .data import InputError, check_cells, load_cells, markdown_text, read_json, write_json, write_whole
+from .files import fingerprint_path, only_run
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -469,11 +469,11 @@ def book_chapters(folder: Path | None = None) -> list[Path]:
 
 # %% ../nbs/09b_book.ipynb #6ea4362e
 def chapter_digest(chapter: Path, parameters: dict[str, Any]) -> str:
-    """Name the text of a chapter together with what it runs on."""
+    """Name the text of a chapter together with what it runs on: the bytes of the file, or of all files of a folder."""
     import hashlib
 
     cells = Path(parameters["cells"])
-    stamp = (cells.stat().st_size, cells.stat().st_mtime_ns) if cells.is_file() else ()
+    stamp = (cells.stat().st_mtime_ns, fingerprint_path(cells)) if cells.exists() else ()
     sources = [cell["source"] for cell in read_json(chapter)["cells"]]
     return hashlib.sha256(repr((sources, sorted(parameters.items()), stamp)).encode()).hexdigest()
 
@@ -527,8 +527,11 @@ def claim_folder(out: Path, parameters: dict[str, Any]) -> None:
         If it holds another book, or something else, or cannot be written.
     """
     note = out / "book.json"
-    if note.exists() and read_json(note) != parameters:
-        raise InputError(f"{out} holds a book of {read_json(note)['cells']!r} with other settings; name a new folder")
+    there = {"content": parameters.get("content"), **(read_json(note) if note.exists() else parameters)}
+    if {**there, "content": None} != {**parameters, "content": None}:
+        raise InputError(f"{out} holds a book of {there['cells']!r} with other settings; name a new folder")
+    if there["content"] != parameters.get("content"):
+        raise InputError(f"{out} holds a book of {there['cells']!r} as it was before it changed; name a new folder")
     if not note.exists() and out.exists() and (out.is_file() or any(not _begun(path) for path in out.iterdir())):
         raise InputError(f"{out} is not empty and holds no book; name a new folder")
     try:
@@ -548,13 +551,12 @@ def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: lis
     from nbformat.v4 import new_markdown_cell, new_notebook
 
     name = Path(parameters["cells"]).name
-    types = [(escape(str(cell_type)).replace("|", "\\|"), count) for cell_type, count in type_counts.items()]
-    counts = "\n".join(f"| {cell_type} | {count} |" for cell_type, count in types)
+    counts = "\n".join(f"| {markdown_text(cell_type)} | {count} |" for cell_type, count in type_counts.items())
     titles = {path.name: page_name(path.stem).replace("_", " ").capitalize() for path in chapters}
     listed = "\n".join(f"- [{title}]({link})" for link, title in titles.items())
     line = f"The chapters of selectormlp, run on {int(type_counts.sum())} cells of {len(type_counts)} types"
     texts = [
-        f"# Gene panels for {name}\n\n> {line}",
+        f"# Gene panels for {markdown_text(name)}\n\n> {line}",
         _settings_said(parameters),
         f"## The chapters\n\nThese were run on your cells, in this order:\n\n{listed}",
         f"## The cells\n\n| cell type | cells |\n|---|---:|\n{counts}",
@@ -564,7 +566,7 @@ def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: lis
 
 def _settings_said(parameters: dict[str, Any]) -> str:
     """What a book was made with, in words."""
-    said = f"The labels are in `{parameters['label_key']}`; "
+    said = f"The labels are in <code>{markdown_text(parameters['label_key'])}</code>; "
     said += f"the protocol is `{parameters['protocol']}`, the seed {parameters['seed']}."
     kept = f" These are the cells of the file that a split can take, kept in `{KEPT}`."
     return said + kept if "kept" in parameters else said
@@ -574,24 +576,43 @@ def run_book(
     cells: Path | str, label_key: str, out: Path | str, *, protocol: str = "robust", seed: int = 0,
     few: Callable[[], AnnData] | None = None,
 ) -> Path:  # fmt: skip
-    """Run the chapters on the reader's cells and render them as a site.
+    """Run the chapters of this book on your own cells and render them as a site.
 
     Parameters
     ----------
-    cells : "pancreas", "pbmc68k", "brain", or the path of a file of cells.
-    label_key : the column of `obs` that holds the cell types.
-    out : a new folder, or the one of the same book, which then goes on; gets `notebooks`, `run` and `site`.
-    protocol : "robust", or "report" for the report to the letter.
-    seed : the seed of every random choice.
-    few : brings the cells that a split can take, of a file too large for memory; they are kept in `out`.
+    cells : str or Path
+        "pancreas", "pbmc68k", "brain", or the path of a file of cells.
+    label_key : str
+        The column of `obs` that holds the cell types.
+    out : str or Path
+        A new folder, or the one of the same book, which then continues; it gets `notebooks`, `run` and `site`.
+    protocol : {'robust', 'report'}, default 'robust'
+        How networks are trained; "report" is the report to the letter.
+    seed : int, default 0
+        The seed of every random choice.
+    few : callable or None, default None
+        Returns the cells that a split can take, of a file too large for memory; they are kept in `out`.
 
-    Returns the path of the first page. Raises `InputError` for unusable cells, a folder in use, or a failing chapter.
+    Returns
+    -------
+    Path
+        The first page of the site.
+
+    Raises
+    ------
+    InputError
+        Where the cells cannot be used, the folder is in use or holds another book, or a chapter fails.
+
+    Examples
+    --------
+    >>> from selectormlp import run_book
+    >>> run_book("my_cells.h5ad", "cell_type", "my_book")  # doctest: +SKIP
     """
     for package in ("papermill", "ipykernel", "smalldocs", "latex2mathml"):
         book_package(package)
     out, source = Path(out).resolve(), str(Path(cells).resolve()) if Path(cells).exists() else str(cells)
     settings = {"label_key": label_key, "protocol": protocol, "seed": seed}
-    note = {"cells": source, **settings} | ({"kept": KEPT} if few else {})
+    note = {"cells": source, **settings} | ({"kept": KEPT} if few else {}) | {"content": fingerprint_path(source)}
     new = few is not None and not _is_newer(out / KEPT, Path(source))
     adata = few() if few and new else load_cells(out / KEPT if few else cells, label_key)
     type_counts = check_cells(adata, label_key, min_cells=1).type_counts
@@ -639,5 +660,5 @@ def _render_book(out: Path, index: Any) -> Path:
             _copy_files(list(shipped.glob(kind)), Path(pages))
         _copy_files(list((out / "notebooks").glob("*.ipynb")), Path(pages))
         nbformat.write(index, Path(pages) / "index.ipynb")
-        title = index.cells[0].source.splitlines()[0].removeprefix("# ")
+        title = unescape(index.cells[0].source.splitlines()[0].removeprefix("# "))
         return render_site(pages, out / "site", shipped / "_quarto.yml", title=title)

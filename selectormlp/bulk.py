@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from scipy.sparse import csr_matrix
 from .benchmark import paired_interval
 from .classifiers import Matrix, make_classifier
 from selectormlp.data import (
+    figure_text,
     LARGEST_LOG_VALUE, READY, InputError, attach_labels, check_cells, data_folder, kept_labels, log_per_total,
     nearest_name, read_cells, refuse_label_key, refuse_repeated_names,
 )  # fmt: skip
+from .data import user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,7 +51,9 @@ def _without_missing(table: AnnData, missing: str) -> AnnData:
             f" {other} instead, or fill the gaps"
         )
     if not whole.all():
-        warnings.warn(f"{(~whole).sum():,} of {len(whole):,} {missing} lack a value and are left out", stacklevel=3)
+        warnings.warn(
+            f"{(~whole).sum():,} of {len(whole):,} {missing} lack a value and are left out", stacklevel=user_level()
+        )
     return table[whole].copy() if missing == "samples" else table[:, whole].copy()
 
 
@@ -61,7 +65,7 @@ def _varying(table: AnnData) -> AnnData:
         raise InputError(f"each of the {len(varying):,} genes has one value in all samples; pass the measured values")
     if not varying.all():
         lost = f"{(~varying).sum():,} of {len(varying):,} genes have one value in all samples"
-        warnings.warn(f"{lost} and are left out", stacklevel=3)
+        warnings.warn(f"{lost} and are left out", stacklevel=user_level())
     return table if varying.all() else table[:, varying].copy()
 
 # %% ../nbs/15_bulk_expression.ipynb #6cbe6b60
@@ -114,12 +118,58 @@ def prepare_samples(
 
 # %% ../nbs/15_bulk_expression.ipynb #6f350457
 def read_samples(
-    path: str | Path, label_key: str, *, labels: str | Path | None = None, genes_in: str = "columns", **settings: Any
+    path: str | Path,
+    label_key: str,
+    *,
+    labels: str | Path | None = None,
+    genes_in: str = "columns",
+    values: str = "auto",
+    missing: str = "samples",
+    min_cells: int | None = None,
 ) -> AnnData:
-    """Read a table of samples x genes, or genes x samples (`genes_in="rows"`), from a csv or tsv file (.gz too).
+    """Read a table of samples and genes from a csv or tsv file, made ready for a classifier.
 
-    The phenotype is the column `label_key` of the table, or of a second file `labels`, joined by the samples' names.
-    `settings` are those of `prepare_samples`. What cannot be used is an `InputError`.
+    Genes that have one value in all samples, and samples without a label, are left out with a warning.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; .gz too.
+    label_key : str
+        The column of the phenotype, in the table or in `labels`.
+    labels : str or Path or None, default None
+        A csv or tsv file of labels, joined by the samples' names; the table itself has the column otherwise.
+    genes_in : {'columns', 'rows'}, default 'columns'
+        Whether the genes are the columns of the table (samples x genes) or its rows.
+    values : {'auto', 'counts', 'linear', 'ready'}, default 'auto'
+        What the values are: "counts" become log(1 + counts per million), "linear" values log(1 + x), "ready" ones are
+        kept; "auto" looks.
+    missing : {'samples', 'genes'}, default 'samples'
+        What is left out where values are missing.
+    min_cells : int or None, default None
+        Labels that fewer samples have are left out. None: none are, and a label with fewer than 3 is an error.
+
+    Returns
+    -------
+    AnnData
+        Samples x genes; the phenotype in `obs[label_key]`, what the values were taken as in `uns["values_taken_as"]`.
+
+    Raises
+    ------
+    InputError
+        Where the file or the column is missing, or the table cannot be used.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import read_samples
+    >>> table = pd.DataFrame({"TP53": [5.1, 2.2] * 3, "ACTB": [9.0, 8.5] * 3, "state": ["sick", "well"] * 3})
+    >>> with TemporaryDirectory() as folder:
+    ...     table.to_csv(f"{folder}/samples.csv")
+    ...     samples = read_samples(f"{folder}/samples.csv", "state")
+    >>> samples.shape
+    (6, 2)
     """
     if genes_in not in ("columns", "rows"):
         raise InputError(f"genes_in={genes_in!r} is not known; pass 'columns' or 'rows'")
@@ -130,13 +180,26 @@ def read_samples(
     if labels:
         table = attach_labels(table, Path(labels), label_key)
         refuse_label_key(table.obs, label_key, f"'{labels}'")
-    return prepare_samples(table, label_key, **settings)
+    return prepare_samples(table, label_key, values=values, missing=missing, min_cells=min_cells)
 
 
 def load_nci60() -> AnnData:
-    """Return 50 cancer cell lines x 3,000 genes (log2 intensities); obs has "p53" (MUT or WT), "tissue" and "person".
+    """Load 50 cancer cell lines x 3,000 genes that are shipped with the package.
 
-    Source: Subramanian et al. 2005, doi:10.1073/pnas.0506580102; see data/README.md.
+    Returns
+    -------
+    AnnData
+        Samples x genes (log2 intensities). `obs`: "p53" (MUT or WT), "tissue" and "person".
+
+    References
+    ----------
+    .. [1] Subramanian A and others. Gene set enrichment analysis. PNAS 102 (2005). doi:10.1073/pnas.0506580102
+
+    Examples
+    --------
+    >>> from selectormlp import load_nci60
+    >>> load_nci60().shape
+    (50, 3000)
     """
     folder = data_folder() / "nci60"
     return read_samples(folder / "expression.csv.gz", "p53", labels=folder / "samples.csv", genes_in="rows")
@@ -157,14 +220,37 @@ def score_answers(positive: ArrayLike, predicted: ArrayLike, probability: ArrayL
     }
 
 # %% ../nbs/15_bulk_expression.ipynb #16d5b8a8
-def small_network(*, seed: int = 0, **settings: Any) -> GeneClassifier:
-    """The tutorial's network as a classifier: genes -> 64 -> yes or no, ReLU, Adam at 1e-3; 200 batches of 16 samples.
+def small_network(*, seed: int = 0, model_settings: Mapping[str, Any] | None = None) -> GeneClassifier:
+    """Make the small network of chapter 15 as a classifier for few samples.
 
-    One sample of each label is held out for the curves. `settings` are those of `SelectorMLPClassifier`.
+    It has one hidden layer of 64 units with ReLU, Adam at 0.001, and trains on 200 batches of 16 samples. One sample
+    of each label is held out for the curves.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        The same seed gives the same model.
+    model_settings : mapping of str to object or None, default None
+        Other settings of `SelectorMLPClassifier`, as in `make_classifier`.
+
+    Returns
+    -------
+    GeneClassifier
+        The classifier, to be fitted.
+
+    Raises
+    ------
+    InputError
+        Where a setting is unknown.
+
+    Examples
+    --------
+    >>> small_network(model_settings={"max_epochs": 2}).max_epochs
+    2
     """
     usual = {"hidden_sizes": (64,), "dropout": 0.0, "learning_rate": 1e-3, "batch_size": 16}
     epochs = {"max_epochs": 10, "steps_per_epoch": 20, "validation_fraction": 1e-6}
-    return make_classifier("first", seed=seed, **{**usual, **epochs, **settings})
+    return make_classifier("first", seed=seed, model_settings={**usual, **epochs, **(model_settings or {})})
 
 # %% ../nbs/15_bulk_expression.ipynb #83e6a043
 @dataclass(frozen=True)
@@ -215,11 +301,51 @@ def cross_validated_scores(
     model: Any, X: Matrix, y: ArrayLike, *, positive: object, cv: Any = None, groups: ArrayLike | None = None,
     names: Iterable[str] | None = None, n_jobs: int | None = None,
 ) -> FoldScores:  # fmt: skip
-    """Fit `model` anew in each fold and judge it on the samples held out; with a search as `model` it is nested.
+    """Fit a classifier anew in each fold, and score it on the samples that were held out.
 
-    `model` is any scikit-learn classifier with `predict_proba`, and all that learns (scaling, choice of genes) belongs
-    into it. X (samples, genes); y (samples,) has two labels, `positive` is one. `cv` is a splitter of scikit-learn
-    (without it: 5 stratified folds, 5 times over), and `groups` (samples,) goes to it; `names` (samples,) name them.
+    With a search (GridSearchCV) as `model` the cross-validation is nested. All that learns from the samples, such as
+    scaling and a choice of genes, belongs into `model`.
+
+    Parameters
+    ----------
+    model : estimator
+        Any scikit-learn classifier with `predict_proba`.
+    X : array, CSR matrix or DataFrame of shape (samples, genes)
+        The values.
+    y : array of shape (samples,)
+        The label of each sample; there are two.
+    positive : object
+        The label that counts as yes.
+    cv : splitter or None, default None
+        A splitter of scikit-learn. None: 5 stratified folds, 5 times over.
+    groups : array of shape (samples,) or None, default None
+        The group of each sample, for a splitter that keeps groups together.
+    names : iterable of str or None, default None
+        The names of the samples; numbers otherwise.
+    n_jobs : int or None, default None
+        Processes that share the folds, as in joblib.
+
+    Returns
+    -------
+    FoldScores
+        `scores` has a row for each fold, `predictions` one for each sample that was held out in it.
+
+    Raises
+    ------
+    InputError
+        Where the model gives no probabilities, there are not two labels, or a fold holds one label only.
+
+    Examples
+    --------
+    >>> from selectormlp import cross_validated_scores, load_nci60
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import StratifiedKFold
+    >>> adata = load_nci60()
+    >>> X, y = adata.X[:, :20].toarray(), adata.obs["p53"]
+    >>> model = LogisticRegression(max_iter=1000)
+    >>> found = cross_validated_scores(model, X, y, positive="MUT", cv=StratifiedKFold(3))
+    >>> len(found.scores), len(found.predictions)
+    (3, 50)
     """
     from sklearn.model_selection import cross_validate
 
@@ -266,10 +392,43 @@ class ScoreInterval:
 
 
 def score_interval(scores: pd.DataFrame, measure: str = "roc_auc", *, level: float = 0.95) -> ScoreInterval:
-    """The corrected resampled t interval of a measure over the folds of `FoldScores.scores`, cut to 0 and 1.
+    """Compute an interval for the mean of a measure over the folds of a cross-validation.
 
-    Its half width is t * sd * sqrt(1 / folds + n_test / n_train), t with folds - 1 degrees of freedom.
-    Source: Nadeau & Bengio 2003, doi:10.1023/A:1024068626366, section 3.
+    It is the corrected resampled t interval, cut to 0 and 1. Its half width is t * sd * sqrt(1 / folds + n_test /
+    n_train), t with folds - 1 degrees of freedom: folds share training samples, so the plain interval would be too
+    narrow.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `FoldScores.scores`: n_train, n_test and the measures of each fold.
+    measure : str, default 'roc_auc'
+        The column of the measure.
+    level : float, default 0.95
+        The level of confidence, between 0 and 1.
+
+    Returns
+    -------
+    ScoreInterval
+        Mean, low, high and level.
+
+    Raises
+    ------
+    InputError
+        Where there are fewer than two folds.
+
+    References
+    ----------
+    .. [1] Nadeau C, Bengio Y. Inference for the generalization error. Machine Learning 52 (2003), section 3.
+       doi:10.1023/A:1024068626366
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from selectormlp import score_interval
+    >>> folds = pd.DataFrame({"n_train": [40, 40], "n_test": [10, 10], "roc_auc": [0.5, 0.7]})
+    >>> round(score_interval(folds).mean, 3)
+    0.6
     """
     if len(scores) < 2:
         raise InputError("one fold has no spread to make an interval from; pass the scores of two folds or more")
@@ -296,7 +455,7 @@ def plot_fold_scores(scores: pd.DataFrame, measure: str = "roc_auc", ax: Axes | 
             found = score_interval(rows, measure)
             ax.plot([found.low, found.high], [place, place], color="C1", linewidth=2)
             ax.plot(found.mean, place, "o", color="C1", markersize=7)
-    ax.set_yticks(range(len(names)), names, fontsize=9)
+    ax.set_yticks(range(len(names)), [figure_text(name) for name in names], fontsize=9)
     ax.set(xlabel=measure.replace("_", " "), ylim=(len(names) - 0.5, -0.5))
     return ax
 

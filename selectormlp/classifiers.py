@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -22,7 +22,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .data import InputError
+from .data import InputError, figure_text
+from .data import user_level
+from .signatures import refuse_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,19 +117,37 @@ def balanced_weights(codes: np.ndarray, cell_weights: np.ndarray | None = None) 
 
 # %% ../nbs/05_classifiers.ipynb #7081dbe8
 class GeneClassifier(ClassifierMixin, BaseEstimator):
-    """Common part of the classifiers: labels to codes and back, checks, prediction.
+    """Provide what all classifiers of this library share: labels to codes and back, checks, prediction.
 
     A subclass fits `_fit(x, codes, weights, validation)`, gives `_class_scores(X)` of checked cells, and says which
     arrays it consists of (`arrays`, `array_shapes`, `take_arrays`), from which it can be saved and made again.
     """
 
     def fit(self, X, y, *, sample_weight=None, validation: tuple[Any, Any] | None = None, gene_names=None):
-        """Fit on X (cells x genes; CSR or dense, log-normalised) and y (cells,), a type name for each cell.
+        """Fit the classifier.
 
-        `sample_weight` (cells,) says how often each cell counts. For networks X may be a `DiskMatrix`, with validation
-        cells in memory. `validation` is a pair (X, y) for early stopping and curves; without it a part of the cells is
-        held out where one is needed. `gene_names` (genes,) are kept with the model. Raises `InputError` or ValueError
-        on unfit input.
+        Parameters
+        ----------
+        X : array or CSR matrix of shape (cells, genes)
+            Log-normalised expression. For networks also a `DiskMatrix`, with validation cells in memory.
+        y : array of shape (cells,)
+            The name of each cell's type.
+        sample_weight : array of shape (cells,) or None, default None
+            How often each cell counts, 0 or more; without it once.
+        validation : tuple of (X, y) or None, default None
+            Cells for early stopping and learning curves. Without it networks hold out a part of the cells.
+        gene_names : array of shape (genes,) or None, default None
+            The names of the genes; they are kept with the model. Without it the columns of a DataFrame, or g0, g1, ...
+
+        Returns
+        -------
+        GeneClassifier
+            The fitted classifier itself.
+
+        Raises
+        ------
+        InputError
+            Where there is one class only, or labels, weights, names or validation cells do not fit the cells.
         """
         X, y, sample_weight = self._checked(X, y, sample_weight, validation)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -195,32 +215,83 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
         return CodedCells(_scaled(X, self.gene_scale_), codes, self._cell_weights(y, codes, None))
 
     def class_scores(self, X) -> np.ndarray:
-        """One score per cell and class, of shape (cells, classes), also for two classes."""
+        """Compute one score for each cell and class, also for two classes.
+
+        Parameters
+        ----------
+        X : array or CSR matrix of shape (cells, genes)
+            Log-normalised expression, genes in the order of the fit.
+
+        Returns
+        -------
+        ndarray of shape (cells, classes)
+            The scores, classes in the order of `classes_`; the class with the highest is predicted.
+        """
         check_is_fitted(self)
         if hasattr(X, "blocks"):
             return np.vstack([self.class_scores(block) for block in X.blocks()])
         return self._class_scores(validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False))
 
     def decision_function(self, X) -> np.ndarray:
-        """Scores as scikit-learn has them: (cells, classes), or (cells,) for two classes."""
+        """Compute the scores in scikit-learn's form.
+
+        Parameters
+        ----------
+        X : array or CSR matrix of shape (cells, genes)
+            Log-normalised expression, genes in the order of the fit.
+
+        Returns
+        -------
+        ndarray of shape (cells, classes) or (cells,)
+            The scores; for two classes the difference of the second and the first.
+        """
         scores = self.class_scores(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def predict(self, X) -> np.ndarray:
-        """The class of each cell, of shape (cells,)."""
+        """Predict the type of each cell.
+
+        Parameters
+        ----------
+        X : array or CSR matrix of shape (cells, genes)
+            Log-normalised expression, genes in the order of the fit.
+
+        Returns
+        -------
+        ndarray of shape (cells,)
+            The names of the types.
+        """
         check_is_fitted(self)
         return self.classes_[self.class_scores(X).argmax(axis=1)]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The numbers of the fitted classifier, by name."""
+        """Return the numbers of the fitted classifier.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The arrays by name, as `save_model` writes them.
+        """
         return {"gene_spread": self.gene_spread_, "gene_scale": self.gene_scale_}
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of `arrays`, from the settings, `classes_` and `gene_names_` alone."""
+        """Return the shapes of `arrays`, from the settings, `classes_` and `gene_names_` alone.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            The shapes by name.
+        """
         return dict.fromkeys(("gene_spread", "gene_scale"), (len(self.gene_names_),))
 
     def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Become the classifier whose `arrays` these are."""
+        """Become the classifier that certain arrays describe.
+
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+            What `arrays` of a fitted classifier returned.
+        """
         self.gene_spread_, self.gene_scale_ = arrays["gene_spread"], arrays["gene_scale"]
 
     def __sklearn_tags__(self):
@@ -236,7 +307,13 @@ class LinearInput(GeneClassifier):
         return self.scores_from_units(self.input_layer().units(X))
 
     def folded(self) -> FoldedClassifier:
-        """Input layer and rest for many predictions, as in a masking curve; the same scores but for rounding."""
+        """Return input layer and rest for very many predictions, as in a masking curve.
+
+        Returns
+        -------
+        FoldedClassifier
+            The parts; they give the scores of the classifier but for rounding.
+        """
         from torch import from_numpy
 
         return FoldedClassifier(self.input_layer(), lambda units: from_numpy(self.scores_from_units(units.numpy())))
@@ -298,31 +375,55 @@ class NetworkClassifier(GeneClassifier):
         if validation is None:
             train, validation = hold_out(train, self.validation_fraction, seed=seed)
         make = self._network_maker(x.shape[1])
-        torch.manual_seed(seed)
-        network = make()
-        try:
-            self._keep(network, self._train(network, train, validation, seed))
-        except TrainingStopped as stop:
-            self._keep(network, stop.result)
-            raise
+        with torch.random.fork_rng(range(torch.cuda.device_count())):  # whoever calls keeps their own random numbers
+            torch.manual_seed(seed)
+            network = make()
+            try:
+                self._keep(network, self._train(network, train, validation, seed))
+            except TrainingStopped as stop:
+                self._keep(network, stop.result)
+                raise
 
     def _keep(self, network: Any, result: TrainingResult) -> None:
         """What a training left."""
         self.network_, self.history_, self.best_epoch_ = network.cpu(), result.history, result.best_epoch
 
     def predict_proba(self, X) -> np.ndarray:
-        """Probability of each class, of shape (cells, classes): the softmax of the scores."""
+        """Compute the probability of each type: the softmax of the scores.
+
+        Parameters
+        ----------
+        X : array or CSR matrix of shape (cells, genes)
+            Log-normalised expression, genes in the order of the fit.
+
+        Returns
+        -------
+        ndarray of shape (cells, classes)
+            The probabilities, classes in the order of `classes_`; each row adds up to one.
+        """
         from scipy.special import softmax
 
         return softmax(self.class_scores(X), axis=1)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The numbers of the fitted classifier, by name."""
+        """Return the numbers of the fitted classifier.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The arrays by name, as `save_model` writes them.
+        """
         state = self.network_.state_dict()
         return {**super().arrays(), **{f"network.{name}": part.detach().cpu().numpy() for name, part in state.items()}}
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of `arrays`, from the settings, `classes_` and `gene_names_` alone; no network is made."""
+        """Return the shapes of `arrays`, from the settings, `classes_` and `gene_names_` alone; no network is made.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            The shapes by name.
+        """
         import torch
 
         make = self._network_maker(len(self.gene_names_))  # not below: what it imports would lose its own tensors
@@ -332,7 +433,13 @@ class NetworkClassifier(GeneClassifier):
         return {**super().array_shapes(), **own}
 
     def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Become the classifier whose `arrays` these are."""
+        """Become the classifier that certain arrays describe.
+
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+            What `arrays` of a fitted classifier returned.
+        """
         import torch
 
         super().take_arrays(arrays)
@@ -343,17 +450,89 @@ class NetworkClassifier(GeneClassifier):
 
 # %% ../nbs/05_classifiers.ipynb #235e4c63
 class SelectorMLPClassifier(NetworkClassifier, LinearInput):
-    """A multilayer perceptron behind one learned weight per gene (report, Methods).
+    """Classify cells by a multilayer perceptron behind one learned weight for each gene.
 
-    Parameters: `protocol` "robust" or "report"; `selector` "free", "clamped" or "none"; `penalty` "none", "l1", "l2" or
-    "l1_l2" on the selector weights; `hidden_sizes` units per hidden layer; `dropout`, `batch_norm`, `leak` as in
-    `NetworkShape`; `penalty_weight` and `noise` to `patience` as in `TrainingProtocol` (None: the protocol's);
-    `class_weight` a weight for each type or "balanced", in place of `balance_types`;
-    `validation_fraction` of the cells is held out when `fit` gets no validation cells; `log_folder` gets logs and
-    checkpoints, and `resume` goes on from a checkpoint there; `trainer_arguments` go to Lightning's Trainer.
+    The size of a gene's weight ranks it. `penalty` presses the weights of genes that are not needed towards zero.
     Ctrl-C during `fit` raises `TrainingStopped`, a KeyboardInterrupt, and leaves the model of the best epoch so far.
-    Fitted: `classes_`, `gene_names_`, `network_`, `history_` (one row per epoch), `best_epoch_` and
-    `feature_importances_`.
+
+    Parameters
+    ----------
+    protocol : {'robust', 'report'}, default 'robust'
+        How it is trained and ranked where the settings below are None; "report" is the report to the letter.
+    selector : {'free', 'clamped', 'none'}, default 'free'
+        The weights of the genes: free numbers, kept between 0 and 1, or none: a plain network.
+    penalty : {'none', 'l1', 'l2', 'l1_l2'}, default 'l1'
+        The norm of the weights that is added to the loss; "l1_l2" is their ratio.
+    penalty_weight : float or None, default None
+        Factor of the penalty. None: 1 (relative to weights of one), or 0.1 in the report.
+    hidden_sizes : tuple of int, default (512, 128, 64)
+        Units of each hidden layer.
+    dropout : float, default 0.3
+        Share of the units of each hidden layer that is dropped in training, from 0 to below 1.
+    batch_norm : bool or None, default None
+        Normalise the units of each hidden layer within a batch. None: yes, or no in the report.
+    leak : float, default 0.2
+        Slope of LeakyReLU below zero.
+    noise : float or None, default None
+        Standard deviation of the noise that is added to each gene in training. None: 0.2.
+    max_epochs : int or None, default None
+        Epochs at most. None: 30, or 50 in the report.
+    steps_per_epoch : int or None, default None
+        Batches of an epoch. None: 30, or one pass over the cells in the report.
+    batch_size : int or None, default None
+        Cells of a batch. None: 256.
+    learning_rate : float or None, default None
+        Learning rate of the layers. None: 0.0003.
+    selector_learning_rate : float or None, default None
+        Learning rate of the genes' weights. None: 0.01, or 0.0003 in the report.
+    weight_decay : float or None, default None
+        Weight decay of the layers. None: 0.3.
+    scale_genes : bool or None, default None
+        Divide each gene by its standard deviation first. None: yes, or no in the report.
+    balance_types : bool or None, default None
+        Weight the types equally in the loss. None: yes, or no in the report.
+    class_weight : mapping of str to float or 'balanced' or None, default None
+        A weight for each type, in place of `balance_types`.
+    patience : int or None, default None
+        Epochs without a better validation accuracy after which training stops. None: 10, or train to the end in the
+        report.
+    validation_fraction : float, default 1/7
+        Share of each type's cells that is held out when `fit` gets no validation cells, between 0 and 1.
+    random_state : int or RandomState or None, default 0
+        The same number gives the same model.
+    log_folder : str or Path or None, default None
+        Folder for logs and checkpoints; without it none are written.
+    resume : bool, default False
+        Continue from the checkpoint in `log_folder`, if there is one.
+    trainer_arguments : mapping of str to object or None, default None
+        Further arguments of Lightning's Trainer, such as {"accelerator": "gpu"}.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (classes,)
+        The names of the types.
+    gene_names_ : ndarray of shape (genes,)
+        The names of the genes.
+    network_ : SelectorNet
+        The trained network.
+    history_ : DataFrame
+        Loss and accuracies, one row for each epoch.
+    best_epoch_ : int
+        The epoch whose weights were kept.
+
+    References
+    ----------
+    .. [1] Epstein A. SelectorMLP (2024), Methods, "SelectorMLP".
+
+    Examples
+    --------
+    >>> from selectormlp import SelectorMLPClassifier, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> model = SelectorMLPClassifier(max_epochs=2, steps_per_epoch=5)
+    >>> model = model.fit(adata.X, adata.obs["cell_type"], gene_names=adata.var_names)
+    >>> model.predict(adata.X).shape, model.feature_importances_.shape
+    ((200,), (100,))
     """
 
     def __init__(
@@ -365,7 +544,7 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
         penalty_weight=None,
         hidden_sizes=(512, 128, 64),
         dropout=0.3,
-        batch_norm=True,
+        batch_norm=None,
         leak=0.2,
         noise=None,
         max_epochs=None,
@@ -415,6 +594,7 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
 
         own = (
             "penalty_weight",
+            "batch_norm",
             "noise",
             "max_epochs",
             "steps_per_epoch",
@@ -426,16 +606,16 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
             "balance_types",
             "patience",
         )
-        return training_protocol(self.protocol, **{name: getattr(self, name) for name in own})
+        return training_protocol(self.protocol, {name: getattr(self, name) for name in own})
 
     def _shape(self, n_genes: int) -> NetworkShape:
         """The network that these settings describe."""
         from selectormlp.models import NetworkShape
 
-        own = ("selector", "dropout", "batch_norm", "leak")
-        same = {name: getattr(self, name) for name in own}
-        start, sizes = self._settings().selector_start, tuple(self.hidden_sizes)
-        return NetworkShape(n_genes=n_genes, n_types=len(self.classes_), start=start, hidden_sizes=sizes, **same)
+        settings, sizes = self._settings(), tuple(self.hidden_sizes)
+        own = {name: getattr(self, name) for name in ("selector", "dropout", "leak")}
+        own |= {"start": settings.selector_start, "batch_norm": settings.batch_norm, "hidden_sizes": sizes}
+        return NetworkShape(n_genes=n_genes, n_types=len(self.classes_), **own)
 
     def _network_maker(self, n_genes: int) -> Callable[[], SelectorNet]:
         from selectormlp.models import SelectorNet
@@ -450,12 +630,24 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
         return train_network(network, train=train, validation=validation, **settings)
 
     def input_layer(self) -> InputLayer:
-        """The first layer for unscaled expression, with the selector folded in."""
+        """Return the first layer for unscaled expression, with the genes' weights in it.
+
+        Returns
+        -------
+        InputLayer
+            Weight (units, genes) and bias (units,).
+        """
         columns = self.network_.gene_columns().detach().numpy().astype(np.float64)
         return InputLayer(columns / self.gene_scale_, self.network_.first.bias.detach().numpy().astype(np.float64))
 
     def folded(self) -> FoldedClassifier:
-        """Input layer and rest in float32, without the batch norms and the dropout."""
+        """Return input layer and rest in float32, without batch norms and dropout.
+
+        Returns
+        -------
+        FoldedClassifier
+            The parts; they give the scores of the classifier but for rounding.
+        """
         from torch.nn import Sequential
 
         first, *others = _folded_layers(self.network_.eval(), self.input_layer())
@@ -463,7 +655,20 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
         return FoldedClassifier(InputLayer(*arrays), Sequential(*others))
 
     def scores_from_units(self, units: np.ndarray) -> np.ndarray:
-        """Scores (cells, classes) from the sums of the first layer (cells, units), the same in any company."""
+        """Compute the scores from the sums of the first layer.
+
+        They are computed in float64, so that they are independent of the other cells of the batch.
+
+        Parameters
+        ----------
+        units : ndarray of shape (cells, units)
+            What `input_layer().units(X)` gives.
+
+        Returns
+        -------
+        ndarray of shape (cells, classes)
+            The scores.
+        """
         import torch
 
         rest = copy.deepcopy(self.network_.rest).double().eval()  # in float32, other cells in the batch change them
@@ -471,7 +676,25 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
             return rest(torch.from_numpy(units.astype(np.float64, copy=False))).numpy()
 
     def embed(self, X, layer: int = -1) -> np.ndarray:
-        """Activations of a hidden layer, of shape (cells, units): of the last one, or of `layer` 0, 1, ..."""
+        """Return the activations of a hidden layer.
+
+        Parameters
+        ----------
+        X : array or CSR matrix of shape (cells, genes)
+            Log-normalised expression, genes in the order of the fit.
+        layer : int, default -1
+            The number of the hidden layer, from 0; -1 is the last one.
+
+        Returns
+        -------
+        ndarray of shape (cells, units)
+            The activations.
+
+        Raises
+        ------
+        InputError
+            Where there is no such layer.
+        """
         from torch import from_numpy, nn, no_grad
 
         check_is_fitted(self)
@@ -485,7 +708,11 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
 
     @property
     def feature_importances_(self) -> np.ndarray:
-        """Importance of each gene, of shape (genes,): |w| * ||W1|| * sd, or as the report has it: |w|, or sum |W1|."""
+        """Importance of each gene, an array of shape (genes,).
+
+        Robust: the norm of its column of the first layer with the selector folded in, times its standard deviation. In
+        the report: the size of its weight, or the sum of sizes in its column where there is no selector.
+        """
         check_is_fitted(self)
         if self._settings().scale_free_ranking:
             return np.linalg.norm(self.input_layer().weight, axis=0) * self.gene_spread_
@@ -565,14 +792,60 @@ def _fit_machine(machine: LinearSVC, cells: CodedCells, code: int | None) -> tup
 
 # %% ../nbs/05_classifiers.ipynb #4c38d612
 class LinearSVMClassifier(LinearInput):
-    """scikit-learn's LinearSVC (squared hinge, one versus rest) with our face (report, Methods, "SVM").
+    """Classify cells by a linear support vector machine, one type against the rest.
 
-    Parameters: `protocol` "robust" (genes scaled, types balanced) or "report" (neither); `penalty` "l1" or "l2"; `C`
-    the inverse of the penalty's strength and `max_iter` the passes at most (None: 0.1 and 5000, or 1 and 1000 as in the
-    report) and `tol` what it stops at; `class_weight` a weight for each type or "balanced", in place of
-    `balance_types`; `random_state`; `n_jobs` processes that share the types, as in joblib (None: one, or what
-    `joblib.parallel_config` says). Fitted: `coef_` (classes, genes) for unscaled expression, `intercept_`, `classes_`,
-    `gene_names_`, `n_iter_`, `feature_importances_`.
+    It is scikit-learn's LinearSVC with the squared hinge loss, with the same interface as the networks of this
+    library.
+
+    Parameters
+    ----------
+    protocol : {'robust', 'report'}, default 'robust'
+        "robust" scales the genes and weights the types equally; "report" does neither.
+    penalty : {'l1', 'l2'}, default 'l1'
+        The norm of the coefficients that is kept small; "l1" sets most of them to zero.
+    C : float or None, default None
+        The inverse of the penalty's strength. None: 0.1 where genes are scaled, or else 1.
+    max_iter : int or None, default None
+        Passes over the cells at most. None: 5000 where genes are scaled, or else 1000.
+    tol : float, default 0.0001
+        Tolerance at which it stops.
+    scale_genes : bool or None, default None
+        Divide each gene by its standard deviation first. None: as the protocol has it.
+    balance_types : bool or None, default None
+        Weight the types equally. None: as the protocol has it.
+    class_weight : mapping of str to float or 'balanced' or None, default None
+        A weight for each type, in place of `balance_types`.
+    random_state : int or RandomState or None, default 0
+        The same number gives the same model.
+    n_jobs : int or None, default None
+        Processes that share the types, as in joblib. None: one, or what `joblib.parallel_config` says.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (classes,)
+        The names of the types.
+    gene_names_ : ndarray of shape (genes,)
+        The names of the genes.
+    coef_ : ndarray of shape (classes, genes)
+        Coefficients for unscaled expression.
+    intercept_ : ndarray of shape (classes,)
+        Intercepts.
+    n_iter_ : int
+        Passes that it took.
+
+    References
+    ----------
+    .. [1] Fan RE, Chang KW, Hsieh CJ, Wang XR, Lin CJ. LIBLINEAR: a library for large linear classification. Journal of
+       Machine Learning Research 9 (2008). https://www.jmlr.org/papers/v9/fan08a.html
+
+    Examples
+    --------
+    >>> from selectormlp import LinearSVMClassifier, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> model = LinearSVMClassifier().fit(adata.X, adata.obs["cell_type"], gene_names=adata.var_names)
+    >>> model.coef_.shape
+    (3, 100)
     """
 
     def __init__(
@@ -604,7 +877,8 @@ class LinearSVMClassifier(LinearInput):
         """The protocol's answers to: are genes scaled, are types balanced, is the ranking scale-free."""
         from selectormlp.training import training_protocol
 
-        return training_protocol(self.protocol, scale_genes=self.scale_genes, balance_types=self.balance_types)
+        own = {"scale_genes": self.scale_genes, "balance_types": self.balance_types}
+        return training_protocol(self.protocol, own)
 
     def _machine(self) -> LinearSVC:
         """scikit-learn's estimator with these settings."""
@@ -633,38 +907,88 @@ class LinearSVMClassifier(LinearInput):
         self.coef_, self.intercept_ = np.ascontiguousarray(coef[:, :-1] / self.gene_scale_), coef[:, -1].copy()
         if self.n_iter_ >= machine.max_iter:
             message = f"Liblinear failed to converge in {self.n_iter_} passes; raise max_iter or lower C"
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+            warnings.warn(message, ConvergenceWarning, stacklevel=user_level())
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The numbers of the fitted classifier, by name."""
+        """Return the numbers of the fitted classifier.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The arrays by name, as `save_model` writes them.
+        """
         return {**super().arrays(), "coef": self.coef_, "intercept": self.intercept_}
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of `arrays`, from `classes_` and `gene_names_` alone."""
+        """Return the shapes of `arrays`, from `classes_` and `gene_names_` alone.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            The shapes by name.
+        """
         n_types = len(self.classes_)
         return {**super().array_shapes(), "coef": (n_types, len(self.gene_names_)), "intercept": (n_types,)}
 
     def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Become the classifier whose `arrays` these are."""
+        """Become the classifier that certain arrays describe.
+
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+            What `arrays` of a fitted classifier returned.
+        """
         super().take_arrays(arrays)
         self.coef_, self.intercept_ = arrays["coef"], arrays["intercept"]
 
     def input_layer(self) -> InputLayer:
-        """Coefficients and intercepts: an SVM is nothing but its first layer."""
+        """Return coefficients and intercepts: an SVM is nothing but its first layer.
+
+        Returns
+        -------
+        InputLayer
+            Weight (classes, genes) and bias (classes,).
+        """
         return InputLayer(self.coef_, self.intercept_)
 
     def scores_from_units(self, units: np.ndarray) -> np.ndarray:
-        """The sums are the scores."""
+        """Return the scores, which are the sums of the first layer themselves.
+
+        Parameters
+        ----------
+        units : ndarray of shape (cells, classes)
+            What `input_layer().units(X)` gives.
+
+        Returns
+        -------
+        ndarray of shape (cells, classes)
+            The same array.
+        """
         return units
 
     def decision_function(self, X) -> np.ndarray:
-        """Scores as LinearSVC has them: (cells, classes), or for two classes those of the second, (cells,)."""
+        """Compute the scores in the form of LinearSVC.
+
+        Parameters
+        ----------
+        X : array or CSR matrix of shape (cells, genes)
+            Log-normalised expression, genes in the order of the fit.
+
+        Returns
+        -------
+        ndarray of shape (cells, classes) or (cells,)
+            The scores; for two classes those of the second.
+        """
         scores = self.class_scores(X)
         return scores[:, 1] if scores.shape[1] == 2 else scores
 
     @property
     def feature_importances_(self) -> np.ndarray:
-        """Importance of each gene, of shape (genes,): sum over classes of |coef|, times the gene's spread if robust."""
+        """Importance of each gene, an array of shape (genes,).
+
+        It is the sum of the sizes of its coefficients over the classes, times its standard deviation where the
+        protocol is robust.
+        """
         check_is_fitted(self)
         spread = self.gene_spread_ if self._settings().scale_free_ranking else 1.0
         return np.abs(self.coef_).sum(axis=0) * spread
@@ -686,10 +1010,10 @@ MORE_CONDITIONS = pd.DataFrame(
     [("selector_l1_l2", "selector_mlp", "free", "l1_l2")], columns=["condition", *CONDITIONS]
 ).set_index("condition")
 MLP_CONDITIONS: dict[str, dict[str, Any]] = {
-    "mlp": {},
-    "mlp_no_dropout": {"dropout": 0.0},
+    "mlp_final": {"batch_norm": True},
+    "mlp_no_dropout": {"dropout": 0.0, "batch_norm": True},
     "mlp_no_batch_norm": {"batch_norm": False},
-    "mlp_no_noise": {"noise": 0.0},
+    "mlp_no_noise": {"noise": 0.0, "batch_norm": True},
     "mlp_nothing": {"dropout": 0.0, "batch_norm": False, "noise": 0.0},
 }
 OTHER_NETWORKS: dict[str, dict[str, Any]] = {
@@ -712,23 +1036,86 @@ def classifier_kind(name: str) -> type[GeneClassifier]:
     return getattr(import_module(KINDS[name]), name)
 
 # %% ../nbs/05_classifiers.ipynb #73116e88
-def make_classifier(condition: str, *, protocol: str = "robust", seed: int = 0, **settings: Any) -> GeneClassifier:
-    """An unfitted classifier for a condition of the report ("selector_l1"), of its MLP ablation ("mlp_no_noise"), or
-    "first" or "tabnet", the networks of chapters 13 and 14, which have their own protocols."""
-    common = {"protocol": protocol, "random_state": seed}
-    networks, table = {**MLP_CONDITIONS, **OTHER_NETWORKS}, pd.concat([CONDITIONS, MORE_CONDITIONS])
-    given = {name: value for name, value in settings.items() if value is not None}
+_OF_THE_CONDITION = {  # what a condition decides, or what has a parameter of its own, and what to do instead
+    "selector": "the condition decides it; name another condition",
+    "penalty": "the condition decides it; name another condition",
+    "protocol": "pass it as protocol, beside model_settings",
+    "random_state": "pass it as seed, beside model_settings",
+}
+
+
+def _refuse_model_settings(condition: str, model: GeneClassifier, given: Mapping[str, Any]) -> None:
+    """Raise InputError at the first of the settings that is not for this classifier to be given."""
+    own = model.get_params()
+    for name in given:
+        if name in _OF_THE_CONDITION and name in own:
+            raise InputError(f"model_settings of {condition!r} hold {name!r}: {_OF_THE_CONDITION[name]}")
+        if name == "max_epochs" and name not in own:
+            raise InputError(
+                f"max_epochs does not belong to {condition!r}: a linear SVM is not trained in epochs; leave it out, or"
+                " limit its passes with max_iter"
+            )
+    refuse_unknown(given, [name for name in own if name not in _OF_THE_CONDITION], condition)
+
+
+def _of_condition(condition: str, protocol: str, seed: int) -> GeneClassifier:
+    """Return the unfitted classifier of a condition with its usual settings; InputError where there is none."""
+    common, table = {"protocol": protocol, "random_state": seed}, pd.concat([CONDITIONS, MORE_CONDITIONS])
+    networks = {**MLP_CONDITIONS, **OTHER_NETWORKS}
     if condition in OTHER_KINDS:
-        return classifier_kind(OTHER_KINDS[condition])(random_state=seed, **given)
+        return classifier_kind(OTHER_KINDS[condition])(random_state=seed)
     if condition in networks:
-        return SelectorMLPClassifier(selector="none", penalty="none", **{**common, **networks[condition], **given})
+        return SelectorMLPClassifier(selector="none", penalty="none", **{**common, **networks[condition]})
     if condition not in table.index:
         known = dict.fromkeys([*table.index, *networks, *OTHER_KINDS])
         raise InputError(f"there is no condition {condition!r}; there are {', '.join(known)}")
     row = table.loc[condition]
     if row["model"] == "svm":
         return LinearSVMClassifier(penalty=row["penalty"], **common)
-    return SelectorMLPClassifier(selector=row["selector"], penalty=row["penalty"], **common, **settings)
+    return SelectorMLPClassifier(selector=row["selector"], penalty=row["penalty"], **common)
+
+
+def make_classifier(
+    condition: str, *, protocol: str = "robust", seed: int = 0, model_settings: Mapping[str, Any] | None = None
+) -> GeneClassifier:
+    """Make an unfitted classifier by the name of a condition of the report, or of a chapter of this book.
+
+    Parameters
+    ----------
+    condition : str
+        A condition of the report ("selector_none", "selector_l1", "selector_l2", "selector_clamped_l1", "mlp", "svm_l1",
+        "svm_l2"), of its MLP ablation ("mlp_final", "mlp_no_dropout", "mlp_no_batch_norm", "mlp_no_noise",
+        "mlp_nothing"),
+        "selector_l1_l2", or "first" or "tabnet", networks with a protocol of their own.
+    protocol : {'robust', 'report'}, default 'robust'
+        How it is trained and how its genes are ranked; "first" and "tabnet" keep their own.
+    seed : int, default 0
+        The same seed gives the same model.
+    model_settings : mapping of str to object or None, default None
+        Further settings, by the names of the parameters of the classifier's class: `SelectorMLPClassifier`,
+        `LinearSVMClassifier` or `TabNetClassifier`. A value of None stands for what the condition has.
+
+    Returns
+    -------
+    GeneClassifier
+        The classifier, to be fitted.
+
+    Raises
+    ------
+    InputError
+        Where there is no such condition, or a setting that the classifier does not have, or that the condition decides.
+
+    Examples
+    --------
+    >>> from selectormlp import make_classifier
+    >>> make_classifier("selector_l1", model_settings={"max_epochs": 5}).max_epochs
+    5
+    >>> make_classifier("svm_l2").penalty
+    'l2'
+    """
+    model, given = _of_condition(condition, protocol, seed), model_settings or {}
+    _refuse_model_settings(condition, model, given)
+    return model.set_params(**{name: value for name, value in given.items() if value is not None})
 
 # %% ../nbs/05_classifiers.ipynb #b3dc837f
 def model_colour(name: str) -> str:
@@ -745,7 +1132,7 @@ def plot_histories(histories: dict[str, pd.DataFrame], *, measure: str = "loss",
     ax = ax or plt.subplots(figsize=(5, 3.4), layout="constrained")[1]
     for name, history in histories.items():
         colour = model_colour(name)
-        ax.plot(history["epoch"], history[f"validation_{measure}"], color=colour, label=name)
+        ax.plot(history["epoch"], history[f"validation_{measure}"], color=colour, label=figure_text(name))
         ax.plot(history["epoch"], history[f"train_{measure}"], color=colour, linestyle="--", linewidth=1, alpha=0.7)
     ax.set(xlabel="epoch", ylabel=measure.replace("_", " "))
     ax.legend(fontsize=8, frameon=False)

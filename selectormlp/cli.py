@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from .signatures import setting, words_for
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from selectormlp.classifiers import GeneClassifier
     from selectormlp.simulation import SimulationRecipe
-    from selectormlp.selection import DesignedPanel
+    from selectormlp.selection import DesignedPanel, PanelDesign
     from selectormlp.split import CellSplit
     from selectormlp.streaming import CellsOnDisk
     from selectormlp.study import StudyConfig
@@ -40,31 +42,35 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Protocol', 'OnDisk', 'ON_DISK', 'STUDY_HELP', 'SIMULATION_HELP', 'AS_DECIDED', 'WORDS', 'UNKNOWN', 'WRONG_KEY',
            'WRONG_VALUE', 'SENTENCES', 'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION',
-           'say', 'setting', 'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput',
-           'ValueOptions', 'Reading', 'SplitStep', 'DataSection', 'DataloaderSection', 'ModelSection',
-           'TrainingSection', 'SvmSection', 'CheckpointSection', 'TrainStep', 'FeatureSelectionStep', 'CommandParser',
-           'in_words', 'list_items', 'add_fields', 'add_option', 'plain', 'build', 'ConfigFile', 'plain_message',
-           'unknown_name', 'error_sentence', 'one_line_warnings', 'check_place', 'flat_settings', 'refuse_other_run',
-           'load_given', 'open_given', 'told', 'panel_rules', 'run_select', 'processes', 'choose_panel', 'of_one_model',
-           'run_report', 'run_reader_book', 'cells_of_book', 'run_simulate', 'prediction_table', 'cells_to_label',
-           'run_predict', 'write_predictions', 'write_annotated', 'split_step', 'SplitCells', 'split_in_memory',
-           'split_on_disk', 'read_named', 'run_split', 'refuse_idle_settings', 'Part', 'capped', 'read_part',
-           'read_capped', 'read_capped_from', 'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint',
-           'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
-           'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
-           'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command', 'study_options',
-           'simulation_options', 'make_parser', 'label_column', 'run_command', 'talk', 'show_notices',
-           'with_underscores', 'main', 'exit_status']
+           'say', 'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'ValueOptions',
+           'Reading', 'SplitStep', 'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection',
+           'CheckpointSection', 'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items',
+           'add_fields', 'add_option', 'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name',
+           'error_sentence', 'one_line_warnings', 'check_place', 'flat_settings', 'refuse_other_run', 'load_given',
+           'open_given', 'told', 'options_of_panel', 'genes_listed', 'with_lists', 'run_select', 'processes',
+           'panel_and_cells', 'of_one_model', 'run_report', 'run_reader_book', 'cells_of_book', 'run_simulate',
+           'prediction_table', 'cells_to_label', 'run_predict', 'write_predictions', 'write_annotated', 'split_step',
+           'SplitCells', 'split_in_memory', 'split_on_disk', 'read_named', 'run_split', 'refuse_idle_settings', 'Part',
+           'capped', 'read_part', 'read_capped', 'read_capped_from', 'make_network', 'make_svm', 'checkpoint_accuracy',
+           'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model',
+           'run_train', 'read_parts', 'save_figure', 'write_training', 'read_trained_model', 'masking_table',
+           'plot_ranked_genes', 'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command',
+           'select_options', 'study_options', 'simulation_options', 'make_parser', 'label_column', 'run_command',
+           'refuse_settings_file', 'talk', 'show_notices', 'with_underscores', 'main', 'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #52396880
 def say(text: str) -> None:
     """Write a line of a result to the standard output."""
-    sys.stdout.write(text + "\n")
+    from selectormlp.data import terminal_text
+
+    sys.stdout.write(terminal_text(text) + "\n")
 
 
-def setting(help: str, default: Any = MISSING) -> Any:  # noqa: A002
-    """A field of a dataclass of options: its help, and its default where it has one."""
-    return field(default=default, metadata={"help": help})
+def _shown(text: str) -> str:
+    """A sentence for the terminal: without commands to it, and of a length that can be read."""
+    from selectormlp.data import terminal_text
+
+    return terminal_text(text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}")
 
 # %% ../nbs/16_command_line.ipynb #a689424f
 Protocol = Literal["robust", "report"]
@@ -74,31 +80,18 @@ ON_DISK = "read cells in blocks: 'auto' where they would not fit into memory"
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """Options of `selectormlp select`."""
+    """Options of `selectormlp select`, besides the rules of a `PanelDesign`."""
 
     cells: tuple[str, ...] = setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
     label_key: str = setting("column of obs that holds the cell types; an example knows its own")
     out: str = setting("csv file for the panel")
     labels: tuple[str, ...] = setting("csv file or files of labels, where the cells come without", ())
-    n_genes: PositiveInt = setting("genes in the panel; with --extend, genes to add", 100)
-    must_include: tuple[str, ...] = setting("genes that are in; they come first", ())
-    extend: str | None = setting("file of a panel (csv, or a gene per line) to build on", None)
-    exclude: tuple[str, ...] = setting("genes, ready lists (ribosomal, ...) or patterns ('^MT-') to leave out", ())
-    candidates: str | None = setting("file of the genes to choose from (csv, or a gene per line)", None)
-    min_detected: float = setting("a gene is seen in at least this share of the cells of one type", 0.0)
-    max_expression: float | None = setting("highest mean log-normalised expression of a gene in any type", None)
-    min_markers: NonNegativeInt = setting("genes that are highest in a type, for each type", 0)
-    type_weights: dict[str, float] | None = setting("cost of getting a type's cells wrong: '{\"gamma\": 3}'", None)
-    groups: tuple[str, ...] = setting("columns of obs, coarse to fine, that group related types", ())
-    sibling_cost: float = setting("what confusing types of one group costs, per level they share", 0.25)
-    batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
+    extend: str | None = setting("file of a panel to build on; --n-genes are then added to it", None)
     test_batches: tuple[str, ...] = setting("donors or batches that only judge the panel", ())
-    method: str = setting("'discriminant', or a model whose ranking is used: selector_l1, svm_l1, ...", "discriminant")
-    protocol: Protocol = setting("of such a model: 'robust', or 'report': the report to the letter", "robust")
-    seed: NonNegativeInt = setting("seed of every random choice", 0)
-    min_cells: int = setting("types with fewer cells are left out", 7)
-    n_variable: PositiveInt = setting("variable genes to choose from", 2000)
-    max_epochs: PositiveInt | None = setting("of such a model: epochs at most; null: as the protocol has it", None)
+    model_settings: dict[str, Any] | None = setting("of a classifier as method: '{\"hidden_sizes\": [64]}'", None)
+    max_epochs: PositiveInt | None = setting(
+        "of a network as method: epochs at most; null: as the protocol has it", None
+    )
     page: bool = setting("write figures, tables and a page to read beside the panel", True)
     n_jobs: int = setting("processes that ask the page's questions; -1: what cores, memory and cells call for", -1)
     on_disk: OnDisk = setting(ON_DISK, "auto")
@@ -383,6 +376,9 @@ def add_fields(parser: CommandParser, kind: Any, *, prefix: str = "") -> None:
 # %% ../nbs/16_command_line.ipynb #240be5df
 def add_option(parser: CommandParser, name: str, hint: Any, each: Field, text: str) -> None:
     """Add one option; `cells` is written without its name, and the label column of an example may be left out."""
+    limited = any(each.metadata.get(limit) is not None for limit in ("least", "most"))
+    parser.wanted[name] = words_for(hint, each.metadata) if limited else in_words(each.metadata.get("option") or hint)
+    hint = each.metadata.get("option") or hint
     items, default = list_items(hint), None if each.default is MISSING else each.default
     default = list(default) if isinstance(default, tuple) else default
     more: dict[str, Any] = {"type": items or hint, "help": text, "default": default}
@@ -391,7 +387,6 @@ def add_option(parser: CommandParser, name: str, hint: Any, each: Field, text: s
         parser.lists.add(name)
     if hint is bool and default is False:
         more = {"action": "store_true", "help": text}
-    parser.wanted[name] = in_words(hint)
     if name == "cells":  # no default: argparse would put it over the value from --config
         parser.add_argument(name, **{**more, "nargs": "*" if items else "?", "default": SUPPRESS})
     else:
@@ -425,7 +420,9 @@ class ConfigFile(ActionConfigFile):
 
         if not isinstance(found := read_json(values), dict):
             raise InputError(f"'{values}' does not hold settings: it must be {{\"name\": value, ...}}")
-        if found.pop("format_version", None) is not None:  # of a run's config.json
+        if "rules" in found.get("settings", {}):
+            found = options_of_panel(found, values)
+        if found.pop("format_version", None) is not None:  # of a run's config.json, or made of a panel's
             values = json.dumps(found)
         for name in parser.lists & set(found):
             if not isinstance(found[name], list):
@@ -494,28 +491,38 @@ def one_line_warnings() -> Iterator[None]:
     def show(message: Warning | str, category: type, filename: str, *more: Any, **others: Any) -> None:
         for_programmers = issubclass(category, FutureWarning | DeprecationWarning) or "pytorch_lightning" in filename
         if not for_programmers:
-            sys.stderr.write(f"selectormlp: warning: {' '.join(str(message).split())}\n")
+            sys.stderr.write(f"selectormlp: warning: {_shown(' '.join(str(message).split()))}\n")
 
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
 
 # %% ../nbs/16_command_line.ipynb #36b3cc3b
-def check_place(path: str | Path, *, folder: bool = True, inputs: Iterable[str] = ()) -> None:
-    """Raise `InputError` unless a folder (or a file) can be made at `path`, none of the inputs."""
-    from selectormlp.data import InputError
+def check_place(
+    path: str | Path, *, folder: bool = True, inputs: Iterable[str] = (), others: Iterable[str | None] = (),
+    writes: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Raise `InputError` unless a folder (or a file) can be made at `path` without a loss of what is read.
 
-    place = Path(path).absolute()
+    `inputs` are the cells, `others` are other files, `writes` the names that are written in a folder.
+    """
+    from selectormlp.data import InputError
+    from selectormlp.files import refuse_input, same_place
+
+    place, inputs = Path(path).absolute(), list(inputs)
     above = next(here for here in (place, *place.parents) if here.exists())
     reason = None
-    if place in [Path(name).absolute() for name in inputs]:
+    if any(same_place(place, name) for name in inputs if Path(name).exists()):
         reason = "it is the file of cells that is read"
     elif above.is_dir() != (folder or above != place):
         reason = f"'{above.name}' is a {'file' if above.is_file() else 'folder'}"
     elif not os.access(above, os.W_OK):
         reason = f"there is no right to write to '{above}'"
+    elif any((place / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
+        reason = "a .zarr store is there"
     if reason:
         raise InputError(f"cannot write '{path}': {reason}; choose another place")
+    refuse_input(path, [*inputs, *filter(None, others)], writes=writes)
 
 
 def flat_settings(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -579,34 +586,64 @@ def told(large: CellsOnDisk) -> CellsOnDisk:
     return large
 
 
-def panel_rules(options: SelectOptions) -> dict[str, Any]:
-    """The options of `select` as settings of `select_genes`, with the lists of genes read from their files."""
+def options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
+    """The options of `select` that a panel's .json file stands for; its cells must be the same files."""
+    from selectormlp.data import InputError
+    from selectormlp.selection import located_source
+
+    settings, source = found["settings"], found["settings"].get("source", {})
+    if "cells" not in source or isinstance(settings["rules"].get("groups"), dict):
+        raise InputError(f"the panel of '{path}' was made in Python: make it anew there, with remake_panel")
+    source = located_source(source, Path(path).parent)
+    more = {name: source.get(name) for name in ("cells", "labels", "test_batches")}
+    more |= {"label_key": found["label_key"], "model_settings": settings["model_settings"], **source.get("reading", {})}
+    given = {name: value for name, value in {**settings["rules"], **more}.items() if value not in (None, [], {})}
+    return {"format_version": found["format_version"], **given}
+
+
+def genes_listed(given: Sequence[str]) -> list[str]:
+    """Names of genes, where some of those given are files of them."""
     from selectormlp.panels import read_panel
-    from selectormlp.selection import PanelDesign
 
-    rules = {entry.name: getattr(options, entry.name) for entry in fields(PanelDesign)}
-    rules = {name: value for name, value in rules.items() if value is not None}
-    if options.candidates is not None:
-        rules["candidates"] = read_panel(options.candidates).genes
-    if options.extend is not None:
-        given = list(dict.fromkeys([*read_panel(options.extend).genes, *options.must_include]))
-        rules |= {"must_include": given, "n_genes": len(given) + options.n_genes}
-    return rules | ({} if options.max_epochs is None else {"max_epochs": options.max_epochs})
+    return [gene for entry in given for gene in (read_panel(entry).genes if Path(entry).is_file() else [entry])]
 
 
-def run_select(options: SelectOptions, taken: ValueOptions = AS_DECIDED) -> None:
+def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
+    """The design with the genes of its files of genes, and with those of a panel to build on first."""
+    from selectormlp.panels import read_panel
+
+    lists: dict[str, Any] = {
+        name: genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")
+    }
+    if extend is None:
+        return replace(design, **lists)
+    given = list(dict.fromkeys([*read_panel(extend).genes, *lists["must_include"]]))
+    lists |= {"must_include": given, "n_genes": len(given) + design.n_genes}
+    return replace(design, **lists)
+
+
+def run_select(options: SelectOptions, design: PanelDesign, taken: ValueOptions = AS_DECIDED) -> None:
     """Choose a panel, write it and a page about it (select)."""
-    from selectormlp.inspection import write_panel_report
+    from selectormlp.files import only_writer, remove_companions
+    from selectormlp.inspection import PAGE_FILES, write_panel_report
+    from selectormlp.panels import note_beside
 
     folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
-    check_place(options.out, folder=False, inputs=options.cells)
-    panel, adata = choose_panel(options, panel_rules(options), taken)
-    panel.to_csv(options.out)
-    say("\n".join(panel.genes))
-    say(f"The panel of {len(panel)} genes is in '{options.out}'.")
-    if options.page:
-        n_jobs = processes(options.n_jobs, adata)
-        say(f"The page to read is '{write_panel_report(panel, adata, folder, n_jobs=n_jobs)}'.")
+    note, others = note_beside(options.out), [*options.labels, options.extend]
+    others += [name for names in (design.must_include, design.exclude, design.candidates) for name in names]
+    for place in (options.out, note):
+        check_place(place, folder=False, inputs=options.cells, others=others)
+    check_place(folder, inputs=options.cells, others=others, writes=PAGE_FILES)
+    with only_writer(options.out):
+        panel, adata = panel_and_cells(options, with_lists(design, options.extend), taken)
+        remove_companions(folder, PAGE_FILES)  # of another panel: a page belongs to the csv beside it, or is not there
+        panel.to_csv(options.out)
+        say("\n".join(panel.genes))
+        say(f"The panel of {len(panel)} genes is in '{options.out}', how it was made in '{note}'.")
+        if options.page:
+            n_jobs = processes(options.n_jobs, adata)
+            page = write_panel_report(panel, adata, folder, n_jobs=n_jobs, beside=options.out)
+            say(f"The page to read is '{page}'.")
 
 
 def processes(asked: int, adata: AnnData) -> int:
@@ -626,35 +663,45 @@ def processes(asked: int, adata: AnnData) -> int:
     return found
 
 
-def choose_panel(
-    options: SelectOptions, rules: dict[str, Any], taken: ValueOptions = AS_DECIDED
+def panel_and_cells(
+    options: SelectOptions, design: PanelDesign, taken: ValueOptions = AS_DECIDED
 ) -> tuple[DesignedPanel, AnnData]:
     """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
-    from selectormlp.selection import panel_design, select_genes
+    from selectormlp.selection import about_cells, choose_panel, source_of_files, split_of
     from selectormlp.streaming import cells_for_panel, choose_from
 
-    key, columns = options.label_key, [*options.groups, *([options.batch_key] if options.batch_key else [])]
-    large = open_given(options.cells, options.on_disk, label_key=key, labels=options.labels, columns=columns, taken=taken)
+    key, columns = options.label_key, [*(design.groups or ()), *([design.batch_key] if design.batch_key else [])]
+    opening: dict[str, Any] = {"label_key": key, "labels": options.labels, "columns": columns}
+    large = open_given(options.cells, options.on_disk, taken=taken, **opening)
+    cells: Any = load_given(options.cells, key, options.labels, taken) if large is None else large
+    obs = cells.obs
+    split = _donor_split(obs, options, design) or split_of(obs, key, design)
+    source = source_of_files(options.cells, options.labels)
+    if options.test_batches:
+        source["test_batches"] = list(options.test_batches)
+    models = {
+        **(options.model_settings or {}),
+        **({} if options.max_epochs is None else {"max_epochs": options.max_epochs}),
+    }
+    more: dict[str, Any] = {"model_settings": models, "about": about_cells(obs, key, design, split, source)}
     if large is None:
-        adata = load_given(options.cells, key, options.labels, taken)
-        return select_genes(adata, key, split=_donor_split(adata.obs, options), **rules), adata
-    models = {"max_epochs": rules.pop("max_epochs")} if "max_epochs" in rules else {}
-    design, split = panel_design(**rules), _donor_split(large.obs, options)
+        return choose_panel(cells, key, design, split, **more), cells
     found = cells_for_panel(large, key, design, split=split, progress=sys.stderr.isatty())
-    return choose_from(found, key, design, **models), found.adata
+    return choose_from(found, key, design, **more), found.adata
 
 
-def _donor_split(obs: pd.DataFrame, options: SelectOptions) -> CellSplit | None:
+def _donor_split(obs: pd.DataFrame, options: SelectOptions, design: PanelDesign) -> CellSplit | None:
     """The split that leaves whole donors for the test, where some are named."""
     from selectormlp.data import InputError
     from selectormlp.split import split_batches
 
     if not options.test_batches:
         return None
-    if options.batch_key is None:
+    if design.batch_key is None:
         raise InputError("--test-batches needs --batch-key: the column of obs that holds them")
-    more = {"min_cells": options.min_cells, "seed": options.seed}
-    return split_batches(obs, options.label_key, batch_key=options.batch_key, test=options.test_batches, **more)
+    about: dict[str, Any] = {"batch_key": design.batch_key, "test": options.test_batches}
+    about |= {"min_cells": design.min_cells, "seed": design.seed}
+    return split_batches(obs, options.label_key, **about)
 
 # %% ../nbs/16_command_line.ipynb #665a5770
 def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
@@ -664,7 +711,7 @@ def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
 
 def run_report(output: ReportOutput, config: StudyConfig, taken: ValueOptions = AS_DECIDED) -> None:
     """Run the whole report (report)."""
-    from selectormlp.study import run_study
+    from selectormlp.study import RUN_FILES, run_study
 
     def load(config: StudyConfig) -> AnnData:
         """All cells, or those that the split can use."""
@@ -677,7 +724,7 @@ def run_report(output: ReportOutput, config: StudyConfig, taken: ValueOptions = 
         most = config.max_train + config.max_validation + config.max_test
         return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
 
-    check_place(output.out)
+    check_place(output.out, inputs=(config.cells,), others=(config.labels,), writes=RUN_FILES)
     study = run_study(config if output.model is None else of_one_model(config, output.model), output.out, load=load)
     say(f"The figures are in '{study.folder / 'figures'}', the tables in '{study.folder}',")
     say(f"and the page to read is '{study.folder / 'report.html'}'.")
@@ -687,7 +734,7 @@ def run_reader_book(options: BookOptions, taken: ValueOptions = AS_DECIDED) -> N
     """Run the chapters on the user's cells (book)."""
     from selectormlp.book import run_book
 
-    check_place(options.out)
+    check_place(options.out, inputs=(options.cells,), writes=("book.json", "cells.h5ad"))
     settings = {"protocol": options.protocol, "seed": options.seed, "few": cells_of_book(options, taken)}
     say(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
 
@@ -741,21 +788,26 @@ def prediction_table(
     return pd.concat([table, each], axis=1) if probabilities else table
 
 # %% ../nbs/16_command_line.ipynb #36c577cb
-def cells_to_label(options: PredictOptions, taken: ValueOptions = AS_DECIDED) -> Iterator[AnnData]:
-    """The new cells, log-normalised: all of them, or block by block from disk."""
+def cells_to_label(
+    options: PredictOptions, model: GeneClassifier, taken: ValueOptions = AS_DECIDED
+) -> Iterator[AnnData]:
+    """The new cells, log-normalised as the model's were: all of them, or block by block from disk."""
     from anndata import AnnData
 
     from selectormlp.data import check_cells, normalise
+    from selectormlp.saving import normalised_alike
     from selectormlp.streaming import read_blocks
 
+    counts = ("raw counts", "normalised, not logged")
     large = open_given(options.cells, options.on_disk, columns=[], taken=taken)
     if large is None:
         adata = load_given(options.cells, taken=taken)
-        check_cells(adata)
-        yield normalise(adata)
+        logged = check_cells(adata).value_kind not in counts
+        yield normalised_alike(model, normalise(adata), logged=logged, max_missing=options.max_missing)
         return
     for places, block in read_blocks(large, progress=sys.stderr.isatty(), what="labelling cells"):
-        yield AnnData(block, obs=large.obs.iloc[places], var=large.var)
+        cells = AnnData(block, obs=large.obs.iloc[places], var=large.var)
+        yield normalised_alike(model, cells, logged=large.kind not in counts, max_missing=options.max_missing)
 
 
 def run_predict(options: PredictOptions, taken: ValueOptions = AS_DECIDED) -> None:
@@ -763,7 +815,7 @@ def run_predict(options: PredictOptions, taken: ValueOptions = AS_DECIDED) -> No
     from selectormlp.collection import open_model
     from selectormlp.data import InputError
 
-    check_place(options.out, folder=False, inputs=options.cells)
+    check_place(options.out, folder=False, inputs=options.cells, others=(options.model,))
     annotated = options.out.lower().endswith(".h5ad")
     if annotated and options.top > 1:
         raise InputError("an .h5ad file gets the probabilities of all types; leave out --top, or name a csv file")
@@ -779,7 +831,7 @@ def write_predictions(model: GeneClassifier, options: PredictOptions, taken: Val
     from selectormlp.saving import align_genes
 
     tables = []
-    for cells in cells_to_label(options, taken):
+    for cells in cells_to_label(options, model, taken):
         X = align_genes(cells, model.gene_names_, max_missing=options.max_missing)
         shown = {"probabilities": options.probabilities, "top": options.top}
         tables.append(prediction_table(model, X, cells.obs_names, **shown))
@@ -796,7 +848,8 @@ def write_annotated(model: GeneClassifier, options: PredictOptions, taken: Value
     from selectormlp.data import write_whole
     from selectormlp.saving import annotate_cells
 
-    named = annotate_cells(model, load_given(options.cells, taken=taken, as_stored=not taken.given), max_missing=options.max_missing)
+    cells = load_given(options.cells, taken=taken, as_stored=not taken.given)
+    named = annotate_cells(model, cells, max_missing=options.max_missing)
     with write_whole(options.out) as path:
         named.write_h5ad(path)
     say(f"The cells, with obs['predicted_type'], are in '{options.out}'.")
@@ -857,7 +910,7 @@ def run_split(step: SplitStep, reading: Reading, taken: ValueOptions = AS_DECIDE
     from selectormlp.data import write_json, write_whole
 
     folder = Path(step.save_dir)
-    check_place(folder)
+    check_place(folder, inputs=(step.adata_path,), writes=(*PART_FILES.values(), "split.csv", "config.json"))
     settings = asdict(step) | taken.given
     refuse_other_run(folder / "config.json", settings)
     large = open_given((step.adata_path,), reading.on_disk, label_key=step.y_column, taken=taken)
@@ -1066,7 +1119,7 @@ def train_model(step: TrainStep, logs: Path, parts: dict[str, Part]) -> GeneClas
 
 def run_train(step: TrainStep, reading: Reading) -> None:
     """Train a SelectorMLP or an SVM on the parts of a split (train)."""
-    from selectormlp.saving import save_model
+    from selectormlp.saving import expression_shares, save_model
     from selectormlp.data import write_json
 
     refuse_idle_settings(step)
@@ -1078,7 +1131,8 @@ def run_train(step: TrainStep, reading: Reading) -> None:
     refuse_other_run(logs / "config.json", settings, free=MAY_CHANGE if step.restart else ())
     parts, start = read_parts(step, reading.on_disk), time.monotonic()
     model = train_model(step, logs, parts)
-    save_model(model, best)
+    shares = expression_shares(parts["train"].X, parts["train"].genes)
+    save_model(model, best, normalised_over=shares)
     write_json(settings, logs / "config.json")
     write_training(model, parts, logs, seconds=time.monotonic() - start)
     say(f"The best model is in '{best}', curves and scores are in '{logs}'.")
@@ -1155,10 +1209,12 @@ def plot_ranked_genes(ranking: pd.DataFrame, ax: Axes | None = None, *, n_genes:
     """Importance of the best genes of a ranking, as bars."""
     import matplotlib.pyplot as plt
 
+    from selectormlp.data import figure_text
+
     ax = ax or plt.subplots(figsize=(7.5, 3), layout="constrained")[1]
     best = ranking.head(n_genes)
     ax.bar(range(len(best)), best["importance"], color="#5b8fc9")
-    ax.set_xticks(range(len(best)), best["gene"], rotation=90, fontsize=8)
+    ax.set_xticks(range(len(best)), [figure_text(gene) for gene in best["gene"]], rotation=90, fontsize=8)
     ax.set(ylabel="importance", title=f"the best {len(best)} of {len(ranking)} genes")
     return ax
 
@@ -1224,7 +1280,7 @@ def run_feature_selection(
     from selectormlp.data import write_json
 
     folder = Path(step.results_dir)
-    check_place(folder)
+    check_place(folder, inputs=(step.adata_input,))
     model, kind = read_trained_model(step)
     note, settings = folder / f"{kind}_config.json", {**asdict(step), "model_type": kind} | taken.given
     refuse_other_run(note, settings)
@@ -1239,6 +1295,13 @@ class Command(NamedTuple):
     line: str
     options: Callable[[], tuple[type, ...]]
     run: Callable[..., None]
+
+
+def select_options() -> tuple[type, ...]:
+    """Options of `select`."""
+    from selectormlp.selection import PanelDesign
+
+    return SelectOptions, PanelDesign, ValueOptions
 
 
 def study_options() -> tuple[type, ...]:
@@ -1256,7 +1319,7 @@ def simulation_options() -> tuple[type, ...]:
 
 # %% ../nbs/16_command_line.ipynb #064af73b
 COMMANDS: dict[str, Command] = {
-    "select": Command("choose a gene panel from labelled cells", lambda: (SelectOptions, ValueOptions), run_select),
+    "select": Command("choose a gene panel from labelled cells", select_options, run_select),
     "report": Command("run the whole report: models, curves, panels, test accuracy", study_options, run_report),
     "book": Command("run the chapters on your cells and make a site of them", lambda: (BookOptions, ValueOptions), run_reader_book),
     "predict": Command("name the types of new cells with a saved model", lambda: (PredictOptions, ValueOptions), run_predict),
@@ -1318,7 +1381,19 @@ def run_command(parser: CommandParser, arguments: Sequence[str]) -> None:
         raise InputError(f"name the cells: selectormlp {given.command} my_cells.h5ad ..., or an example: pancreas")
     if "label_key" in values:
         values.label_key = label_column(values.cells, values.label_key)
+    refuse_settings_file(arguments, values)
     command.run(*(build(kind, values) for kind in command.options()))
+
+
+def refuse_settings_file(arguments: Sequence[str], values: Namespace) -> None:
+    """Raise `InputError` where the output would replace the file of settings."""
+    from selectormlp.files import refuse_input
+
+    given = [value for name, value in zip(arguments, arguments[1:], strict=False) if name == "--config"]
+    given += [name.removeprefix("--config=") for name in arguments if name.startswith("--config=")]
+    for name in ("out", "save_dir", "results_dir"):
+        if values.get(name):
+            refuse_input(values[name], given)
 
 # %% ../nbs/16_command_line.ipynb #9e2551f0
 def talk() -> None:
@@ -1350,10 +1425,38 @@ def with_underscores(argument: str) -> str:
     return re.sub(r"^--[\w.-]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
 
 
+def _say_error(text: str) -> None:
+    """Write a sentence to the error stream."""
+    sys.stderr.write(f"selectormlp: error: {_shown(text)}\n")
+
+
+def _fit_machine() -> None:
+    """Work where no figure can be shown, the terminal knows ASCII only, or nothing but the temporary folder is writable."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return
+    caches = [Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()), Path(__file__).parent.parent]
+    nearest = [next(here for here in (place, *place.parents) if here.exists()) for place in caches]
+    if not any(os.access(place, os.W_OK) for place in nearest):  # numba, below scanpy and umap, would give up
+        import atexit
+        import tempfile
+
+        os.environ["NUMBA_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="selectormlp-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status: 0, 2 for an error, 130 when stopped from the keyboard."""
-    given = [with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    os.environ.setdefault("MPLBACKEND", "Agg")
+    if arguments is None:  # as a program: another process watches this one while it reads files
+        from selectormlp.guard import run_guarded
+
+        own = sys.argv[1:]
+        return run_guarded(lambda: main(own), _say_error)
+    given = [with_underscores(argument) for argument in arguments]
+    _fit_machine()
     parser = make_parser(given)
     try:
         with one_line_warnings():
@@ -1363,7 +1466,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--traceback" in given:
             raise
-        sys.stderr.write(f"selectormlp: error: {error_sentence(error, parser)}\n")
+        _say_error(error_sentence(error, parser))
         return 2
     return 0
 

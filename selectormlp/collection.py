@@ -8,19 +8,22 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin
 
 import pandas as pd
 
 from .classifiers import GeneClassifier
 from .data import InputError, is_whole, nearest_name, read_json, write_json, write_whole
+from .files import only_run
 from .saving import load_model, save_model
+from .data import user_level
 
 INDEX = "models.json"
 INDEX_VERSION = 1
@@ -42,14 +45,37 @@ def _refuse_name(name: object) -> None:
         )
 
 # %% ../nbs/05c_model_collections.ipynb #fb0cacb8
-def _checked_url(place: str) -> str | None:
-    """The address without a slash at its end, or None where `place` is a folder; InputError unless it is safe."""
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_INDEX_LIMITS = (2**24, 60.0)  # bytes of an index, and seconds for it
+_FILE_LIMITS = (2**32, 3600.0)  # of a file of a model
+_MOST_HOPS = 5
+
+
+def _host_of(address: str) -> tuple[str | None, str | None]:
+    """Scheme and host of an address as the library reads it that connects to it; None where it reads none."""
+    import requests
+    from urllib3.exceptions import HTTPError
+    from urllib3.util import parse_url
+
+    try:
+        parts = parse_url(str(requests.Request("GET", address).prepare().url))
+    except (ValueError, requests.RequestException, HTTPError):
+        return None, None
+    return (None, None) if parts.auth else (parts.scheme, parts.host)
+
+
+def _checked_url(place: str, *, local: bool = True) -> str | None:
+    """The address without a slash at its end, or None where `place` is a folder; InputError unless it is safe.
+
+    https, or http of this very machine where that is allowed (`local`).
+    """
     if "://" not in place:
         return None
-    parts = urlsplit(place)
-    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1")):
+    scheme, host = _host_of(place)
+    plain = re.search(r"[\\\s\x00-\x1f\x7f]", place) is None
+    if plain and host and (scheme == "https" or (local and scheme == "http" and host in _LOCAL)):
         return place.rstrip("/")
-    raise InputError(f"'{place}' is not an address that can be trusted; use one that begins with https://")
+    raise InputError(f"{place!r} is not an address that can be trusted; use one that begins with https://")
 
 # %% ../nbs/05c_model_collections.ipynb #cec422e2
 def _damaged(place: str | Path, what: str) -> InputError:
@@ -100,10 +126,31 @@ def _refuse_unfit_entry(name: str, entry: Any, place: str | Path) -> None:
 # %% ../nbs/05c_model_collections.ipynb #e371e40d
 @dataclass(frozen=True)
 class ModelCollection:
-    """Saved models by name: a folder with a sub-folder for each and models.json, or a copy of it behind a URL.
+    """Keep saved models by name: a folder with a sub-folder for each, or a copy of it behind an address.
 
-    `place` is the folder, or a URL with https://; what comes from a URL is kept in `cache` (None: the user's cache
-    folder), and fetched again only when it has changed. One program at a time may save; any number may load.
+    One program at a time may save; any number may load.
+
+    Parameters
+    ----------
+    place : str or Path
+        The folder, or an address that begins with https://.
+    cache : str or Path or None, default None
+        Where files from an address are kept; they are fetched again only when they changed. None: the user's cache
+        folder.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import LinearSVMClassifier, ModelCollection, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> with TemporaryDirectory() as folder:
+    ...     models = ModelCollection(folder)
+    ...     models.save(model, "demo", description="three simulated types")
+    ...     models.table()["name"].tolist()
+    ['demo']
     """
 
     place: str | Path
@@ -111,12 +158,12 @@ class ModelCollection:
 
     @property
     def url(self) -> str | None:
-        """The address of the collection, where it has one."""
+        """Address of the collection; None where it is a folder."""
         return _checked_url(str(self.place))
 
     @property
     def folder(self) -> Path:
-        """Where the files lie on this machine."""
+        """Folder on this machine that holds the files."""
         import pooch
 
         if self.url is None:
@@ -125,7 +172,18 @@ class ModelCollection:
         return Path(self.cache or pooch.os_cache("selectormlp")) / "collections" / own
 
     def table(self) -> pd.DataFrame:
-        """One row per model: name, description, model, n_types, n_genes, made_with."""
+        """List the models.
+
+        Returns
+        -------
+        DataFrame
+            One row for each model: name, description, model, n_types, n_genes, made_with.
+
+        Raises
+        ------
+        InputError
+            Where there is no collection, or a damaged one.
+        """
         shown = ("description", "model", "n_genes")
         rows = [
             {"name": name, **{key: entry[key] for key in shown}, "n_types": len(entry["types"]),
@@ -135,7 +193,23 @@ class ModelCollection:
         return pd.DataFrame(rows, columns=["name", "description", "model", "n_types", "n_genes", "made_with"])
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What the index says of a model: description, model, types, n_genes, made_with, files. Raises `InputError`."""
+        """Return what the index says of a model.
+
+        Parameters
+        ----------
+        name : str
+            The name of the model.
+
+        Returns
+        -------
+        dict of str to object
+            Description, model, types, n_genes, made_with and files.
+
+        Raises
+        ------
+        InputError
+            Where there is no such model.
+        """
         known = self._entries()
         if name not in known:
             near = nearest_name(str(name), known)
@@ -144,33 +218,85 @@ class ModelCollection:
         return known[name]
 
     def load(self, name: str) -> GeneClassifier:
-        """A model by its name, after its files were fetched and compared with the index. Raises `InputError`."""
+        """Load a model by its name, after its files were fetched and compared with the index.
+
+        Parameters
+        ----------
+        name : str
+            The name of the model.
+
+        Returns
+        -------
+        GeneClassifier
+            The fitted classifier.
+
+        Raises
+        ------
+        InputError
+            Where there is no such model, or its files are not those that were saved.
+        """
         files, folder = self.describe(name)["files"], self.folder / name
         if folder.is_symlink():
             raise _damaged(self.place, f"{name!r} is a link, and a model must lie in the collection itself")
+        if self.url is None:
+            return load_model(self._whole_folder(name, files))
         for file, checksum in files.items():
-            if self.url is not None:
-                _fetch(f"{self.url}/{name}/{file}", folder / file, checksum)
-            elif _checksum(folder / file) != checksum:
-                raise _damaged(self.place, f"{file} of {name!r} is missing, or not the file that was saved")
+            _fetch(f"{self.url}/{name}/{file}", folder / file, checksum)
         return load_model(folder)
 
+    def _whole_folder(self, name: str, files: dict[str, str]) -> Path:
+        """Where the model lies that the index means: in its place, or where a save that was killed left it."""
+        for place in (self.folder / name, *_aside(self.folder, name)):
+            if _holds(place, files):
+                return place
+        wrong = next(file for file in files if _checksum(self.folder / name / file) != files[file])
+        raise _damaged(self.place, f"{wrong} of {name!r} is missing, or not the file that was saved")
+
     def save(self, model: GeneClassifier, name: str, *, description: str = "", replace: bool = False) -> None:
-        """Put a fitted model into the folder; one of the same name is an `InputError` unless `replace`."""
+        """Put a fitted model into the folder.
+
+        Parameters
+        ----------
+        model : GeneClassifier
+            A fitted classifier.
+        name : str
+            Its name: letters, digits and, after the first character, '.', '_' and '-'.
+        description : str, default ''
+            A line that says what it is.
+        replace : bool, default False
+            Replace a model of the same name.
+
+        Raises
+        ------
+        InputError
+            Where the name cannot be or is taken, or the collection lies behind an address.
+        """
         _refuse_name(name)
         if self.url is not None:
             raise InputError(f"'{self.place}' can only be read; save into a folder, and copy it to your web server")
-        known = self._entries() if (self.folder / INDEX).exists() else {}
-        self._refuse_taken(name, known, replace=replace)
-        new, place = self.folder / f".{name}.new", self.folder / name
-        shutil.rmtree(new, ignore_errors=True)  # of a program that was killed
-        save_model(model, new)
-        entry = _entry(model, new, description)
-        _refuse_unfit_entry(name, entry, self.place)  # nobody could read the index with it in
-        if place.exists():
-            shutil.rmtree(place)
-        new.replace(place)
-        write_json({"format_version": INDEX_VERSION, "models": {**known, name: entry}}, self.folder / INDEX)
+        with only_run(self.folder, INDEX):
+            known = self._entries() if (self.folder / INDEX).exists() else {}
+            _settle(self.folder, known)  # what a save that was killed left
+            self._refuse_taken(name, known, replace=replace)
+            new = _aside(self.folder, name)[0]
+            shutil.rmtree(new, ignore_errors=True)
+            save_model(model, new)
+            entry = _entry(model, new, description)
+            _refuse_unfit_entry(name, entry, self.place)  # nobody could read the index with it in
+            if name not in known and not replace:
+                self._refuse_unlisted(name, entry["files"])
+            index = {"format_version": INDEX_VERSION, "models": {**known, name: entry}}
+            write_json(index, self.folder / INDEX)  # from here on it is the new model, wherever that lies
+            _settle(self.folder, {name: entry})
+
+    def _refuse_unlisted(self, name: str, files: dict[str, str]) -> None:
+        """Raise InputError where another whole model lies in the place of a new one, which the index does not know."""
+        place = self.folder / name
+        if place.exists() and _checksum(place / "weights.safetensors") != files["weights.safetensors"]:
+            shutil.rmtree(_aside(self.folder, name)[0], ignore_errors=True)
+            raise InputError(
+                f"'{place}' holds a model that the collection does not list; pass replace=True to replace it"
+            )
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         """What the index says of each model, by name."""
@@ -190,7 +316,7 @@ class ModelCollection:
                 " replace=True with that name"
             )
         place = self.folder / name
-        if place.is_symlink() or (not same and place.exists()):
+        if place.is_symlink() or (not same and place.exists() and not _is_model(place)):
             raise InputError(f"'{place}' is there and is no model of the collection; move it, or choose another name")
 
 # %% ../nbs/05c_model_collections.ipynb #37133b93
@@ -199,6 +325,42 @@ def _checksum(path: Path) -> str | None:
     import pooch
 
     return pooch.file_hash(path) if path.is_file() else None
+
+
+def _aside(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where a new model lies before it takes its place, and an old one that made room."""
+    return folder / f".{name}.new", folder / f".{name}.old"
+
+
+def _holds(place: Path, files: dict[str, str]) -> bool:
+    """Whether a folder holds these files, each with its checksum."""
+    return not place.is_symlink() and all(_checksum(place / file) == checksum for file, checksum in files.items())
+
+
+def _is_model(place: Path) -> bool:
+    """Whether a folder holds a whole model."""
+    try:
+        load_model(place)
+    except InputError:
+        return False
+    return True
+
+
+def _settle(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
+    """Put each model that lies aside, and that the index means, into its place; take away what it does not mean."""
+    for name, entry in entries.items():
+        new, old = _aside(folder, name)
+        place = folder / name
+        for found in (new, old):
+            if found.is_dir() and not _holds(place, entry["files"]) and _holds(found, entry["files"]):
+                if place.exists():
+                    other = old if found is new else new
+                    shutil.rmtree(other, ignore_errors=True)
+                    place.replace(other)
+                found.replace(place)
+        if _holds(place, entry["files"]):
+            for left in (new, old):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _entry(model: GeneClassifier, folder: Path, description: str) -> dict[str, Any]:
@@ -213,15 +375,66 @@ def _entry(model: GeneClassifier, folder: Path, description: str) -> dict[str, A
     }
 
 # %% ../nbs/05c_model_collections.ipynb #b182ae7d
+def _download(url: str, path: Path, limits: tuple[int, float]) -> None:
+    """Fetch a file within limits of bytes and seconds; every address that it is sent on to is checked like the first."""
+    import time
+
+    import requests
+
+    ends, first_is_local = time.monotonic() + limits[1], _host_of(url)[1] in _LOCAL
+    with requests.Session() as session:
+        for _ in range(1 + _MOST_HOPS):
+            _checked_url(url, local=first_is_local)
+            session.headers["Accept-Encoding"] = "identity"
+            response = session.get(url, stream=True, allow_redirects=False, timeout=(10, 30))
+            if not response.is_redirect:
+                break
+            url = urljoin(url, response.headers["location"])
+        else:
+            raise ValueError(f"it is sent on more than {_MOST_HOPS} times")
+        response.raise_for_status()
+        left = limits[0]
+        with path.open("wb") as file:
+            while part := response.raw.read1(2**16):
+                left -= len(part)
+                if left < 0:
+                    raise ValueError(f"it is larger than {limits[0]:,} bytes")
+                if time.monotonic() > ends:
+                    raise ValueError(f"it takes longer than {limits[1]:g} seconds")
+                file.write(part)
+
+
+def _download_in_time(url: str, path: str, limits: tuple[int, float]) -> None:
+    """`_download`, given up when its time is over, also where a server sends a byte now and then for ever."""
+    failed: list[BaseException] = []
+
+    def task() -> None:
+        try:
+            _download(url, Path(path), limits)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=task, daemon=True)
+    thread.start()
+    thread.join(limits[1] + 1)
+    if thread.is_alive():
+        raise ValueError(f"it takes longer than {limits[1]:g} seconds")
+    if failed:
+        raise failed[0]
+
+
 def _fetch(url: str, path: Path, checksum: str | None) -> None:
     """Fetch a file to `path`: anew where `checksum` is None, or else unless the file with this checksum is there."""
     import pooch
 
     try:
         if checksum is None:
-            pooch.HTTPDownloader()(url, str(path), None)
+            _download_in_time(url, str(path), _INDEX_LIMITS)
         else:
-            pooch.retrieve(url, known_hash=f"sha256:{checksum}", fname=path.name, path=path.parent)
+            pooch.retrieve(
+                url, known_hash=f"sha256:{checksum}", fname=path.name, path=path.parent,
+                downloader=lambda url, path, _: _download_in_time(url, path, _FILE_LIMITS),
+            )  # fmt: skip
     except (OSError, ValueError) as error:  # no network, no such file, or another one than the index promises
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise InputError(f"'{url}' could not be fetched ({reason}); check the address, or ask its owner") from None
@@ -236,7 +449,7 @@ def _fetch_index(url: str, folder: Path) -> None:
         except InputError as error:
             if not (folder / INDEX).is_file():
                 raise
-            warnings.warn(f"{error}; what was fetched before is used", stacklevel=4)
+            warnings.warn(f"{error}; what was fetched before is used", stacklevel=user_level())
             return
         _checked_index(path, url)
         with write_whole(folder / INDEX) as place:
@@ -244,7 +457,37 @@ def _fetch_index(url: str, folder: Path) -> None:
 
 # %% ../nbs/05c_model_collections.ipynb #4bc8a850
 def open_model(where: str | Path) -> GeneClassifier:
-    """Load a model from its folder, or from the address of a collection, a slash and its name. Raises `InputError`."""
+    """Load a model from its folder, or from a collection behind an address.
+
+    Parameters
+    ----------
+    where : str or Path
+        The folder of a model, or the address of a collection, a slash and the name of the model.
+
+    Returns
+    -------
+    GeneClassifier
+        The fitted classifier.
+
+    Raises
+    ------
+    InputError
+        Where there is no such model, or a damaged one.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import LinearSVMClassifier, open_model, save_model, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> with TemporaryDirectory() as folder:
+    ...     save_model(model, folder)
+    ...     again = open_model(folder)
+    >>> again.classes_.tolist()
+    ['type_00', 'type_01', 'type_02']
+    """
     if _checked_url(str(where)) is None:
         return load_model(where)
     place, _, name = str(where).rstrip("/").rpartition("/")

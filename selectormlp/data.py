@@ -9,6 +9,8 @@ import csv
 import difflib
 import errno
 import gzip
+import inspect
+import io
 import json
 import logging
 import math
@@ -40,20 +42,33 @@ Paths = str | Path | Sequence[str | Path]
 
 # %% auto #0
 __all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'VALUES', 'READY', 'READERS', 'LACKING', 'BRAIN_URL', 'BRAIN_SHA256',
-           'BRAIN_FILE', 'EXAMPLES', 'InputError', 'nearest_name', 'is_whole', 'data_folder', 'load_pancreas',
-           'ValueSummary', 'summarise_values', 'sample_places', 'as_sample', 'ValueEvidence', 'evidence_of', 'kind_of',
-           'value_kind', 'announce', 'gene_places', 'named_genes', 'known_genes', 'HeldValues', 'ValueChoice',
-           'choose_values', 'raw_genes', 'take_values', 'natural_order', 'refuse_label_key', 'cell_labels',
-           'refuse_repeated_names', 'CellCheck', 'check_cells', 'to_log', 'log_per_total', 'normalise', 'kept_labels',
-           'prepare_cells', 'above_trend', 'by_score', 'choose_variable_genes', 'existing_path', 'reading',
-           'refuse_broken_matrix', 'open_root', 'cells_group', 'outer_labels', 'has_half_floats', 'attach_labels',
-           'short_names', 'joined_genes', 'genes_left_out', 'numbered_names', 'read_cells', 'without_types',
-           'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'write_whole', 'write_table', 'write_json',
-           'read_json', 'reference_table']
+           'BRAIN_FILE', 'EXAMPLES', 'InputError', 'nearest_name', 'is_whole', 'user_level', 'data_folder',
+           'load_pancreas', 'ValueSummary', 'summarise_values', 'sample_places', 'as_sample', 'ValueEvidence',
+           'evidence_of', 'kind_of', 'value_kind', 'announce', 'gene_places', 'named_genes', 'known_genes',
+           'HeldValues', 'ValueChoice', 'choose_values', 'raw_genes', 'take_values', 'natural_order',
+           'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck', 'check_cells', 'to_log',
+           'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
+           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'refuse_outside', 'open_root',
+           'cells_group', 'outer_labels', 'has_half_floats', 'attach_labels', 'short_names', 'joined_genes',
+           'genes_left_out', 'numbered_names', 'read_cells', 'without_types', 'load_pbmc68k', 'fetch_brain', 'Example',
+           'load_cells', 'spreadsheet_text', 'unescaped_text', 'terminal_text', 'figure_text', 'markdown_text',
+           'write_whole', 'write_table', 'read_table', 'write_json', 'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one sentence that names it and the way out."""
+    """Report that what the user gave cannot be used.
+
+    The message is one sentence that names the value and the way out.
+
+    Examples
+    --------
+    >>> from selectormlp import InputError, simulate_cells
+    >>> try:
+    ...     simulate_cells(n_types=1)
+    ... except InputError as error:
+    ...     print(error)
+    n_types is 1; it must be a whole number of at least 2
+    """
 
 
 def nearest_name(name: str, known: Iterable[object]) -> str | None:
@@ -75,6 +90,28 @@ def is_whole(value: object, *, least: int) -> bool:
     """Say whether a setting is a whole number of at least `least`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
+# %% ../nbs/00_data.ipynb #c1c0f67e
+_PACKAGE = str(Path(__file__).parent) if "__file__" in globals() else None  # None while a notebook is the module
+
+
+def user_level() -> int:
+    """Return the `stacklevel` with which a warning points at the first line outside this package.
+
+    Returns
+    -------
+    int
+        How many calls the caller's line is away from that of `warnings.warn`, which counts as 1.
+
+    Examples
+    --------
+    >>> user_level()
+    1
+    """
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and (level == 0 or str(Path(frame.f_code.co_filename).parent) == _PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return max(level, 1)
+
 # %% ../nbs/00_data.ipynb #aff1799d
 def data_folder() -> Path:
     """Return the folder of the shipped data: `selectormlp/example_data`, or `data` in a checkout."""
@@ -88,9 +125,23 @@ def data_folder() -> Path:
 
 # %% ../nbs/00_data.ipynb #43753425
 def load_pancreas() -> AnnData:
-    """Return 1,937 cells x 20,125 genes of a human pancreas: raw counts (CSR float32), 14 types in obs["cell_type"].
+    """Load 1,937 cells x 20,125 genes of a human pancreas that are shipped with the package.
 
-    Source: donor 1 of Baron et al. 2016, doi:10.1016/j.cels.2016.08.011 (GSE84133).
+    Returns
+    -------
+    AnnData
+        Raw counts (CSR float32), 14 types in `obs["cell_type"]`.
+
+    References
+    ----------
+    .. [1] Baron M and others. A single-cell transcriptomic map of the human and mouse pancreas. Cell Systems 3 (2016),
+       donor 1 (GSE84133). doi:10.1016/j.cels.2016.08.011
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas
+    >>> load_pancreas().shape
+    (1937, 20125)
     """
     from anndata import read_h5ad
 
@@ -1077,6 +1128,9 @@ def cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     refuse_label_key(obs, label_key)
     column = pd.Categorical(obs[label_key])
     names = np.array([*map(_label_text, column.categories), None], dtype=object)
+    longest = max((len(name) for name in names if name), default=0)
+    if longest > 1000:
+        raise InputError(f"'{label_key}' holds a label of {longest:,} characters; a type needs a name that can be read")
     return pd.Series(names[column.codes], index=obs.index, name=label_key)
 
 
@@ -1099,8 +1153,14 @@ def _refuse_measurement(labels: pd.Series) -> None:
         )
 
 # %% ../nbs/00_data.ipynb #c510d80b
+_LONGEST_NAME = 1000  # characters, of cells, genes and types
+
+
 def refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
     """Raise InputError where cells or genes share a name."""
+    longest = max(map(len, map(str, names)), default=0)
+    if longest > _LONGEST_NAME:
+        raise InputError(f"a {what} has a name of {longest:,} characters; names of up to {_LONGEST_NAME:,} can be worked with")
     repeated = names[names.duplicated()].unique()
     if len(repeated):
         first, remedy = repeated[0], f"adata.{ {'cell': 'obs', 'gene': 'var'}[what] }_names_make_unique()"
@@ -1129,7 +1189,21 @@ def _count_types(labels: pd.Series, min_cells: int) -> pd.Series:
 # %% ../nbs/00_data.ipynb #cd80864d
 @dataclass(frozen=True)
 class CellCheck:
-    """What `check_cells` found; `type_counts` (cells of each type, largest first) is None without a label_key."""
+    """Hold what `check_cells` found.
+
+    Parameters
+    ----------
+    value_kind : str
+        What the values are: "raw counts", "log-normalised", ...
+    n_cells : int
+        Number of cells.
+    n_genes : int
+        Number of genes.
+    type_counts : Series or None
+        Cells of each type, the largest first; None without a label_key.
+    warnings : tuple of str
+        A sentence for each thing that is odd but can be worked with.
+    """
 
     value_kind: ValueKind
     n_cells: int
@@ -1151,10 +1225,36 @@ def _notes(values: ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
 
 # %% ../nbs/00_data.ipynb #042a532d
 def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int = 3) -> CellCheck:
-    """Check names, values and labels before any work, and that each type has `min_cells` cells.
+    """Check names, values and labels before any work.
 
-    The first thing that cannot be worked with is an InputError; what can be is told in `CellCheck.warnings`. The values
-    are those that `choose_values` takes.
+    The first thing that cannot be worked with is an error; what can be is named in the result. The values are those
+    that `choose_values` takes.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells x genes.
+    label_key : str or None, default None
+        The column of `obs` that holds the cell types. None: labels are not looked at.
+    min_cells : int, default 3
+        Cells that each type must have.
+
+    Returns
+    -------
+    CellCheck
+        What the values are, cells, genes, cells of each type, and warnings.
+
+    Raises
+    ------
+    InputError
+        Where names repeat, values are missing or cannot be used, the column is missing, or a type is too small.
+
+    Examples
+    --------
+    >>> from selectormlp import check_cells, load_pancreas
+    >>> found = check_cells(load_pancreas())
+    >>> found.value_kind, found.n_cells
+    ('raw counts', 1937)
     """
     return _checked(_taken(adata), label_key, min_cells)
 
@@ -1240,22 +1340,29 @@ def normalise(
     values: str | None = None,
     gene_names: str | None = None,
 ) -> AnnData:
-    """Return new cells with log-normalised values (CSR float32): each total brought to target_sum, then log(1 + x).
+    """Make new cells with log-normalised values: each cell's total becomes `target_sum`, then log(1 + x).
+
+    Values that are log-normalised already are kept, those with a note in `uns["values_taken_as"]` too.
 
     Parameters
     ----------
     adata : AnnData
         Cells x genes. Which of its values are taken is decided by `choose_values`.
-    target_sum : float
-        Total of each cell before the logarithm. Values that are log-normalised already are kept, those with a note in
-        uns["values_taken_as"] too.
-    layer, use_raw, values, gene_names
-        As in `choose_values`; they overrule what would be decided.
+    target_sum : float, default 10000.0
+        Total of each cell before the logarithm.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
 
     Returns
     -------
     AnnData
-        Raw, layers and most of uns are left behind.
+        Log-normalised values (CSR float32). Raw, layers and most of `uns` are left behind.
 
     Raises
     ------
@@ -1264,6 +1371,7 @@ def normalise(
 
     Examples
     --------
+    >>> from selectormlp import load_pancreas, normalise
     >>> normalise(load_pancreas()).uns["selectormlp_values"]["kind"]
     'log-normalised'
     """
@@ -1290,7 +1398,7 @@ def _kept_cells(labels: pd.Series, min_cells: int | None, drop_types: Sequence[s
     kept = labels.notna().to_numpy()
     if not kept.all():
         lost = f"{(~kept).sum():,} of {len(kept):,} cells have no label in '{labels.name}'"
-        warnings.warn(f"{lost} and are left out", stacklevel=3)
+        warnings.warn(f"{lost} and are left out", stacklevel=user_level())
     counts = labels.value_counts()
     if len(drop_types):
         kept &= ~labels.isin(_known_types(drop_types, counts)).to_numpy()
@@ -1385,25 +1493,34 @@ def prepare_cells(
     values: str | None = None,
     gene_names: str | None = None,
 ) -> AnnData:
-    """Return new cells: checked, log-normalised (CSR float32), labelled with text categories in obs[label_key].
+    """Make new cells that are checked, log-normalised and labelled.
+
+    Cells without a label are left out with a warning.
 
     Parameters
     ----------
     adata : AnnData
         Cells x genes.
     label_key : str
-        Column of obs that holds the cell types. Cells without a label are left out with a warning.
-    min_cells : int, optional
-        Types with fewer cells are left out, which is said. Without it a type with fewer than 3 is an InputError.
-    drop_types : sequence of str
+        The column of `obs` that holds the cell types.
+    min_cells : int or None, default None
+        Types with fewer cells are left out, which is said. None: a type with fewer than 3 is an error.
+    drop_types : sequence of str, default ()
         Types to leave out.
-    layer, use_raw, values, gene_names
-        As in `choose_values`: they overrule which values are taken, and how genes are named.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
 
     Returns
     -------
     AnnData
-        uns["selectormlp_values"] says where the values are from.
+        Log-normalised values (CSR float32), types as text categories in `obs[label_key]`; `uns["selectormlp_values"]`
+        says where the values are from.
 
     Raises
     ------
@@ -1412,6 +1529,7 @@ def prepare_cells(
 
     Examples
     --------
+    >>> from selectormlp import load_pancreas, prepare_cells
     >>> prepare_cells(load_pancreas(), "cell_type", min_cells=20).shape
     (1909, 20125)
     """
@@ -1485,10 +1603,38 @@ def by_score(names: Sequence[str], scores: np.ndarray) -> list[str]:
 
 # %% ../nbs/00_data.ipynb #b1aa164f
 def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = "trend") -> list[str]:
-    """Return the names of the `n_genes` most variable genes, highest first; pass log-normalised training cells only.
+    """Choose the most variable genes.
 
-    `flavor` is "trend" (log variance above that of genes of similar mean) or "seurat" (scanpy's; Satija et al. 2015,
-    doi:10.1038/nbt.3192). Equal genes come by name, genes that never vary last; `n_genes` above their number gives all.
+    Parameters
+    ----------
+    adata : AnnData
+        Training cells x genes, log-normalised; cells that are not for training would leak.
+    n_genes : int, default 2000
+        How many genes; where there are fewer, all.
+    flavor : {'trend', 'seurat'}, default 'trend'
+        "trend": log variance above that of genes of similar mean; "seurat": scanpy's normalised dispersion.
+
+    Returns
+    -------
+    list of str
+        The genes, the most variable first; equal ones by name, those that never vary last.
+
+    Raises
+    ------
+    InputError
+        Where a setting cannot be, or the values are not log-normalised.
+
+    References
+    ----------
+    .. [1] Satija R and others. Spatial reconstruction of single-cell gene expression data.
+       Nature Biotechnology 33 (2015). doi:10.1038/nbt.3192
+
+    Examples
+    --------
+    >>> from selectormlp import choose_variable_genes, normalise, simulate_cells
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> len(choose_variable_genes(adata, 20))
+    20
     """
     if not is_whole(n_genes, least=1):
         raise InputError(f"n_genes={n_genes!r} leaves no gene; pass a whole number of 1 or more")
@@ -1514,6 +1660,7 @@ def existing_path(path: Path) -> Path:
     raise InputError(f"'{path}' does not exist; {hint}")
 
 # %% ../nbs/00_data.ipynb #340380b7
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NEXT_STEPS = {
     (".rds", ".rda", ".rdata", ".qs", ".h5seurat"): "R wrote it: export the counts and the labels as chapter 18b shows",
     (".xlsx", ".xls", ".ods"): "it is a spreadsheet: save its table as csv",
@@ -1545,6 +1692,11 @@ def _why_unreadable(path: Path, error: Exception) -> str:
             f"'{path}' asks for more memory than there is; read it in parts with open_cells, or get it again if it is"
             " a small file"
         )
+    if isinstance(error, OSError) and (error.errno in _NO_ROOM or "usable temporary directory" in str(error)):
+        place = os.environ.get("TMPDIR") or "the folder for temporary files"
+        return f"there is no room in {place} to unpack '{path}'; make room there, or set TMPDIR to a folder that has it"
+    if isinstance(error, RecursionError):
+        return f"'{path}' holds lists within lists, deeper than anything should be; get it again from where it is made"
     if (known := _what_bytes_say(path)) is not None:
         return f"cannot read '{path}': {known}"
     said = str(error).replace(str(path), path.name).split(" (")[0]
@@ -1555,15 +1707,26 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     )
 
 
+def _tell_watcher(words: str) -> None:
+    """Tell the process that watches this one, if there is one, that a file begins to be read, or was read."""
+    pid, _, pipe = os.environ.get("SELECTORMLP_WATCHED", "").partition(":")
+    if pid == str(os.getpid()):
+        with suppress(OSError):
+            os.write(int(pipe), f"{words[:2000]}\n".encode("utf-8", "replace"))
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside, while a file is read, into one sentence."""
+    _tell_watcher(f"+{str(path).replace(chr(10), ' ')}")
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         raise InputError(_why_unreadable(path, error)) from error
+    finally:
+        _tell_watcher("-")
 
 # %% ../nbs/00_data.ipynb #6dc24f92
 def _narrow_places(values: Any) -> None:
@@ -1580,6 +1743,124 @@ def refuse_broken_matrix(values: Any) -> None:
         values.check_format(full_check=True)
         if (np.diff(values.indptr) < 0).any():  # scipy does not look at this where the last number is 0
             raise ValueError("the places of its cells fall")
+
+# %% ../nbs/00_data.ipynb #68dbd8ab
+_HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
+_MOST_METADATA = 2**28  # bytes of a JSON file
+_CODECS = """
+adler32 astype base64 bitround blosc bytes bz2 categorize crc32 crc32c delta fixedscaleoffset fletcher32 gzip
+jenkins_lookup3 json2 lz4 lzma msgpack2 packbits pcodec quantize sharding_indexed shuffle transpose vlen-array
+vlen-bytes vlen-utf8 zfpy zlib zstd
+"""
+_TRUSTED_CODECS = frozenset(_CODECS.split())
+
+
+def _untrusted(path: object, what: str) -> InputError:
+    """Return the error for a file that reaches outside itself."""
+    name = path if isinstance(path, Path) else "the unpacked file"
+    return InputError(f"'{name}' {what}, and a file of cells must hold its own data; copy them into one file first")
+
+
+def _refuse_outside_hdf5(path: Any) -> None:
+    """Raise InputError where an HDF5 file has parts in other files; soft links stay inside, and are not followed."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        groups, seen = [file["/"]], set()
+        while groups:
+            group = groups.pop()
+            for name in group:
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.SoftLink):
+                    continue
+                if not isinstance(link, h5py.HardLink):
+                    raise _untrusted(path, f"leads to another file at '{group.name}/{name}'")
+                found = group[name]
+                if isinstance(found, h5py.Dataset):
+                    if found.is_virtual or found.id.get_create_plist().get_external_count():
+                        raise _untrusted(path, f"keeps '{found.name}' in another file")
+                elif isinstance(found, h5py.Group) and (place := h5py.h5o.get_info(found.id).addr) not in seen:
+                    seen.add(place)
+                    groups.append(found)
+
+
+def _codecs(value: Any) -> Iterator[str]:
+    """Yield the names of the codecs in the metadata of a zarr array or store."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if key in ("compressor", "compressors", "filters", "codecs", "index_codecs", "serializer"):
+            for codec in item if isinstance(item, list) else [item]:
+                if codec is not None:
+                    name = codec if isinstance(codec, str) else codec.get("id") or codec.get("name")
+                    yield str(name).removeprefix("numcodecs.")
+                    yield from _codecs(codec) if isinstance(codec, dict) else ()
+        elif not key.endswith((".zattrs", "attributes")):
+            yield from _codecs(item)
+
+
+def _refuse_outside_zarr(path: Path) -> None:
+    """Raise InputError where a .zarr folder holds links, or wants to be unpacked by a program that could run code."""
+    path = path.resolve()
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            if Path(folder, name).is_symlink():
+                raise _untrusted(path, f"holds the link '{name}'")
+        for name in {".zarray", ".zmetadata", "zarr.json"}.intersection(files):
+            _refuse_codecs(read_json(Path(folder, name)), path)
+
+
+def _refuse_outside_zip(path: Path) -> None:
+    """Raise InputError where a packed zarr store is a bomb, or wants to be unpacked by a program that could run code."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as packed:
+        for part in packed.infolist():
+            if part.file_size > max(2**30, 300 * part.compress_size):
+                raise InputError(f"'{path}' holds a part that unpacks to {part.file_size:,} bytes; unpack it yourself")
+            if part.filename.rpartition("/")[2] in (".zarray", ".zmetadata", "zarr.json"):
+                if part.file_size > _MOST_METADATA:
+                    raise InputError(f"'{path}' describes itself in {part.file_size:,} bytes, which no store needs")
+                _refuse_codecs(json.loads(packed.read(part)), path)
+
+
+def _refuse_codecs(about: Any, path: Path) -> None:
+    """Raise InputError where the metadata of a store name a codec that is not trusted."""
+    for codec in _codecs(about):
+        if codec not in _TRUSTED_CODECS:
+            raise InputError(
+                f"'{path}' is packed with {codec!r}, which is not among the codecs that are known to run no code; have"
+                " it written again with zstd or blosc"
+            )
+
+
+def refuse_outside(path: str | Path) -> None:
+    """Raise InputError where a file of cells would have other files read, or code run, when it is opened.
+
+    Parameters
+    ----------
+    path : str or Path
+        An HDF5 file, a zarr store (folder or .zip), or anything else, which passes.
+
+    Raises
+    ------
+    InputError
+        With what leads outside.
+
+    Examples
+    --------
+    >>> from selectormlp.data import data_folder, refuse_outside
+    >>> refuse_outside(data_folder() / "pancreas.h5ad")
+    """
+    path = Path(path)
+    if path.is_dir() and any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
+        _refuse_outside_zarr(path)
+    elif path.is_file():
+        with path.open("rb") as file:
+            head = file.read(8)
+        if head == _HDF5_BEGINS:
+            _refuse_outside_hdf5(path)
+        elif head[:2] == b"PK" and ".zarr" in path.name.lower():
+            _refuse_outside_zip(path)
+
 
 # %% ../nbs/00_data.ipynb #2fde1f9f
 _MODALITIES = ("rna", "gex", "geneexpression", "gene", "scrna", "snrna", "transcriptome", "counts")
@@ -1601,17 +1882,20 @@ def open_root(path: Path) -> Any:
     if path.is_file():
         with path.open("rb") as file:
             head = file.read(8)
-        if head == b"\x89HDF\r\n\x1a\n":
+        if head == _HDF5_BEGINS:
             import h5py
 
+            refuse_outside(path)
             return h5py.File(path, "r")
         if head[:2] == b"PK" and ".zarr" in path.name.lower():
             import zarr
 
+            refuse_outside(path)
             return zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
     if path.suffix.lower() == ".zarr" or any((path / name).exists() for name in (".zgroup", "zarr.json")):
         import zarr
 
+        refuse_outside(path)
         return zarr.open_group(path, mode="r")
     return None
 
@@ -1677,8 +1961,8 @@ def outer_labels(root: Any, obs: pd.DataFrame) -> pd.DataFrame:
     return obs.join(outer.loc[:, ~outer.columns.duplicated()][new]) if new and outer.index.is_unique else obs
 
 
-def _read_anndata(root: Any, path: Path) -> AnnData | None:
-    """Read the cells that a store holds as AnnData writes them; None where it has another layout."""
+def _read_anndata(root: Any, path: Path, where: Any) -> AnnData | None:
+    """Read the cells that a store holds (at a path, or in an open file) as AnnData writes them; None for others."""
     from anndata import read_h5ad
     from anndata.io import read_elem
 
@@ -1690,7 +1974,7 @@ def _read_anndata(root: Any, path: Path) -> AnnData | None:
     elif group.name != "/" or not isinstance(_file_of(root), str):
         adata = read_elem(group)
     else:
-        adata = read_h5ad(path)
+        adata = read_h5ad(where)
     adata.obs = outer_labels(root, adata.obs)
     return adata
 
@@ -1789,12 +2073,12 @@ def _read_loom(root: Any, path: Path) -> AnnData:
     return AnnData(csr_matrix(root["matrix"][:].T), obs=obs, var=var, layers=layers)
 
 
-def _read_store(path: Path, label_key: str | None) -> AnnData:
-    """Read an HDF5 file or a zarr store by what it holds, whatever it is called."""
-    root = open_root(path)
+def _read_store(path: Path, label_key: str | None, unpacked: Any = None) -> AnnData:
+    """Read an HDF5 file or a zarr store by what it holds, whatever it is called; `unpacked` is an open file of it."""
+    root = open_root(path) if unpacked is None else _open_unpacked(unpacked)
     if root is None:
         raise ValueError("it is neither HDF5 nor zarr")
-    adata = _read_anndata(root, path)
+    adata = _read_anndata(root, path, path if unpacked is None else unpacked)
     if adata is not None:
         return adata
     held = set(root)
@@ -1814,13 +2098,44 @@ def _read_store(path: Path, label_key: str | None) -> AnnData:
     )
 
 
+_MOST_UNPACKED = 2**38  # bytes
+_HIGHEST_RATIO = 300  # unpacked to packed, above 1 GiB: counts of cells reach some tens
+_LEFT_FREE = 2**28  # bytes of the disk for temporary files that are left to others
+
+
+def _unpack(path: Path, file: Any) -> None:
+    """Unpack a .gz into an open file, after a look at its first bytes and at the room; a bomb is an InputError."""
+    place, packed_size = tempfile.gettempdir(), path.stat().st_size
+    limit = min(_MOST_UNPACKED, max(2**30, _HIGHEST_RATIO * packed_size))
+    with gzip.open(path, "rb") as packed:
+        part, size = packed.read(2**20), 0
+        if not part.startswith(_HDF5_BEGINS):
+            raise ValueError("unpacked, it does not begin like an .h5ad file")
+        while part:
+            size += len(part)
+            if size > limit:
+                raise InputError(f"'{path}' unpacks to more than {limit / 2**30:,.0f} GiB; unpack it yourself if it is sound")
+            if shutil.disk_usage(place).free < _LEFT_FREE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            file.write(part)
+            part = packed.read(2**24)
+    file.flush()
+
+
+def _open_unpacked(file: Any) -> Any:
+    """Open the root of an unpacked HDF5 file, after a look at where it leads."""
+    import h5py
+
+    _refuse_outside_hdf5(file)
+    return h5py.File(file, "r")
+
+
 def _read_packed(path: Path, label_key: str | None) -> AnnData:
-    """Read a packed .h5ad.gz (or .h5.gz, .loom.gz) through a temporary unpacked copy."""
-    with tempfile.TemporaryDirectory() as folder:
-        unpacked = Path(folder) / path.name[:-3]
-        with gzip.open(path, "rb") as packed, unpacked.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-        return _read_store(unpacked, label_key).to_memory()
+    """Read a packed .h5ad.gz (or .h5.gz, .loom.gz) through an unpacked copy without a name, gone with the program."""
+    with tempfile.TemporaryFile() as file:
+        _unpack(path, file)
+        return _read_store(path, label_key, file).to_memory()
+
 
 # %% ../nbs/00_data.ipynb #109142af
 def _one_file(folder: Path, *endings: str, prefix: str = "") -> Path:
@@ -1942,6 +2257,9 @@ def _read_kallisto_folder(folder: Path) -> AnnData | None:
     return None
 
 # %% ../nbs/00_data.ipynb #127655f6
+_LONGEST_LINE = 2**26  # characters
+
+
 class _TableHead(NamedTuple):
     """The first row of a csv or tsv file."""
 
@@ -1960,10 +2278,12 @@ def _table_head(path: Path) -> _TableHead:
     """
     opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        comments, line = 0, file.readline()
+        comments, line = 0, file.readline(_LONGEST_LINE)
         while line.startswith("#") and not line.startswith("#\t"):
-            comments, line = comments + 1, file.readline()
-        lines = [line, file.readline()]
+            comments, line = comments + 1, file.readline(_LONGEST_LINE)
+        lines = [line, file.readline(_LONGEST_LINE)]
+    if any(len(line) >= _LONGEST_LINE for line in lines):
+        raise InputError(f"'{path}' has a line of more than {_LONGEST_LINE:,} characters; no table of cells needs that")
     separator = max(",;\t", key=lambda mark: (lines[0].count(mark), lines[1].count(mark)))
     separator = separator if separator in "".join(lines) else " "
     first, second = (next(csv.reader([line], delimiter=separator), []) for line in lines)
@@ -1979,11 +2299,39 @@ def _table_head(path: Path) -> _TableHead:
     return _TableHead(separator, None if short else first[0], names, comments, "," if comma else ".")
 
 # %% ../nbs/00_data.ipynb #051e55bc
+class _ShortLines(io.RawIOBase):
+    """A file whose lines are looked at as they are read: one that never ends must not fill the memory."""
+
+    def __init__(self, path: Path):
+        opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
+        self.file, self.length = opener(path, "rb"), 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes; ValueError where a line is too long."""
+        part = self.file.read(len(buffer))
+        ends = part.rfind(b"\n")
+        self.length = self.length + len(part) if ends < 0 else len(part) - ends
+        if self.length > _LONGEST_LINE:
+            raise ValueError(f"a line has more than {_LONGEST_LINE:,} characters")
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        """Close the file below as well."""
+        self.file.close()
+        super().close()
+
+
 def _table_rows(path: Path, head: _TableHead, *, skip: int = 1, **options: Any) -> Any:
     """Open a table with pandas: its first column holds names, its first row (or none) is left out."""
     skip += head.comments
     options = {"header": None, "skiprows": skip, "index_col": 0, "encoding": "utf-8-sig", **options}
-    return pd.read_csv(path, sep=head.separator, decimal=head.decimal, **options)
+    lines = io.BufferedReader(_ShortLines(path), 2**16)
+    return pd.read_csv(lines, sep=head.separator, decimal=head.decimal, **options)
 
 # %% ../nbs/00_data.ipynb #cbe5491a
 def _refuse_text(rows: pd.DataFrame, path: Path) -> None:
@@ -2118,7 +2466,12 @@ def _refuse_unlike_files(parts: Sequence[AnnData], files: Sequence[Path]) -> Non
         refuse_repeated_names(part.var_names, "gene")
     kinds = [part.uns[VALUES]["kind"] for part in parts]
     if (
-        len({(note["kind"], note.get("log_base"), note.get("depth_removed")) for note in (part.uns[VALUES] for part in parts)})
+        len(
+            {
+                (note["kind"], note.get("log_base"), note.get("depth_removed"))
+                for note in (part.uns[VALUES] for part in parts)
+            }
+        )
         > 1
     ):
         held = ", ".join(f"'{file}' holds {kind}" for file, kind in zip(files, kinds, strict=True))
@@ -2223,7 +2576,9 @@ def _join_files(parts: Sequence[AnnData], files: Sequence[Path], join: str = "in
     genes = joined_genes(tables, files, join)
     unique = pd.Index(np.concatenate([part.obs_names for part in parts])).is_unique
     if not unique:
-        warnings.warn("cells of different files share names: each name now ends in its file's number", stacklevel=3)
+        warnings.warn(
+            "cells of different files share names: each name now ends in its file's number", stacklevel=user_level()
+        )
     numbers = [str(number) for number in range(1, len(parts) + 1)]
     subsets = [part if join == "outer" else part[:, genes.index] for part in parts]
     options: dict[str, Any] = {"fill_value": 0, "keys": numbers, "index_unique": None if unique else "-"}
@@ -2326,27 +2681,34 @@ def read_cells(
 
     Parameters
     ----------
-    paths : path or sequence of paths
-        Files or folders. Several are joined; obs["file"] tells which a cell is from.
-    labels : path or sequence of paths, optional
+    paths : str or Path or sequence of those
+        Files or folders. Several are joined; `obs["file"]` tells which a cell is from.
+    labels : str or Path or sequence of those or None, default None
         A csv or tsv file (one, or one for each file of cells) whose first column holds the cells' names.
-    label_key : str, optional
-        Column of obs that must be there; it names the only column of a label file, or the label column of a table.
-    layer, use_raw, values, gene_names
-        As in `choose_values`: they overrule which values are taken, and how genes are named.
-    join : {"inner", "outer"}
+    label_key : str or None, default None
+        The column of `obs` that must be there; it names the only column of a label file, or the label column of a
+        table.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+    join : {'inner', 'outer'}, default 'inner'
         Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
-    drop_types : sequence of str
+    drop_types : sequence of str, default ()
         Types to leave out; needs `label_key`.
-    make_unique : bool
+    make_unique : bool, default False
         Number cells and genes whose name occurs twice.
-    as_stored : bool
+    as_stored : bool, default False
         Leave the values, the genes and their names as the file has them.
 
     Returns
     -------
     AnnData
-        `X` holds the values that are worked with, as stored; uns["selectormlp_values"] notes what they are.
+        `X` holds the values that are worked with, as stored; `uns["selectormlp_values"]` notes what they are.
 
     Raises
     ------
@@ -2355,8 +2717,13 @@ def read_cells(
 
     Examples
     --------
-    >>> read_cells(data_folder() / "pancreas.h5ad", label_key="cell_type").shape
-    (1937, 20125)
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import read_cells, simulate_to_file
+    >>> with TemporaryDirectory() as folder:
+    ...     path = simulate_to_file(f"{folder}/cells.h5ad", n_cells=100, n_genes=100, n_types=3)
+    ...     adata = read_cells(path, label_key="cell_type")
+    >>> adata.shape
+    (100, 100)
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     label_files = [labels] if labels is None or isinstance(labels, str | Path) else list(labels)
@@ -2408,9 +2775,25 @@ BRAIN_FILE = "sziraki_brain.h5ad.gz"
 
 
 def load_pbmc68k() -> AnnData:
-    """Return 700 blood cells x 765 genes that scanpy ships: log-normalised, ten types in obs["bulk_labels"].
+    """Load 700 blood cells x 765 genes that scanpy ships.
 
-    scanpy's X is scaled; these values are from its `.raw`. Source: Zheng et al. 2017, doi:10.1038/ncomms14049.
+    The X of scanpy is scaled; these values are from its `.raw`.
+
+    Returns
+    -------
+    AnnData
+        Log-normalised values, ten types in `obs["bulk_labels"]`.
+
+    References
+    ----------
+    .. [1] Zheng GXY and others. Massively parallel digital transcriptional profiling of single cells. Nature
+       Communications 8 (2017). doi:10.1038/ncomms14049
+
+    Examples
+    --------
+    >>> from selectormlp import load_pbmc68k
+    >>> load_pbmc68k().shape
+    (700, 765)
     """
     import scanpy
 
@@ -2418,10 +2801,33 @@ def load_pbmc68k() -> AnnData:
 
 # %% ../nbs/00_data.ipynb #a7af4f91
 def fetch_brain(folder: str | Path | None = None) -> AnnData:
-    """Return 100,000 mouse brain cells x 2,000 genes, downloaded once (34 MB) into `folder` or the user's cache.
+    """Download 100,000 mouse brain cells x 2,000 genes, once (34 MB).
 
-    Types are in obs["Main_cluster_name"]. Without a network: an InputError that says what to put where.
-    Source: the original's example data, from Sziraki et al. 2023, doi:10.1038/s41588-023-01572-y.
+    Parameters
+    ----------
+    folder : str or Path or None, default None
+        Where the file is kept. None: the user's cache folder.
+
+    Returns
+    -------
+    AnnData
+        Cells x genes, types in `obs["Main_cluster_name"]`.
+
+    Raises
+    ------
+    InputError
+        Without a network; the sentence says what to put where.
+
+    References
+    ----------
+    .. [1] Sziraki A and others. A global view of aging and Alzheimer's pathogenesis-associated cell population dynamics
+       and molecular signatures in human and mouse brains. Nature Genetics 55 (2023). doi:10.1038/s41588-023-01572-y
+
+    Examples
+    --------
+    >>> from selectormlp import fetch_brain
+    >>> fetch_brain().shape  # doctest: +SKIP
+    (100000, 2000)
     """
     import pooch
 
@@ -2464,19 +2870,37 @@ def load_cells(
     make_unique: bool = False,
     as_stored: bool = False,
 ) -> AnnData:
-    """Return the cells of an example ("pancreas", "pbmc68k", "brain"), or of files as `read_cells` reads them.
+    """Load the cells of an example, or of files as `read_cells` reads them.
 
     Parameters
     ----------
-    source : str, path or sequence of paths
-        The name of an example, or files.
-    label_key, labels, layer, use_raw, values, gene_names, join, drop_types, make_unique, as_stored
-        As in `read_cells`; an example takes `drop_types` only.
+    source : str or Path or sequence of those
+        The name of an example ("pancreas", "pbmc68k", "brain"), or files.
+    label_key : str or None, default None
+        The column of `obs` that must be there; an example knows its own.
+    labels : str or Path or sequence of those or None, default None
+        Label files, as in `read_cells`; an example takes none.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+    join : {'inner', 'outer'}, default 'inner'
+        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
+    drop_types : sequence of str, default ()
+        Types to leave out; needs `label_key`.
+    make_unique : bool, default False
+        Number cells and genes whose name occurs twice.
+    as_stored : bool, default False
+        Leave the values, the genes and their names as the file has them.
 
     Returns
     -------
     AnnData
-        The cells.
+        The cells. Of the settings an example takes `drop_types` only.
 
     Raises
     ------
@@ -2485,6 +2909,7 @@ def load_cells(
 
     Examples
     --------
+    >>> from selectormlp import load_cells
     >>> load_cells("pancreas").n_obs
     1937
     """
@@ -2509,6 +2934,48 @@ def load_cells(
         make_unique=make_unique,
         as_stored=as_stored,
     )
+
+# %% ../nbs/00_data.ipynb #cef84b26
+_FORMULA = re.compile(
+    r"'*[=+\-@\t\r].", re.DOTALL
+)  # what a spreadsheet takes for a formula, and what was seen to before
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_MARKS = re.compile(r"[!\"#$&'()*:<=>@\[\\\]^`{|}~]|(?<![^\W_])_|_(?![^\W_])|-(?=-)|(?<=-)-|\.(?=\.)|(?<=\.)\.")
+_LONGEST_NAME_DRAWN = 60
+
+
+def spreadsheet_text(text: Any) -> Any:
+    """Return a text that no spreadsheet takes for a formula: with ' before it where it would; numbers stay."""
+    if not isinstance(text, str) or not _FORMULA.match(text):
+        return text
+    with suppress(ValueError):
+        float(text)
+        return text
+    return f"'{text}"
+
+
+def unescaped_text(text: Any) -> Any:
+    """Return the text that `spreadsheet_text` was given."""
+    return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text) else text
+
+
+def terminal_text(text: str) -> str:
+    """Return a text without commands to a terminal: what cannot be seen is written as \\x1b; ends of lines stay."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def figure_text(text: object) -> str:
+    """Return a name as matplotlib shall draw it: `$` begins no formula, `_` hides no line of a legend, and it fits."""
+    plain = re.sub(r"[\n\t]", " ", terminal_text(str(text)))
+    plain = plain if len(plain) <= _LONGEST_NAME_DRAWN else plain[: _LONGEST_NAME_DRAWN - 1] + "…"
+    plain = plain.replace("$", r"\$")
+    return "\u00a0" + plain if plain.startswith("_") else plain
+
+
+def markdown_text(text: object) -> str:
+    """Return a name for a line of Markdown, where it stands for itself: no tag, link, formula or reference."""
+    plain = re.sub(r"[\n\t]+", " ", terminal_text(str(text)))
+    return _MARKS.sub(lambda found: f"&#{ord(found[0])};", plain)
 
 # %% ../nbs/00_data.ipynb #fd939e47
 _WRITE_ERRORS = frozenset(
@@ -2548,10 +3015,33 @@ def write_whole(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 # %% ../nbs/00_data.ipynb #fdef7990
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as csv, whole or not at all: without its index, floats to six digits."""
+def _with_texts(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """Return a table with every text changed, the names of its columns too."""
+    columns = {}
+    for place, (_, column) in enumerate(table.items()):
+        is_text = column.dtype == object or isinstance(column.dtype, pd.CategoricalDtype | pd.StringDtype)
+        columns[place] = column.astype(object).map(change, na_action="ignore") if is_text else column
+    return pd.DataFrame(columns, index=table.index).set_axis([change(name) for name in table.columns], axis=1)
+
+
+def write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Path], None] | None = None) -> None:
+    """Write a table as csv, whole or not at all: without its index, floats to six digits; `read_table` reads it.
+
+    A text that a spreadsheet would run as a formula gets ' before it. `before` is called with the whole file, before
+    that takes its place.
+    """
     with write_whole(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        safe = _with_texts(table, spreadsheet_text)
+        safe.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        if before is not None:
+            before(temporary)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Return a table that `write_table` wrote; names of genes, cells and types are texts, "NA" is one of them."""
+    texts = dict.fromkeys(("gene", "cell", "type", "cell_type", "model"), str)
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
+    return _with_texts(table, unescaped_text)
 
 
 def _plain_value(value: object) -> object:
@@ -2574,7 +3064,11 @@ def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
     path = existing_path(Path(path))
     try:
+        if path.stat().st_size > _MOST_METADATA:
+            raise ValueError(f"it is larger than {_MOST_METADATA:,} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(f"'{path}' is not a readable JSON file (lists within lists without end); write it again") from error
     except (ValueError, OSError) as error:
         raise InputError(f"'{path}' is not a readable JSON file ({error}); correct it, or write it again") from error
 
@@ -2586,4 +3080,4 @@ def reference_table(name: str) -> pd.DataFrame:
         tables = sorted(data_folder().rglob("*.csv"))
         known = [table.relative_to(data_folder()).with_suffix("").as_posix() for table in tables]
         raise InputError(f"there is no table '{name}'; {_did_you_mean(name, known, 'known are ' + ', '.join(known))}")
-    return pd.read_csv(path)
+    return pd.read_csv(path).map(unescaped_text)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import Matrix, make_classifier, model_colour
-from .data import InputError, nearest_name
+from .data import InputError, figure_text, nearest_name
 from .panels import GenePanel
 from .split import CellSplit, map_points, plot_cell_map
 
@@ -31,7 +31,33 @@ __all__ = ['JUDGES', 'confusion_table', 'Scores', 'calibration_error', 'score_pr
 
 # %% ../nbs/08_test_accuracy.ipynb #703c2c19
 def confusion_table(true: ArrayLike, predicted: ArrayLike, *, types: Iterable[str] | None = None) -> pd.DataFrame:
-    """Cells per true type (rows) and predicted type (columns); `types` fixes which are shown and in what order."""
+    """Count the cells of each true type and each predicted type.
+
+    Parameters
+    ----------
+    true : array of shape (cells,)
+        The true types.
+    predicted : array of shape (cells,)
+        The predicted types.
+    types : iterable of str or None, default None
+        The types to show and their order. None: all, in alphabetical order.
+
+    Returns
+    -------
+    DataFrame
+        Numbers of cells; rows are true types, columns predicted ones.
+
+    Raises
+    ------
+    InputError
+        Where there is not one true and one predicted type for each cell.
+
+    Examples
+    --------
+    >>> from selectormlp import confusion_table
+    >>> int(confusion_table(["a", "a", "b"], ["a", "b", "b"]).loc["a", "b"])
+    1
+    """
     true, predicted = np.asarray(true, dtype=str), np.asarray(predicted, dtype=str)
     if true.shape != predicted.shape or true.ndim != 1 or not len(true):
         raise InputError(
@@ -44,9 +70,23 @@ def confusion_table(true: ArrayLike, predicted: ArrayLike, *, types: Iterable[st
 # %% ../nbs/08_test_accuracy.ipynb #1088ccf8
 @dataclass(frozen=True)
 class Scores:
-    """How good predictions are: `per_type` has one row per true type and the columns n_cells, recall, precision, f1.
+    """Hold how good predictions are.
 
-    `calibration_error` is NaN where no confidence was given.
+    Parameters
+    ----------
+    per_type : DataFrame
+        One row for each true type: type, n_cells, recall, precision, f1.
+    accuracy : float
+        Share of the cells that are right.
+    calibration_error : float, default nan
+        Expected calibration error; nan where no confidence was given.
+
+    Examples
+    --------
+    >>> from selectormlp import score_predictions
+    >>> scores = score_predictions(["a", "a", "b", "b"], ["a", "b", "b", "b"])
+    >>> scores.accuracy, scores.mean_per_class_accuracy
+    (0.75, 0.75)
     """
 
     per_type: pd.DataFrame
@@ -87,9 +127,39 @@ def calibration_error(right: ArrayLike, confidence: ArrayLike, *, n_bins: int = 
 
 
 def score_predictions(true: ArrayLike, predicted: ArrayLike, *, confidence: ArrayLike | None = None) -> Scores:
-    """Recall, precision and F1 of each true type; a type that is never predicted has precision 0.
+    """Compute recall, precision and F1 of each true type.
 
-    `confidence` (cells,), the probability that each prediction was given, adds the `calibration_error`.
+    A type that is never predicted has precision 0.
+
+    Parameters
+    ----------
+    true : array of shape (cells,)
+        The true types.
+    predicted : array of shape (cells,)
+        The predicted types.
+    confidence : array of shape (cells,) or None, default None
+        The probability that each prediction was given; it adds the calibration error.
+
+    Returns
+    -------
+    Scores
+        Measures of each type, and their means.
+
+    Raises
+    ------
+    InputError
+        Where there is not one true and one predicted type for each cell, or a confidence is not between 0 and 1.
+
+    References
+    ----------
+    .. [1] Guo C, Pleiss G, Sun Y, Weinberger KQ. On calibration of modern neural networks. ICML (2017).
+       https://proceedings.mlr.press/v70/guo17a.html
+
+    Examples
+    --------
+    >>> from selectormlp import score_predictions
+    >>> score_predictions(["a", "a", "b"], ["a", "b", "b"]).per_type["recall"].tolist()
+    [0.5, 1.0]
     """
     table = confusion_table(true, predicted)
     hits, n_true, n_called = np.diag(table), table.sum(axis=1).to_numpy(), table.sum(axis=0).to_numpy()
@@ -115,8 +185,8 @@ def plot_confusion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax or plt.subplots(figsize=(min(8, size + 1), min(7, size)), layout="constrained")[1]
     shares = table.div(table.sum(axis=1).clip(lower=1), axis=0)
     picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ax.set_xticks(range(len(table)), table.columns, rotation=60, ha="right", fontsize=8)
-    ax.set_yticks(range(len(table)), table.index, fontsize=8)
+    ax.set_xticks(range(len(table)), [figure_text(name) for name in table.columns], rotation=60, ha="right", fontsize=8)
+    ax.set_yticks(range(len(table)), [figure_text(name) for name in table.index], fontsize=8)
     ax.set(xlabel="predicted type", ylabel="true type")
     ax.figure.colorbar(picture, ax=ax, label="share of the true type", shrink=0.7)
     return ax
@@ -125,9 +195,43 @@ def plot_confusion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def plot_embedding(
     model: Any, X: Matrix, y: Iterable[str], *, layer: int | None = None, seed: int = 0, ax: Axes | None = None
 ) -> Axes:
-    """UMAP of `model.embed(X)`, a hidden layer (None: the last), for X (cells, genes), coloured by types y (cells,).
+    """Draw a UMAP of a hidden layer, coloured by type.
 
-    Raises `InputError` for a classifier without hidden layers.
+    Parameters
+    ----------
+    model : object
+        A fitted classifier with `embed`: a network.
+    X : array or CSR matrix of shape (cells, genes)
+        Log-normalised expression.
+    y : iterable of str
+        The type of each cell.
+    layer : int or None, default None
+        The number of the hidden layer. None: the last.
+    seed : int, default 0
+        The same seed gives the same map.
+    ax : Axes or None, default None
+        Where to draw. None: a new figure.
+
+    Returns
+    -------
+    Axes
+        The drawing.
+
+    Raises
+    ------
+    InputError
+        Where the classifier has no hidden layers.
+
+    References
+    ----------
+    .. [1] McInnes L, Healy J, Melville J. UMAP: uniform manifold approximation and projection. arXiv:1802.03426 (2018).
+
+    Examples
+    --------
+    >>> from selectormlp import plot_embedding
+    >>> plot_embedding("no network", None, [])
+    Traceback (most recent call last):
+    selectormlp.data.InputError: str has no hidden layer to draw; pass a network
     """
     if not hasattr(model, "embed"):
         raise InputError(f"{type(model).__name__} has no hidden layer to draw; pass a network")
@@ -191,16 +295,19 @@ def judge_cells(
     *,
     validation: tuple[Matrix, np.ndarray] | None = None,
     seed: int = 0,
-    **settings: Any,
+    protocol: str | None = None,
+    model_settings: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Types of the cells X (cells x genes of a panel), by a judge trained on `train`, which is (X, y).
 
-    `judge` is a name of `JUDGES`, or a condition of `make_classifier`, which `validation` and `settings` go to.
+    `judge` is a name of `JUDGES`, or a condition of `make_classifier`, which `validation`, `protocol` (None: "robust")
+    and `model_settings` go to.
     """
     if judge not in JUDGES:
-        return make_classifier(judge, seed=seed, **settings).fit(*train, validation=validation).predict(X)
-    if settings:
-        raise InputError(f"the judge {judge!r} takes no {next(iter(settings))!r}; leave it out")
+        model = make_classifier(judge, protocol=protocol or "robust", seed=seed, model_settings=model_settings)
+        return model.fit(*train, validation=validation).predict(X)
+    for name in [*(["protocol"] if protocol else []), *(model_settings or {})]:
+        raise InputError(f"the evaluation classifier {judge!r} takes no {name!r}; leave it out")
     types, codes = np.unique(np.asarray(train[1]), return_inverse=True)  # types as numbers: a forest refuses "7"
     return types[make_judge(judge, seed=seed).fit(dense(train[0]), codes).predict(dense(X))]
 
@@ -227,26 +334,123 @@ def score_panel(
     condition: str = "mlp",
     part: str = "test",
     seed: int = 0,
-    **settings: Any,
+    protocol: str | None = None,
+    model_settings: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Scores on one part of the split of a classifier trained on the training cells with the panel's genes only.
+    """Score a panel: a classifier learns from its genes alone, and names the types of test cells.
 
-    `adata` is log-normalised (`prepare_cells`), cells x genes; genes of the panel that it lacks are an `InputError`.
-    `condition` is one of `make_classifier`, or a judge of `JUDGES`; `settings` (`protocol`, ...) go to the former.
+    It learns from the training cells of the split; networks watch the validation cells.
+
+    Parameters
+    ----------
+    panel : GenePanel or list of str
+        The genes.
+    adata : AnnData
+        Cells x genes, log-normalised (`prepare_cells`).
+    split : CellSplit
+        Which cells train, validate and test.
+    label_key : str
+        The column of `obs` that holds the cell types.
+    condition : str, default 'mlp'
+        The classifier: an evaluation classifier that no way of choosing genes has a part in ("logistic_regression",
+        "nearest_neighbours", "random_forest"), or a condition of `make_classifier`.
+    part : {'test', 'validation', 'train'}, default 'test'
+        The cells to score on.
+    seed : int, default 0
+        The same seed gives the same classifier.
+    protocol : {'robust', 'report'} or None, default None
+        How a condition is trained. None: "robust". An evaluation classifier takes none.
+    model_settings : mapping of str to object or None, default None
+        Further settings of a condition, as in `make_classifier`. An evaluation classifier takes none.
+
+    Returns
+    -------
+    Scores
+        Recall, precision and F1 of each type, and their means.
+
+    Raises
+    ------
+    InputError
+        Where the data lack genes or cells, or the classifier does not know a setting.
+
+    See Also
+    --------
+    compare_panels : Score several panels.
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas, prepare_cells, score_panel, split_cells
+    >>> adata = prepare_cells(load_pancreas(), "cell_type", min_cells=20)
+    >>> split = split_cells(adata, "cell_type")
+    >>> scores = score_panel(["INS", "GCG", "SST"], adata, split, "cell_type", condition="logistic_regression")
+    >>> len(scores.per_type)
+    9
     """
     genes = _genes_in(panel, adata)
     X = {name: split.labelled(adata, name, label_key, genes) for name in ("train", "validation", part)}
-    called = judge_cells(condition, X["train"], X[part][0], validation=X["validation"], seed=seed, **settings)
+    how: dict[str, Any] = {"seed": seed, "protocol": protocol, "model_settings": model_settings}
+    called = judge_cells(condition, X["train"], X[part][0], validation=X["validation"], **how)
     return score_predictions(X[part][1], called)
 
 
 def compare_panels(
-    panels: dict[str, GenePanel | list[str]], adata: AnnData, split: CellSplit, label_key: str, **settings: Any
+    panels: Mapping[str, GenePanel | list[str]],
+    adata: AnnData,
+    split: CellSplit,
+    label_key: str,
+    *,
+    condition: str = "mlp",
+    part: str = "test",
+    seed: int = 0,
+    protocol: str | None = None,
+    model_settings: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """`score_panel` of several panels: genes, mean per-class accuracy, macro F1 and the worst type of each."""
+    """Score several panels with the same cells and the same classifier.
+
+    Parameters
+    ----------
+    panels : mapping of str to GenePanel or list of str
+        The panels by name.
+    adata : AnnData
+        Cells x genes, log-normalised (`prepare_cells`).
+    split : CellSplit
+        Which cells train, validate and test.
+    label_key : str
+        The column of `obs` that holds the cell types.
+    condition : str, default 'mlp'
+        The classifier, as in `score_panel`.
+    part : {'test', 'validation', 'train'}, default 'test'
+        The cells to score on.
+    seed : int, default 0
+        The same seed gives the same classifiers.
+    protocol : {'robust', 'report'} or None, default None
+        How a condition is trained. None: "robust". An evaluation classifier takes none.
+    model_settings : mapping of str to object or None, default None
+        Further settings of a condition, as in `make_classifier`. An evaluation classifier takes none.
+
+    Returns
+    -------
+    DataFrame
+        One row for each panel: genes, mean_per_class_accuracy, macro_f1, worst_type, worst_recall.
+
+    Raises
+    ------
+    InputError
+        Where the data lack genes or cells, or the classifier does not know a setting.
+
+    Examples
+    --------
+    >>> from selectormlp import compare_panels, load_pancreas, prepare_cells, split_cells
+    >>> adata = prepare_cells(load_pancreas(), "cell_type", min_cells=20)
+    >>> panels = {"hormones": ["INS", "GCG", "SST"], "one gene": ["INS"]}
+    >>> split = split_cells(adata, "cell_type")
+    >>> compare_panels(panels, adata, split, "cell_type", condition="logistic_regression")["genes"].tolist()
+    [3, 1]
+    """
+    how: dict[str, Any] = {"part": part, "seed": seed, "protocol": protocol, "model_settings": model_settings}
     rows = {}
     for name, panel in panels.items():
-        scores = score_panel(panel, adata, split, label_key, **settings)
+        scores = score_panel(panel, adata, split, label_key, condition=condition, **how)
         worst = scores.per_type.loc[scores.per_type["recall"].idxmin()]
         rows[name] = {
             "genes": len(panel),

@@ -17,7 +17,15 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
 from .classifiers import Matrix, make_classifier
-from .data import InputError, cell_labels, choose_variable_genes, is_whole, nearest_name, refuse_label_key
+from selectormlp.data import (
+    InputError,
+    cell_labels,
+    choose_variable_genes,
+    figure_text,
+    is_whole,
+    nearest_name,
+    refuse_label_key,
+)
 from .evaluation import JUDGES, dense, make_judge, score_predictions
 from .split import draw_lots
 
@@ -109,10 +117,47 @@ def ablation_curve(
     classifiers: Iterable[str] | Mapping[str, Any], train: Cells, test: Cells, *,
     shares: Sequence[float] = (0.05, 0.1, 0.25, 0.5, 1.0), seeds: Sequence[int] = (0, 1, 2),
 ) -> pd.DataFrame:  # fmt: skip
-    """Accuracy on the same test cells after training on a share of the cells.
+    """Measure how accuracy grows with the number of training cells.
 
-    `train` and `test` are (X, y): log-normalised cells x genes, and the type of each cell. One row per classifier,
-    share and seed: n_cells, accuracy, balanced_accuracy. After the ablation study of SIMS (Gonzalez-Ferrer 2024).
+    Parameters
+    ----------
+    classifiers : iterable of str or mapping of str to estimator
+        Names of `make_classifier` or of evaluation classifiers, or estimators by a name of your own; estimators are
+        copied.
+    train : tuple of (X, y)
+        Training cells: log-normalised expression (cells x genes) and the type of each cell.
+    test : tuple of (X, y)
+        Test cells, likewise.
+    shares : sequence of float, default (0.05, 0.1, 0.25, 0.5, 1.0)
+        Shares of each type's training cells to train on, above 0 and up to 1; smaller ones are part of larger ones.
+    seeds : sequence of int, default (0, 1, 2)
+        One training for each share and seed.
+
+    Returns
+    -------
+    DataFrame
+        One row for each classifier, share and seed: classifier, share, n_cells, seed, accuracy, balanced_accuracy.
+
+    Raises
+    ------
+    InputError
+        Where a classifier is unknown, or a share cannot be taken.
+
+    References
+    ----------
+    .. [1] Gonzalez-Ferrer J and others. SIMS: a deep-learning label transfer tool for single-cell RNA sequencing
+       analysis. Cell Genomics 4 (2024). doi:10.1016/j.xgen.2024.100581
+
+    Examples
+    --------
+    >>> from selectormlp import ablation_curve, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=60, n_types=3, n_markers_per_type=2))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> train, test = (X[:150], y[:150]), (X[150:], y[150:])
+    >>> curve = ablation_curve(["logistic_regression"], train, test, shares=(0.5, 1.0), seeds=(0,))
+    >>> curve["share"].tolist()
+    [0.5, 1.0]
     """
     named, (X, y), rows = _named(classifiers), train, []
     for name, share, seed in product(named, shares, seeds):
@@ -187,11 +232,49 @@ def group_transfer(
     classifiers: Iterable[str] | Mapping[str, Any], adata: AnnData, label_key: str, *, group_key: str,
     n_genes: int = 2000, test_share: float = 0.3, seeds: Sequence[int] = (0,),
 ) -> pd.DataFrame:  # fmt: skip
-    """Train on each group of `obs[group_key]`, on all others, and on all groups alike; test on held cells of each.
+    """Train on some groups of cells, such as donors, and test on others.
 
-    `adata` is log-normalised (`prepare_cells`); the `n_genes` most variable genes of each training are used. One row
-    per classifier, train_group, test_group and seed: n_train, n_test, n_types and scores over the types that both
-    have; missing: types of the test group that were not trained on. Raises `InputError`.
+    Each group trains alone and is tested on every group. For each group, all others train, and, to compare with, as
+    many cells from all groups, of the same types.
+
+    Parameters
+    ----------
+    classifiers : iterable of str or mapping of str to estimator
+        Names of `make_classifier` or of evaluation classifiers, or estimators by a name of your own; estimators are
+        copied.
+    adata : AnnData
+        Cells x genes, log-normalised (`prepare_cells`).
+    label_key : str
+        The column of `obs` that holds the cell types.
+    group_key : str
+        The column of `obs` that holds the groups.
+    n_genes : int, default 2000
+        Most variable genes of each training's cells to use.
+    test_share : float, default 0.3
+        Share of each type's cells in each group that is held out for testing, between 0 and 1.
+    seeds : sequence of int, default (0,)
+        One round for each seed.
+
+    Returns
+    -------
+    DataFrame
+        One row for each classifier, train_group, test_group and seed: n_train, n_test, n_types and the scores over the
+        types that both have; `missing` names types of the test group that were not trained on.
+
+    Raises
+    ------
+    InputError
+        Where a column or a classifier is unknown, or there are fewer than two groups.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from selectormlp import group_transfer, prepare_cells, simulate_cells
+    >>> adata = prepare_cells(simulate_cells(n_cells=200, n_genes=60, n_types=3, n_markers_per_type=2), "cell_type")
+    >>> adata.obs["donor"] = np.array(["a", "b"])[np.arange(200) % 2]
+    >>> table = group_transfer(["logistic_regression"], adata, "cell_type", group_key="donor", n_genes=50)
+    >>> sorted(table["train_group"].unique())
+    ['a', 'all groups', 'all others', 'b']
     """
     named, rows = _named(classifiers), []
     for seed in seeds:
@@ -234,8 +317,10 @@ def plot_group_transfer(
         colour = "white" if value > (1 + lowest) / 2 else "black"
         shown = "–" if np.isnan(value) else f"{value:.2f}"
         ax.text(column, row, shown, ha="center", va="center", fontsize=8, color=colour)
-    ax.set_xticks(range(means.shape[1]), means.columns, rotation=45, ha="right", fontsize=8)
-    ax.set_yticks(range(len(means)), means.index, fontsize=8)
+    ax.set_xticks(
+        range(means.shape[1]), [figure_text(name) for name in means.columns], rotation=45, ha="right", fontsize=8
+    )
+    ax.set_yticks(range(len(means)), [figure_text(name) for name in means.index], fontsize=8)
     ax.set(xlabel="tested on", ylabel="trained on", title=own["classifier"].iloc[0])
     ax.figure.colorbar(picture, ax=ax, label=measure.replace("_", " "))
     return ax
@@ -249,10 +334,40 @@ def transfer_drop(table: pd.DataFrame, *, measure: str = "balanced_accuracy") ->
 
 # %% ../nbs/08b_how_far_it_carries.ipynb #19298dca
 def top_types(model: Any, X: Matrix, k: int = 3, cells: Iterable[str] | None = None) -> pd.DataFrame:
-    """The k most probable types of each cell: cell, cell_type, probability, then cell_type_2, probability_2, ...
+    """List the most probable types of each cell.
 
-    `model` is any fitted classifier with predict_proba; `cells` names the cells (their numbers unless given). Types
-    of the same probability come in the order of `model.classes_`. Raises `InputError`.
+    Parameters
+    ----------
+    model : object
+        Any fitted classifier with `predict_proba`.
+    X : array or CSR matrix of shape (cells, genes)
+        Log-normalised expression, genes in the order of the fit.
+    k : int, default 3
+        Types of each cell.
+    cells : iterable of str or None, default None
+        The names of the cells; numbers otherwise.
+
+    Returns
+    -------
+    DataFrame
+        Columns cell, cell_type, probability, cell_type_2, probability_2, and so on. Types of the same probability come
+        in the order of `model.classes_`.
+
+    Raises
+    ------
+    InputError
+        Where the classifier gives no probabilities, or does not know so many types.
+
+    Examples
+    --------
+    >>> from selectormlp import simulate_cells, top_types
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=60, n_types=3, n_markers_per_type=2))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> train, test = (X[:150], y[:150]), (X[150:], y[150:])
+    >>> list(top_types(LogisticRegression().fit(*train), test[0], k=2).columns)
+    ['cell', 'cell_type', 'probability', 'cell_type_2', 'probability_2']
     """
     if not hasattr(model, "predict_proba"):
         kind = type(getattr(model, "model", model)).__name__
@@ -273,11 +388,53 @@ def hold_out_types(
     classifiers: Iterable[str] | Mapping[str, Any], train: Cells, test: Cells, *,
     types: Iterable[str] | None = None, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Leave each of `types` (None: every type of `train`) out of the training, and ask for the types of its cells.
+    """Leave each type out of the training once, and ask for the types of its cells.
 
-    `train` and `test` are (X, y). One row per classifier, held_out type and cell: the test cells, and the cells of the
-    type that were left out of the training. Columns: cell_type and probability of the best guess, true_type, and
-    unknown (whether the true type was not trained on). After SIMS (Gonzalez-Ferrer 2024). Raises `InputError`.
+    Parameters
+    ----------
+    classifiers : iterable of str or mapping of str to estimator
+        Names of `make_classifier` or of evaluation classifiers, or estimators by a name of your own; estimators are
+        copied.
+    train : tuple of (X, y)
+        Training cells: log-normalised expression (cells x genes) and the type of each cell.
+    test : tuple of (X, y)
+        Test cells, likewise.
+    types : iterable of str or None, default None
+        The types to leave out, one at a time. None: every type of the training cells.
+    seed : int, default 0
+        The same seed gives the same classifiers.
+
+    Returns
+    -------
+    DataFrame
+        One row for each classifier, held_out type and cell: the test cells, and the cells that were left out of the
+        training. Columns cell_type and probability (of the best guess), true_type, unknown (whether the true type was
+        not trained on), classifier, held_out.
+
+    Raises
+    ------
+    InputError
+        Where a type or a classifier is unknown, or a classifier gives no probabilities.
+
+    See Also
+    --------
+    unknown_detection : Summarise the table.
+
+    References
+    ----------
+    .. [1] Gonzalez-Ferrer J and others. SIMS: a deep-learning label transfer tool for single-cell RNA sequencing
+       analysis. Cell Genomics 4 (2024). doi:10.1016/j.xgen.2024.100581
+
+    Examples
+    --------
+    >>> from selectormlp import hold_out_types, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=60, n_types=3, n_markers_per_type=2))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> train, test = (X[:150], y[:150]), (X[150:], y[150:])
+    >>> table = hold_out_types(["logistic_regression"], train, test, types=["type_01"])
+    >>> sorted(table.loc[table["unknown"], "true_type"].unique())
+    ['type_01']
     """
     named, (X, y) = _named(classifiers), (train[0], np.asarray(train[1]).astype(str))
     tables = []
@@ -304,12 +461,34 @@ def _known_types(types: Iterable[str] | None, y: np.ndarray) -> list[str]:
 
 
 def unknown_detection(table: pd.DataFrame, *, sure: float = 0.9) -> pd.DataFrame:
-    """How well a low probability tells unknown cells from known ones: a row per classifier and held_out type.
+    """Measure how well a low probability tells unseen cell types from known ones.
 
-    auroc: chance that a known cell has a higher top probability than an unknown one (0.5: it says nothing, 1: always);
-    unknown_sure: share of the unknown cells with a probability of `sure` or more; known_lost: share of the known cells
-    below the threshold that 95 % of the unknown cells are below; taken_by: the known type that takes most of the
-    unknown cells, and taken_share, the share that it takes.
+    Parameters
+    ----------
+    table : DataFrame
+        What `hold_out_types` returned.
+    sure : float, default 0.9
+        The probability from which on a prediction counts as confident, from 0 to 1.
+
+    Returns
+    -------
+    DataFrame
+        One row for each classifier and held_out type. auroc: chance that a known cell has a higher top probability
+        than an unknown one (0.5: it says nothing, 1: always). unknown_sure: share of the unknown cells with a
+        probability of `sure` or more. known_lost: share of the known cells below the threshold that 95 % of the
+        unknown cells are below. taken_by and taken_share: the known type that takes most of the unknown cells, and its
+        share.
+
+    Examples
+    --------
+    >>> from selectormlp import hold_out_types, simulate_cells, unknown_detection
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=60, n_types=3, n_markers_per_type=2))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> train, test = (X[:150], y[:150]), (X[150:], y[150:])
+    >>> table = hold_out_types(["logistic_regression"], train, test, types=["type_01"])
+    >>> unknown_detection(table)["held_out"].tolist()
+    ['type_01']
     """
     from sklearn.metrics import roc_auc_score
 
@@ -334,7 +513,7 @@ def plot_unknown(table: pd.DataFrame, *, classifier: str | None = None, ax: Axes
     ax = ax or plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
     ax.ecdf(own.loc[~own["unknown"], "probability"], color="#888888", linestyle="--", label="known cells")
     for held, cells in own[own["unknown"]].groupby("held_out", sort=False):
-        ax.ecdf(cells["probability"], label=f"{held}, held out")
+        ax.ecdf(cells["probability"], label=f"{figure_text(held)}, held out")
     ax.set(xlabel="probability of the most probable type", ylabel="share of cells", title=own["classifier"].iloc[0])
     ax.legend(fontsize=8, framealpha=0.7, loc="upper left")
     return ax

@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from .data import InputError, prepare_cells, value_kind, write_table, write_whole
+from .data import InputError, figure_text, prepare_cells, value_kind, write_table, write_whole
 from .drawings import Drawing, sliding_bars
+from .files import fingerprint_path, remove_companions
 from .evaluation import JUDGES, confusion_table, judge_cells, plot_confusion, score_predictions
-from .selection import DesignedPanel, select_genes
+from .platforms import Platform, find_platform, simulate_platform
+from .selection import DesignedPanel, PanelDesign, choose_panel
 from .split import CellSplit, draw_lots
 
 if TYPE_CHECKING:
@@ -32,10 +34,10 @@ MANY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 1
 SIZES = (2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 
 # %% auto #0
-__all__ = ['LabelledPart', 'MANY_SIZES', 'SIZES', 'Counts', 'MOST_CELLS', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'panel_curve',
-           'enough_genes', 'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots', 'panel_confusions',
-           'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability', 'thin_counts',
-           'panel_robustness', 'plot_robustness', 'panel_tables', 'write_panel_report']
+__all__ = ['LabelledPart', 'MANY_SIZES', 'SIZES', 'Counts', 'MOST_CELLS', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'PAGE_FILES',
+           'panel_curve', 'enough_genes', 'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots',
+           'panel_confusions', 'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability',
+           'thin_counts', 'panel_robustness', 'plot_robustness', 'forecast_panel', 'panel_tables', 'write_panel_report']
 
 # %% ../nbs/10c_reading_a_panel.ipynb #22d8d499
 def _split_of(panel: DesignedPanel) -> CellSplit:
@@ -174,8 +176,8 @@ def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = 40, ax: Axes 
     rows, columns = np.indices(means.shape)
     shares = means / np.maximum(means.max(axis=1, keepdims=True), 1e-12)
     dots = ax.scatter(columns, rows, s=4 + 60 * seen, c=shares, cmap="viridis", vmin=0, vmax=1, linewidths=0)
-    ax.set_xticks(range(len(types)), types, rotation=60, ha="right", fontsize=8)
-    ax.set_yticks(range(len(genes)), genes, fontsize=7)
+    ax.set_xticks(range(len(types)), [figure_text(name) for name in types], rotation=60, ha="right", fontsize=8)
+    ax.set_yticks(range(len(genes)), [figure_text(name) for name in genes], fontsize=7)
     ax.set(ylim=(len(genes) - 0.4, -0.6), xlim=(-0.6, len(types) - 0.4))
     ax.figure.colorbar(dots, ax=ax, label="mean, share of the gene's highest", shrink=0.6)
     return ax
@@ -217,8 +219,8 @@ def plot_substitutes(panel: DesignedPanel, *, most: int = 20, ax: Axes | None = 
     )
     ax = ax or plt.subplots(figsize=(6.5, 1 + 0.22 * len(genes)), layout="constrained")[1]
     bars = ax.barh(range(len(genes)), best["r"], color="#4c78a8")
-    ax.bar_label(bars, best["gene"].fillna("none"), fontsize=7, padding=3)
-    ax.set_yticks(range(len(genes)), genes, fontsize=8)
+    ax.bar_label(bars, [figure_text(name) for name in best["gene"].fillna("none")], fontsize=7, padding=3)
+    ax.set_yticks(range(len(genes)), [figure_text(name) for name in genes], fontsize=8)
     ax.set(xlim=(0, 1.15), ylim=(len(genes) - 0.4, -0.6), xlabel="correlation with the closest gene left out")
     return ax
 
@@ -235,8 +237,10 @@ def _thinned_split(split: CellSplit, share: float, seed: int) -> CellSplit:
 
 def _chosen_again(panel: DesignedPanel, cells: AnnData, split: CellSplit) -> list[str]:
     """The genes of a panel made like this one, from the training cells of another split."""
-    settings = {name: value for name, value in panel.settings.items() if name != "n_genes"}
-    return select_genes(cells, panel.label_key, len(panel), split=split, **settings).genes
+    design = PanelDesign(**panel.settings["rules"])
+    return choose_panel(
+        cells, panel.label_key, design, split, model_settings=panel.settings.get("model_settings")
+    ).genes
 
 
 def panel_stability(
@@ -277,26 +281,19 @@ def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | Non
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #2751d618
-def thin_counts(X: csr_matrix, capture: float, *, y: np.ndarray, seed: int = 0) -> csr_matrix:
-    """Raw counts (cells x genes) as if `capture` times as many molecules had been caught; `y` is the type of each cell.
+def thin_counts(X: csr_matrix, capture: float, *, seed: int = 0) -> csr_matrix:
+    """Raw counts (cells x genes) as if only the share `capture` of the molecules had been caught (above 0, at most 1).
 
-    Below 1, each molecule is kept with that probability. Above 1, Poisson counts are added around the profile of the
-    cell's type at the cell's own depth, which makes cells of a type more alike than they are.
+    Each molecule is kept with that probability, whatever the others do. More than were caught cannot be had from counts.
     """
-    if not 0 < capture < np.inf:
-        raise InputError(f"capture={capture!r} is not possible: it must be above 0")
+    if not 0 < capture <= 1:
+        raise InputError(
+            f"capture={capture!r} is not possible: it must be above 0 and at most 1, the share of the counted molecules"
+        )
     rng, counts = np.random.default_rng(seed), csr_matrix(X, copy=True)
-    if capture <= 1:
-        counts.data = rng.binomial(counts.data.astype(np.int64), capture).astype(np.float32)
-        counts.eliminate_zeros()
-        return counts
-    more = np.zeros(counts.shape, dtype=np.float32)
-    for name in np.unique(y):
-        here = np.flatnonzero(y == name)
-        total = np.asarray(counts[here].sum(axis=0), dtype=float).ravel()
-        depth = np.asarray(counts[here].sum(axis=1), dtype=float)
-        more[here] = rng.poisson((capture - 1) * depth * total / max(total.sum(), 1))
-    return csr_matrix(counts + csr_matrix(more))
+    counts.data = rng.binomial(counts.data.astype(np.int64), capture).astype(np.float32)
+    counts.eliminate_zeros()
+    return counts
 
 
 def _as_measured(counts: csr_matrix, depth: np.ndarray, capture: float) -> csr_matrix:
@@ -309,13 +306,13 @@ def panel_robustness(
     panel: DesignedPanel,
     adata: AnnData,
     *,
-    captures: Sequence[float] = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
+    captures: Sequence[float] = (0.05, 0.1, 0.25, 0.5, 1.0),
     failures: Sequence[float] = (0.0, 0.1, 0.2),
     judge: str = "logistic_regression",
     seed: int = 0,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """Balanced accuracy on test cells under lower or higher capture and with a share of the panel's probes failing.
+    """Balanced accuracy on test cells under lower capture and with a share of the panel's probes failing.
 
     `adata` holds raw counts. Columns: `capture` (molecules caught, in parts of the atlas's), `failed` (share of genes
     that give nothing), `training` ("transferred": judge trained on the atlas; "trained alike": on cells thinned the
@@ -361,8 +358,8 @@ def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, Counts]:
 
 def _thinned_part(part: Counts, capture: float, seed: int) -> csr_matrix:
     """One part's log-normalised values at a capture."""
-    counts, y, depth = part
-    return _as_measured(thin_counts(counts, capture, y=y, seed=seed), depth, capture)
+    counts, _, depth = part
+    return _as_measured(thin_counts(counts, capture, seed=seed), depth, capture)
 
 
 def _without(X: csr_matrix, works: np.ndarray) -> csr_matrix:
@@ -387,6 +384,114 @@ def plot_robustness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.legend(fontsize=7, frameon=False)
     return ax
 
+# %% ../nbs/10c_reading_a_panel.ipynb #c73ecd04
+def forecast_panel(
+    panel: DesignedPanel,
+    adata: AnnData,
+    target: str | Platform = "imaging",
+    *,
+    sizes: Sequence[int] | None = None,
+    n_draws: int = 20,
+    cells_per_type: int = 50,
+    judges: Sequence[str] = ("logistic_regression", "nearest_neighbours"),
+    confidence: float = 0.9,
+    seed: int = 0,
+    n_jobs: int | None = None,
+) -> pd.DataFrame:
+    """Balanced accuracy to expect of a panel on another machine, over machines drawn from a platform.
+
+    Parameters
+    ----------
+    panel : DesignedPanel
+        A panel with a split.
+    adata : AnnData
+        The cells that it was made from, as raw counts.
+    target : str or Platform, default "imaging"
+        The machine: a name of `PLATFORMS`, or a `Platform`, a fitted one too.
+    sizes : sequence of int, optional
+        Forecast for the first so many genes; 5, 10, 15, 25, 50, 100 and the whole panel unless given.
+    n_draws : int, default 20
+        Machines drawn; 2 or more.
+    cells_per_type : int, default 50
+        Cells of each type that a machine measures, and at most twice as many training cells for the transfer.
+    judges : sequence of str
+        Classifiers of `JUDGES`, whose accuracies are averaged.
+    confidence : float, default 0.9
+        Share of the machines between `low` and `high`; above 0, below 1.
+    seed : int, default 0
+        Of the machines and the cells.
+    n_jobs : int, optional
+        Machines at a time, as in `panel_stability`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per size and training ("retrained", "transferred"): `n_genes`, `training`, `accuracy` (the mean over
+        machines), `low`, `high`.
+
+    Raises
+    ------
+    InputError
+        If the panel has no split, the cells are no raw counts, or a number is out of range.
+    """
+    platform = find_platform(target)
+    if not n_draws >= 2 or not 0 < confidence < 1 or not cells_per_type >= 4:
+        raise InputError("a forecast needs n_draws of 2 or more, a confidence between 0 and 1, cells_per_type >= 4")
+    train = _counts_of_parts(panel, adata)["train"]
+    held_out = adata[_split_of(panel).cells("test")]
+    asked = _sizes(panel, (5, 10, 15, 25, 50, 100) if sizes is None else sizes)
+    tasks = (
+        (panel, held_out, train, platform, asked, cells_per_type, tuple(judges), seed + draw) for draw in range(n_draws)
+    )
+    drawn = pd.concat(_in_parallel(n_jobs, _forecast_of_one, tasks))
+    groups = drawn.groupby(["n_genes", "training"])["accuracy"]
+    tail = (1 - confidence) / 2
+    table = pd.DataFrame({"accuracy": groups.mean(), "low": groups.quantile(tail), "high": groups.quantile(1 - tail)})
+    return table.reset_index()
+
+
+def _forecast_of_one(
+    panel: DesignedPanel, cells: AnnData, train: Counts, platform: Platform, sizes: Sequence[int],
+    cells_per_type: int, judges: Sequence[str], seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """The accuracies of one machine: `n_genes`, `training`, `accuracy`."""
+    made = simulate_platform(
+        cells, panel.label_key, platform, genes=panel.genes, cells_per_type=cells_per_type, seed=seed
+    )
+    y, rng = made.obs[panel.label_key].to_numpy().astype(str), np.random.default_rng([seed, 10])
+    known = _some_of_each(train[1], 2 * cells_per_type, rng)
+    depths = train[2][known], made.obs["depth"].to_numpy() * platform.capture * np.median(train[2])
+    X_known, X = (
+        _scaled(counts, None if platform.panel_only else depth)
+        for counts, depth in zip((train[0][known], made.X), depths, strict=True)
+    )
+    first = np.zeros(len(y), dtype=bool)
+    first[_some_of_each(y, round(0.7 * cells_per_type), rng)] = True
+    trainings = {
+        "retrained": ((X[first], y[first]), (X[~first], y[~first])),
+        "transferred": ((X_known, train[1][known]), (X, y)),
+    }
+    rows = [
+        (size, name, float(np.mean([_judged(judge, *parts, size) for judge in judges])))
+        for size in sizes
+        for name, parts in trainings.items()
+    ]
+    return pd.DataFrame(rows, columns=["n_genes", "training", "accuracy"])
+
+
+def _some_of_each(y: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of at most `most` cells of each type, at random."""
+    order = rng.permutation(len(y))
+    return np.sort(order[pd.Series(order).groupby(y[order]).cumcount().to_numpy() < most])
+
+
+def _scaled(counts: csr_matrix, depth: np.ndarray | None) -> csr_matrix:
+    """Logarithms of counts per 10,000 of a cell's depth; without depths, per 100 of its own total."""
+    if depth is not None:
+        return _as_measured(counts, depth, 1.0)
+    total = np.asarray(counts.sum(axis=1), dtype=float).ravel()
+    return csr_matrix(counts.multiply((100 / np.maximum(total, 1))[:, None])).log1p().astype(np.float32)
+
 # %% ../nbs/10c_reading_a_panel.ipynb #620f5046
 MOST_CELLS = 20_000  # training cells, and test cells, that the judges of a page see
 
@@ -409,7 +514,7 @@ def _cap(sizes: np.ndarray, most: int) -> int:
 # %% ../nbs/10c_reading_a_panel.ipynb #e4abfbdf
 PANEL_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>
+<meta name="selectormlp-panel" content="{{ digest }}"><title>{{ title }}</title><style>
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto; }
@@ -420,7 +525,8 @@ img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .ge
 <figcaption>{{ caption }}</figcaption></figure>{% endfor %}
 <h2>Type by type</h2>{{ slider | safe }}
 <h2>Genes</h2>{{ table | safe }}<h2>Types</h2>{{ coverage | safe }}
-<h2>How it was made</h2><p>{{ made }}</p></body></html>
+<h2>How it was made</h2><p>{{ made }}</p>
+<p>This page belongs to the panel whose csv has the BLAKE2b digest <code>{{ digest }}</code>.</p></body></html>
 """
 
 # %% ../nbs/10c_reading_a_panel.ipynb #dc6d2df4
@@ -475,11 +581,24 @@ def panel_tables(
     return tables
 
 
+PAGE_FILES = (
+    "panel.html",
+    *(f"{name}.png" for name in FIGURE_CAPTIONS),
+    *(f"{name}.csv" for name in ("panel", "coverage", "curve", "recalls", "stability", "robustness")),
+)  # what `write_panel_report` writes: the page goes first and comes last
+
+
 def write_panel_report(
-    panel: DesignedPanel, adata: AnnData, folder: str | Path, *, n_resamples: int = 5, n_jobs: int | None = None
-) -> Path:
-    """Write tables (csv), figures (png) and panel.html into a folder; returns the page's path."""
-    place = Path(folder)
+    panel: DesignedPanel, adata: AnnData, folder: str | Path, *, n_resamples: int = 5, n_jobs: int | None = None,
+    beside: str | Path | None = None,
+) -> Path:  # fmt: skip
+    """Write tables (csv), figures (png) and panel.html into a folder; returns the page's path.
+
+    What an earlier page left there goes first, so that one panel never lies among the figures of another. `beside` is
+    the csv of the panel: where another panel has come there in the meantime, it is an `InputError`, and no page is left.
+    """
+    place, made_for = Path(folder), None if beside is None else fingerprint_path(beside)
+    remove_companions(place, PAGE_FILES)
     place.mkdir(parents=True, exist_ok=True)
     tables, judged = panel_tables(panel, adata, n_resamples=n_resamples, n_jobs=n_jobs), _lighter(panel)
     for name, table in tables.items():
@@ -489,21 +608,27 @@ def write_panel_report(
         for name, caption in FIGURE_CAPTIONS.items()
         if name in tables or name not in ("curve", "stability", "robustness")
     ]
+    page = _page(panel, judged, tables, figures, fingerprint_path(place / "panel.csv"))
+    if beside is not None and fingerprint_path(beside) != made_for:
+        remove_companions(place, PAGE_FILES)
+        raise InputError(f"another panel has come to '{beside}' while its page was made; make the panel again")
     with write_whole(place / "panel.html") as path:
-        path.write_text(_page(panel, judged, tables, figures), encoding="utf-8")
+        path.write_text(page, encoding="utf-8")
     return place / "panel.html"
 
 
 def _page(
-    panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[tuple[str, str]]
-) -> str:
+    panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[tuple[str, str]],
+    digest: str | None,
+) -> str:  # fmt: skip
     """The page as text."""
     from jinja2 import Environment
 
     shown = {"table": panel.table.loc[:, :"substitutes"], "coverage": panel.coverage}  # type: ignore[misc]
     values = {name: table.round(3).to_html(index=False, border=0) for name, table in shown.items()}
-    made = "; ".join(f"{name}: {value}" for name, value in panel.settings.items() if value not in ((), [], {}, None))
-    values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made}
+    rules = panel.settings.get("rules", {})
+    made = "; ".join(f"{name}: {value}" for name, value in rules.items() if value not in ((), [], {}, None))
+    values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made, "digest": digest}
     values |= {"summary": _summary(panel, judged, tables["curve"]), "genes": ", ".join(panel.genes)}
     values["slider"] = slide_panel(tables["recalls"]).html
     return Environment(autoescape=True).from_string(PANEL_PAGE).render(figures=figures, **values)

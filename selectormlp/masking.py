@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import FoldedClassifier, Matrix, model_colour
-from .data import InputError, is_whole
+from .data import InputError, figure_text, is_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +28,34 @@ __all__ = ['BLOCK_CELLS', 'RANDOM_ORDERS', 'rank_genes', 'curve_sizes', 'masking
 
 # %% ../nbs/06_masking.ipynb #d535756b
 def rank_genes(model: Any, gene_names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Genes by falling importance: columns `gene`, `importance`, `rank` (from 1); equal ones in order of their names.
+    """Rank genes by falling importance in a fitted model.
 
-    `model` is any fitted estimator with `feature_importances_`; `gene_names` (genes,) default to `model.gene_names_`.
+    Parameters
+    ----------
+    model : object
+        Any fitted estimator with `feature_importances_`.
+    gene_names : iterable of str or None, default None
+        The names of the genes, in the order of the model's columns. None: `model.gene_names_`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `gene`, `importance` and `rank` (from 1); genes of equal importance in the order of their names.
+
+    Raises
+    ------
+    InputError
+        Where there is not one name for each gene.
+
+    Examples
+    --------
+    >>> from selectormlp import LinearSVMClassifier, rank_genes, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> rank_genes(model)["rank"].tolist()[:3]
+    [1, 2, 3]
     """
     importance = np.asarray(model.feature_importances_, dtype=float)
     names = np.asarray(model.gene_names_ if gene_names is None else gene_names, dtype=str)
@@ -115,21 +140,40 @@ def _add(units: Tensor, weight: Tensor, added: sparse.csr_matrix, start: int, en
     torch.addmm(units, rows, weight, out=units)
 
 
-def _gains(folded: FoldedClassifier, weight: Tensor, changes: _Changes, target: np.ndarray) -> np.ndarray:
-    """+1, 0 or -1 for each change: the cell became right, stayed as it was, or became wrong; `target` (cells,)."""
+def _gains(
+    folded: FoldedClassifier, weight: Tensor, changes: _Changes, target: np.ndarray, loss: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each change, +1, 0 or -1: the cell became right, stayed as it was, or became wrong; and what its loss gained.
+
+    `target` (cells,) are codes of classes, -1 for a type that the model does not know. Without `loss` its gains are 0.
+    """
     import torch
 
     gains, right = np.empty(len(changes.point), dtype=np.int8), np.zeros(len(target), dtype=np.int8)
+    risen, losses = np.zeros(len(changes.point) if loss else 0), np.zeros(len(target))
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         units = torch.from_numpy(np.tile(folded.inputs.bias, (len(target), 1)))
         for start, end in pairwise(changes.starts):
             n = end - start  # the first n cells still change
             _add(units[:n], weight, changes.added, start, end)
-            now = folded.rest(units[:n]).numpy().argmax(axis=1) == target[:n]
+            scores = folded.rest(units[:n])
+            now = scores.numpy().argmax(axis=1) == target[:n]
             gains[start:end] = now - right[:n]
             right[:n] = now
-    return gains
+            if loss:
+                of_cells = _cross_entropy(scores.numpy(), target[:n])
+                risen[start:end] = of_cells - losses[:n]
+                losses[:n] = of_cells
+    return gains, risen
+
+
+def _cross_entropy(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The cross-entropy of each cell (cells,); 0 for a cell whose class is not known, -1."""
+    from scipy.special import log_softmax
+
+    own = log_softmax(scores.astype(np.float64), axis=1)[np.arange(len(target)), target]
+    return np.where(target >= 0, -own, 0.0)
 
 # %% ../nbs/06_masking.ipynb #ff784fb4
 @dataclass(frozen=True)
@@ -141,31 +185,41 @@ class _JudgedCells:
     codes: np.ndarray
 
 
-def _right_by_adding(model: Any, cells: _JudgedCells, point_of_gene: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Right cells at each point of the curve, of `shape` (points, types), for a model with a linear first layer."""
+def _judge_by_adding(
+    model: Any, cells: _JudgedCells, point_of_gene: np.ndarray, shape: tuple[int, int], loss: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right cells at each point, of `shape` (points, types), and the losses (points,); for a linear first layer."""
     from torch import from_numpy
 
-    folded, right = model.folded(), np.zeros(shape[0] * shape[1])
+    folded, right, losses = model.folded(), np.zeros(shape[0] * shape[1]), np.zeros(shape[0])
     weight = from_numpy(np.ascontiguousarray(folded.inputs.weight.T))
     targets = pd.Index(model.classes_).get_indexer(pd.Index(cells.types))[cells.codes]
     for start in range(0, len(cells.codes), BLOCK_CELLS):
         block = slice(start, start + BLOCK_CELLS)
         x = sparse.csr_matrix(cells.x[block], dtype=np.float32).astype(folded.inputs.weight.dtype)
         changes = _changes(x, point_of_gene)
-        gains = _gains(folded, weight, changes, targets[block][changes.cells])
+        gains, risen = _gains(folded, weight, changes, targets[block][changes.cells], loss)
         types = cells.codes[block][changes.cells][changes.cell]
         right += np.bincount(changes.point * shape[1] + types, gains, minlength=len(right))
-    return right.reshape(shape).cumsum(axis=0)
+        if loss:
+            losses += np.bincount(changes.point, risen, minlength=len(losses))
+    return right.reshape(shape).cumsum(axis=0), losses.cumsum()
 
 
-def _right_plainly(model: Any, cells: _JudgedCells, point_of_gene: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _judge_plainly(
+    model: Any, cells: _JudgedCells, point_of_gene: np.ndarray, shape: tuple[int, int], loss: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """The same for any fitted estimator: at each point the other genes are set to 0, and it predicts."""
-    right = np.empty(shape)
+    right, losses = np.empty(shape), np.zeros(shape[0])
+    targets = pd.Index(model.classes_).get_indexer(pd.Index(cells.types))[cells.codes] if loss else None
     for point in range(shape[0]):
         covered = _covered(cells.x, point_of_gene <= point)
         hits = model.predict(covered) == cells.types[cells.codes]
         right[point] = np.bincount(cells.codes, hits, minlength=shape[1])
-    return right
+        if targets is not None:
+            with np.errstate(divide="ignore"):  # a probability of 0 is an infinite loss
+                losses[point] = _cross_entropy(np.log(model.predict_proba(covered)), targets).sum()
+    return right, losses
 
 
 def _covered(x: Matrix, kept: np.ndarray) -> Matrix:
@@ -173,21 +227,64 @@ def _covered(x: Matrix, kept: np.ndarray) -> Matrix:
     return sparse.csr_matrix(x.multiply(kept[np.newaxis, :])) if sparse.issparse(x) else x * kept
 
 # %% ../nbs/06_masking.ipynb #5dfe7967
-def masking_curve(model: Any, X: Matrix, y: np.ndarray, ranking: pd.DataFrame, *, step: int = 50) -> pd.DataFrame:
-    """Accuracy with only the best genes of `ranking` kept and the others set to 0 (report, Results, Figure 5).
+def masking_curve(
+    model: Any, X: Matrix, y: np.ndarray, ranking: pd.DataFrame, *, step: int = 50, loss: bool = False
+) -> pd.DataFrame:
+    """Measure the accuracy with only the best genes kept and the others set to zero.
 
-    `model` is a classifier of this library, or any fitted estimator with `gene_names_` (slower, with the same result);
-    X (cells x genes, CSR or dense) and y (cells,) are validation or test cells. Columns: `n_genes` (0, step, ..., all),
-    `accuracy`, `balanced_accuracy` (mean recall over the types of y).
+    The model is not trained again: the curve shows how much of what it learned rests on the best genes.
+
+    Parameters
+    ----------
+    model : object
+        A fitted classifier of this library, or any fitted estimator with `gene_names_` (slower, with the same result).
+    X : array or CSR matrix of shape (cells, genes)
+        Log-normalised expression of validation or test cells.
+    y : ndarray of shape (cells,)
+        The type of each cell.
+    ranking : DataFrame
+        The genes of the model, the best first, in the column `gene`, as `rank_genes` gives them.
+    step : int, default 50
+        Genes between two points of the curve.
+    loss : bool, default False
+        Also measure the cross-entropy of the cells whose type the model knows.
+
+    Returns
+    -------
+    DataFrame
+        One row for each point: `n_genes` (0, step, ..., all), `accuracy`, `balanced_accuracy` (mean recall over the
+        types), and with `loss` the mean `loss`, missing for a model without `predict_proba`.
+
+    Raises
+    ------
+    InputError
+        Where the ranking, the cells and the model do not fit together, or `step` is not a whole number of 1 or more.
+
+    References
+    ----------
+    .. [1] Epstein A. SelectorMLP (2024), Results, Figure 5.
+
+    Examples
+    --------
+    >>> from selectormlp import LinearSVMClassifier, masking_curve, rank_genes, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> masking_curve(model, X, y, rank_genes(model), step=50)["n_genes"].tolist()
+    [0, 50, 100]
     """
-    return next(_curves(model, X, y, [_positions(model, ranking)], step=step))
+    return next(_curves(model, X, y, [_positions(model, ranking)], step=step, loss=loss))
 
 
-def _curves(model: Any, X: Matrix, y: np.ndarray, orders: Iterable[np.ndarray], *, step: int) -> Iterator[pd.DataFrame]:
+def _curves(
+    model: Any, X: Matrix, y: np.ndarray, orders: Iterable[np.ndarray], *, step: int, loss: bool
+) -> Iterator[pd.DataFrame]:
     """The masking curve of each order of the genes, an array (genes,) of positions in the model, the best first."""
     types, codes = np.unique(np.asarray(y), return_inverse=True)
     cells = _JudgedCells(sparse.csr_matrix(X) if sparse.issparse(X) else np.asarray(X), types, codes)
-    count_right = _right_by_adding if hasattr(model, "folded") else _right_plainly
+    judge = _judge_by_adding if hasattr(model, "folded") else _judge_plainly
+    tells_loss = loss and hasattr(model, "predict_proba")
     for order in orders:
         if cells.x.shape != (len(codes), len(order)):
             raise InputError(
@@ -196,9 +293,11 @@ def _curves(model: Any, X: Matrix, y: np.ndarray, orders: Iterable[np.ndarray], 
             )
         sizes = curve_sizes(len(order), step)
         point_of_gene = np.searchsorted(sizes, np.argsort(order), side="right")
-        right = count_right(model, cells, point_of_gene, (len(sizes), len(types)))
+        right, losses = judge(model, cells, point_of_gene, (len(sizes), len(types)), tells_loss)
         accuracy, recall = right.sum(axis=1) / len(codes), right / np.bincount(codes)
-        yield pd.DataFrame({"n_genes": sizes, "accuracy": accuracy, "balanced_accuracy": recall.mean(axis=1)})
+        curve = pd.DataFrame({"n_genes": sizes, "accuracy": accuracy, "balanced_accuracy": recall.mean(axis=1)})
+        n_known = np.isin(types, model.classes_)[codes].sum() if tells_loss else 0
+        yield curve.assign(loss=losses / n_known if n_known else np.nan) if loss else curve
 
 # %% ../nbs/06_masking.ipynb #b47df3c0
 def predict_masked(model: Any, X: Matrix, genes: Iterable[str]) -> np.ndarray:
@@ -218,9 +317,47 @@ RANDOM_ORDERS = 6  # a stream of its own: the seed alone may have drawn the cell
 
 
 def random_masking_curve(
-    model: Any, X: Matrix, y: np.ndarray, *, step: int = 50, n_orders: int = 5, seed: int = 0
+    model: Any, X: Matrix, y: np.ndarray, *, step: int = 50, n_orders: int = 5, seed: int = 0, loss: bool = False
 ) -> pd.DataFrame:
-    """`masking_curve` for `n_orders` random orders of the genes; the column `order` tells them apart."""
+    """Measure masking curves for random orders of the genes, to compare with.
+
+    Parameters
+    ----------
+    model : object
+        A fitted classifier of this library, or any fitted estimator with `gene_names_`.
+    X : array or CSR matrix of shape (cells, genes)
+        Log-normalised expression of validation or test cells.
+    y : ndarray of shape (cells,)
+        The type of each cell.
+    step : int, default 50
+        Genes between two points of a curve.
+    n_orders : int, default 5
+        Number of random orders.
+    seed : int, default 0
+        The same seed gives the same orders.
+    loss : bool, default False
+        Also measure the cross-entropy, as in `masking_curve`.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `masking_curve`, and `order`, the number of the order.
+
+    Raises
+    ------
+    InputError
+        Where cells and model do not fit together, or `step` or `n_orders` is not a whole number of 1 or more.
+
+    Examples
+    --------
+    >>> from selectormlp import LinearSVMClassifier, random_masking_curve, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> X, y = adata.X, adata.obs["cell_type"].to_numpy(dtype=str)
+    >>> model = LinearSVMClassifier().fit(X, y, gene_names=adata.var_names)
+    >>> random_masking_curve(model, X, y, n_orders=2)["order"].unique().tolist()
+    [0, 1]
+    """
     if not is_whole(n_orders, least=1):
         raise InputError(f"n_orders is {n_orders!r}; pass a whole number of 1 or more")
     names = np.sort(_gene_names(model).astype(str))
@@ -228,7 +365,7 @@ def random_masking_curve(
     for number in range(n_orders):
         stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RANDOM_ORDERS, number)))
         orders.append(_positions(model, pd.DataFrame({"gene": stream.permutation(names)})))
-    curves = _curves(model, X, y, orders, step=step)
+    curves = _curves(model, X, y, orders, step=step, loss=loss)
     return pd.concat([curve.assign(order=number) for number, curve in enumerate(curves)], ignore_index=True)
 
 # %% ../nbs/06_masking.ipynb #f1b09e5f
@@ -243,7 +380,7 @@ def plot_masking_curves(curves: pd.DataFrame, *, measure: str = "accuracy", ax: 
             curve["n_genes"], curve[measure], color="#999999", linewidth=0.8, label="random orders" if i == 0 else None
         )
     for name, curve in curves[curves["order"] < 0].groupby("model", sort=False):
-        ax.plot(curve["n_genes"], curve[measure], color=model_colour(name), label=name, linewidth=1.6)
+        ax.plot(curve["n_genes"], curve[measure], color=model_colour(name), label=figure_text(name), linewidth=1.6)
     ax.set(xlabel="genes kept (the others are set to 0)", ylabel=measure.replace("_", " "), ylim=(0, 1))
     ax.legend(fontsize=8, frameon=False, loc="lower right")
     return ax

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from .data import InputError
 from .drawings import Drawing, svg_drawing
+from .signatures import check_choice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,15 +24,9 @@ SELECTORS = ("free", "clamped", "none")
 PENALTIES = ("none", "l1", "l2", "l1_l2")
 STARTS = ("normal", "one")
 
-
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    """Raise an `InputError` that lists what is known, unless `value` is one of them."""
-    if value not in known:
-        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(repr(choice) for choice in known)}")
-
 # %% auto #0
-__all__ = ['SELECTORS', 'PENALTIES', 'STARTS', 'check_choice', 'Selector', 'selector_penalty', 'random_words', 'Dropout',
-           'hidden_stack', 'NetworkShape', 'SelectorNet', 'plot_network', 'network_layers', 'draw_network']
+__all__ = ['SELECTORS', 'PENALTIES', 'STARTS', 'Selector', 'selector_penalty', 'random_words', 'Dropout', 'hidden_stack',
+           'NetworkShape', 'SelectorNet', 'plot_network', 'network_layers', 'draw_network']
 
 # %% ../nbs/03_models.ipynb #7cb6c5c8
 class Selector(nn.Module):

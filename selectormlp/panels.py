@@ -5,6 +5,9 @@
 # %% ../nbs/07_retraining.ipynb #b0622e90
 from __future__ import annotations
 
+import json
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,19 +15,55 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, existing_path, is_whole, reading, write_table
+from selectormlp.data import (
+    InputError,
+    existing_path,
+    figure_text,
+    is_whole,
+    read_json,
+    reading,
+    unescaped_text,
+    write_json,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
+_PANEL_FORMAT = "selectormlp panel"  # what the json file beside a panel says it is
+_FORMAT_VERSION = 1  # of that file
+
 # %% auto #0
-__all__ = ['GenePanel', 'panel_from_ranking', 'read_panel', 'panel_overlap', 'plot_panel', 'mean_expression']
+__all__ = ['GenePanel', 'note_beside', 'panel_from_ranking', 'read_panel', 'panel_overlap', 'plot_panel', 'mean_expression']
 
 # %% ../nbs/07_retraining.ipynb #4ab0d058
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GenePanel:
-    """Genes in order of importance: `table` has the columns `gene`, `importance`, `rank` and `reason`."""
+    """Genes in order of importance, and how they were chosen.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per gene, best first, with the columns `gene`, `importance`, `rank` and `reason`.
+    label_key : str, default ""
+        Column of obs whose types the panel tells apart.
+    method : str, default ""
+        Name of the method that chose the genes.
+    settings : dict, default {}
+        How the panel was made: for a panel of `select_genes` the rules, the settings of the model, the version, the
+        cells with their fingerprint, the split, and what was left out.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from selectormlp import GenePanel
+    >>> panel = GenePanel(pd.DataFrame({"gene": ["INS", "GCG"]}), label_key="cell_type")
+    >>> panel
+    GenePanel(2 genes, label_key='cell_type')
+    >>> panel.genes
+    ['INS', 'GCG']
+    """
 
     table: pd.DataFrame
     label_key: str = ""
@@ -39,37 +78,238 @@ class GenePanel:
     def __len__(self) -> int:
         return len(self.table)
 
+    def __repr__(self) -> str:
+        about = [f"{name}={getattr(self, name)!r}" for name in ("label_key", "method") if getattr(self, name)]
+        return f"{type(self).__name__}({', '.join([f'{len(self)} genes', *about])})"
+
+    def _repr_html_(self) -> str:
+        """The first genes as a table, for notebooks."""
+        from html import escape
+
+        shown = [name for name in self.table.columns if not str(name).startswith("detected in ")]
+        rows = (
+            self.table[shown].head(_ROWS_SHOWN).to_html(index=False, border=0, float_format="{:.3g}".format, na_rep="")
+        )
+        rest = len(self) - _ROWS_SHOWN
+        more = f"<p>and {rest} more genes, in <code>.table</code></p>" if rest > 0 else ""
+        return f"<p><b>{escape(repr(self))}</b></p>{rows}{more}"
+
     def to_csv(self, path: str | Path) -> None:
-        """Write the table; the file appears whole or not at all."""
+        """Write the table and, beside it as .json, how the panel was made; each file appears whole or not at all.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            File for the table. What is known of the making goes to the same name with the ending .json; nothing is
+            written there for a bare list of genes.
+
+        Raises
+        ------
+        InputError
+            Where the place cannot be written to, or the .json file there is not a panel's.
+
+        Examples
+        --------
+        >>> import pandas as pd, tempfile
+        >>> from selectormlp import GenePanel, read_panel
+        >>> panel = GenePanel(pd.DataFrame({"gene": ["INS", "GCG"]}), label_key="cell_type")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     panel.to_csv(f"{folder}/panel.csv")
+        ...     read_panel(f"{folder}/panel.csv").label_key
+        'cell_type'
+        """
+        about = {"label_key": self.label_key, "method": self.method, "settings": self.settings}
+        note = note_beside(path)
+        if any(about.values()):
+            head = {"format": _PANEL_FORMAT, "format_version": _FORMAT_VERSION}
+            write_json({**head, **about, "genes": self.genes}, note)
+        elif note.exists():
+            note.unlink()  # it is of the panel that this one replaces
         write_table(self.table, path)
 
-# %% ../nbs/07_retraining.ipynb #c6b20bcc
-def panel_from_ranking(ranking: pd.DataFrame, n_genes: int, **about: Any) -> GenePanel:
-    """The best `n_genes` of a ranking (`gene`, `importance`, `rank`) as a panel; `about` fills its other fields.
+    def annotate(self, adata: AnnData) -> None:
+        """Write the choice into cells, in place, as scverse tools do.
 
-    The reason of a gene is "ranked", or "no weight" if its importance is 0: such genes are there by their names only.
+        Parameters
+        ----------
+        adata : anndata.AnnData
+            Cells that have all genes of the panel. `var["selectormlp"]` says which genes are chosen,
+            `var["selectormlp_rank"]` their rank (missing for the others), and `uns["selectormlp"]["panel"]` how the
+            panel was made (the settings as JSON text, so that any file format keeps them).
+
+        Raises
+        ------
+        InputError
+            Where the cells lack genes of the panel.
+
+        Examples
+        --------
+        >>> from selectormlp import load_pancreas, select_genes
+        >>> cells = load_pancreas()
+        >>> select_genes(cells, "cell_type", 5, min_cells=20).annotate(cells)
+        >>> int(cells.var["selectormlp"].sum())
+        5
+        """
+        missing = [gene for gene in self.genes if gene not in adata.var_names]
+        if missing:
+            raise InputError(
+                f"{len(missing)} of the {len(self)} genes of the panel are not in the cells: {missing[0]!r}, ...; pass"
+                " the cells that it was chosen from, or others with the same gene names"
+            )
+        ranks = pd.Series(np.arange(1, len(self) + 1, dtype=float), index=self.genes)
+        adata.var["selectormlp"] = adata.var_names.isin(self.genes)
+        adata.var["selectormlp_rank"] = ranks.reindex(adata.var_names).to_numpy()
+        about = {"genes": np.array(self.genes, dtype=str), "label_key": self.label_key, "method": self.method}
+        text = json.dumps(self.settings, default=str)
+        adata.uns["selectormlp"] = {**adata.uns.get("selectormlp", {}), "panel": {**about, "settings": text}}
+
+
+_ROWS_SHOWN = 20  # genes of a panel that a notebook shows
+
+
+def note_beside(path: str | Path) -> Path:
+    """The .json file beside a panel's table; InputError where a file of another kind has that name."""
+    path = Path(path)
+    note = path.with_suffix(".json")
+    if note == path:
+        raise InputError(
+            f"'{path}' cannot be a panel's table: how the panel was made is kept in '{note.name}'; use .csv"
+        )
+    if note.exists() and _read_note(note) is None:
+        raise InputError(f"'{note}' is not a panel's, and would be replaced; choose another name than '{path.name}'")
+    return note
+
+
+def _read_note(note: Path) -> dict[str, Any] | None:
+    """What a .json file says about a panel; None where it is something else."""
+    try:
+        found = read_json(note)
+    except InputError:
+        return None
+    if not isinstance(found, dict) or found.get("format") != _PANEL_FORMAT:
+        return None
+    if found.get("format_version", 0) > _FORMAT_VERSION:
+        raise InputError(f"a newer version of selectormlp wrote '{note}'; update selectormlp to read it")
+    return found
+
+# %% ../nbs/07_retraining.ipynb #c6b20bcc
+def panel_from_ranking(
+    ranking: pd.DataFrame,
+    n_genes: int,
+    *,
+    label_key: str = "",
+    method: str = "",
+    settings: Mapping[str, Any] | None = None,
+) -> GenePanel:
+    """Cut a ranking down to its best genes.
+
+    Parameters
+    ----------
+    ranking : pandas.DataFrame
+        Columns `gene`, `importance` and `rank`, best gene first, as `rank_genes` returns it.
+    n_genes : int
+        Genes of the panel.
+    label_key : str, default ""
+        Column of obs whose types the ranking is for.
+    method : str, default ""
+        Name of the model that ranked the genes.
+    settings : mapping or None, default None
+        How the ranking was made.
+
+    Returns
+    -------
+    GenePanel
+        The reason of a gene is "ranked", or "no weight" if its importance is 0: such genes are there by their names
+        only.
+
+    Raises
+    ------
+    InputError
+        Where `n_genes` is not a whole number from 1 to the length of the ranking.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from selectormlp import panel_from_ranking
+    >>> ranking = pd.DataFrame({"gene": ["INS", "GCG", "SST"], "importance": [3.0, 2.0, 0.0], "rank": [1, 2, 3]})
+    >>> panel_from_ranking(ranking, 2).genes
+    ['INS', 'GCG']
     """
     if not is_whole(n_genes, least=1) or n_genes > len(ranking):
         raise InputError(f"a panel of {n_genes} genes was asked for, and there are {len(ranking)} to choose from")
     best = ranking.head(n_genes).reset_index(drop=True)
-    return GenePanel(best.assign(reason=np.where(best["importance"] == 0, "no weight", "ranked")), **about)
+    table = best.assign(reason=np.where(best["importance"] == 0, "no weight", "ranked"))
+    return GenePanel(table, label_key, method, dict(settings or {}))
 
 
 def read_panel(path: str | Path) -> GenePanel:
-    """Read a panel from a csv with a column `gene`, or from a text file with one gene per line."""
+    """Read a panel, or any list of genes.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A csv with a column `gene`, a text file with one gene per line, or the .json file that `GenePanel.to_csv` wrote.
+        A .json file beside a csv says how that panel was made; where its genes are not those of the csv it is left
+        out, with a warning.
+
+    Returns
+    -------
+    GenePanel
+        With `label_key`, `method` and `settings` where they are known.
+
+    Raises
+    ------
+    InputError
+        Where the file is missing or unreadable, names no gene, or names one twice.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from selectormlp import read_panel
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "genes.txt"
+    ...     _ = file.write_text("INS\\nGCG\\n")
+    ...     read_panel(file).genes
+    ['INS', 'GCG']
+    """
     path = existing_path(Path(path))
+    if path.suffix.lower() == ".json":
+        return _panel_of_note(path)
     with reading(path):
         table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False)
     if "gene" not in table.columns:
         table = pd.DataFrame({"gene": _gene_list(table, path)})
-    table = table.assign(gene=table["gene"].str.strip())
+    table = table.assign(gene=table["gene"].map(unescaped_text).str.strip())
     if not len(table):
         raise InputError(f"'{path}' names no gene; put one on each line below 'gene'")
     if table["gene"].duplicated().any():
         twice = table["gene"][table["gene"].duplicated()].iloc[0]
         raise InputError(f"'{path}' names the gene {twice!r} more than once; keep one row for each gene")
     defaults = {"importance": np.nan, "rank": np.arange(1, len(table) + 1), "reason": "given"}
-    return GenePanel(table.assign(**{key: value for key, value in defaults.items() if key not in table.columns}))
+    table = table.assign(**{key: value for key, value in defaults.items() if key not in table.columns})
+    note = path.with_suffix(".json")
+    found = _read_note(note) if note.exists() else None
+    if found is not None and found["genes"] != table["gene"].tolist():
+        warnings.warn(f"'{note}' describes other genes than '{path}' has, and is left out", stacklevel=2)
+        found = None
+    return GenePanel(table, **_about(found or {}))
+
+
+def _about(found: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a panel besides its table, as a .json file has them."""
+    usual = {"label_key": "", "method": "", "settings": {}}
+    return {name: found.get(name, default) for name, default in usual.items()}
+
+
+def _panel_of_note(path: Path) -> GenePanel:
+    """The panel that a .json file describes, without its table's other columns."""
+    found = _read_note(path)
+    if found is None:
+        raise InputError(f"'{path}' does not describe a panel; pass a panel's csv, or the .json file beside it")
+    genes = pd.DataFrame({"gene": found["genes"], "importance": np.nan})
+    table = genes.assign(rank=np.arange(1, len(genes) + 1), reason="given")
+    return GenePanel(table, **_about(found))
 
 
 def _gene_list(table: pd.DataFrame, path: Path) -> list[str]:
@@ -80,8 +320,27 @@ def _gene_list(table: pd.DataFrame, path: Path) -> list[str]:
     return pd.read_csv(path, header=None, dtype=str, keep_default_na=False)[0].tolist()
 
 # %% ../nbs/07_retraining.ipynb #4e9709e7
-def panel_overlap(panels: dict[str, GenePanel]) -> pd.DataFrame:
-    """Genes that each pair of panels shares; the diagonal holds the sizes."""
+def panel_overlap(panels: Mapping[str, GenePanel]) -> pd.DataFrame:
+    """Count the genes that each pair of panels shares.
+
+    Parameters
+    ----------
+    panels : mapping of str to GenePanel
+        Panels by name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Panels x panels; the diagonal holds the sizes.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from selectormlp import GenePanel, panel_overlap
+    >>> one, two = (GenePanel(pd.DataFrame({"gene": genes})) for genes in (["INS", "GCG"], ["INS", "SST", "PPY"]))
+    >>> panel_overlap({"one": one, "two": two}).to_numpy().tolist()
+    [[2, 1], [1, 3]]
+    """
     names = list(panels)
     sets = {name: set(panel.genes) for name, panel in panels.items()}
     return pd.DataFrame([[len(sets[a] & sets[b]) for b in names] for a in names], index=names, columns=names)
@@ -96,8 +355,10 @@ def plot_panel(panel: GenePanel, expression: pd.DataFrame, ax: Axes | None = Non
     picture = ax.imshow(
         table.div(table.max(axis=1).replace(0, 1), axis=0), aspect="auto", cmap="viridis", vmin=0, vmax=1
     )
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right", fontsize=8)
-    ax.set_yticks(range(len(table)), table.index, fontsize=8)
+    ax.set_xticks(
+        range(table.shape[1]), [figure_text(name) for name in table.columns], rotation=45, ha="right", fontsize=8
+    )
+    ax.set_yticks(range(len(table)), [figure_text(name) for name in table.index], fontsize=8)
     ax.figure.colorbar(picture, ax=ax, label="share of the gene's highest mean", shrink=0.6)
     return ax
 

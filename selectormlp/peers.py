@@ -34,9 +34,34 @@ __all__ = ['EXTRA', 'PEERS', 'PERSIST_EPOCHS', 'LabelledCells', 'at_most', 'Peer
 # %% ../nbs/10b_other_methods.ipynb #1e9125c3
 @dataclass(frozen=True, eq=False)
 class LabelledCells:
-    """Training cells: X log-normalised (cells x genes, CSR float32), y the type of each cell, genes their names.
+    """Hold the training cells that methods choose genes from.
 
-    `counts` are raw counts of the same shape, or None. `validation` is (X, y) for methods that stop early, or None.
+    Parameters
+    ----------
+    X : CSR matrix of shape (cells, genes)
+        Log-normalised expression, float32.
+    y : ndarray of shape (cells,)
+        The type of each cell.
+    genes : list of str
+        The names of the genes, each once.
+    counts : CSR matrix of shape (cells, genes) or None, default None
+        Raw counts, for methods that need them.
+    validation : tuple of (X, y) or None, default None
+        Cells for methods that stop early.
+
+    Raises
+    ------
+    InputError
+        Where the shapes do not fit, or a gene occurs twice.
+
+    Examples
+    --------
+    >>> from selectormlp import LabelledCells, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=100, n_genes=60, n_types=2))
+    >>> cells = LabelledCells(adata.X, adata.obs["cell_type"].to_numpy(dtype=str), list(adata.var_names))
+    >>> len(cells.genes)
+    60
     """
 
     X: Matrix
@@ -82,10 +107,34 @@ EXTRA = "pip install 'selectormlp[peers]'"
 
 @dataclass(frozen=True)
 class Peer:
-    """A method of others: `choose(cells, n_genes, seed)` gives exactly `n_genes` names, best first.
+    """Describe a method of others.
 
-    `nested` False: the list depends on `n_genes`, so it is chosen anew for every size. `module` is what `package` is
-    imported as, `checkout` the environment variable that names a clone where there is no package.
+    Parameters
+    ----------
+    name : str
+        Its name in tables and figures.
+    choose : callable
+        `choose(cells, n_genes, seed)` gives exactly `n_genes` names, the best first.
+    package : str, default ''
+        The package that it comes from; empty for one that is part of this library.
+    nested : bool, default True
+        Whether a smaller panel is the beginning of a larger one; False: it is chosen anew for every size.
+    source : str, default ''
+        Where it was published.
+    designed_for : str, default ''
+        What its authors made it for.
+    module : str, default ''
+        What the package is imported as.
+    install : str, default "pip install 'selectormlp[peers]'"
+        How to install it.
+    checkout : str, default ''
+        The environment variable that names a clone, where there is no package.
+
+    Examples
+    --------
+    >>> from selectormlp import PEERS, Peer
+    >>> isinstance(PEERS["random"], Peer)
+    True
     """
 
     name: str
@@ -115,7 +164,19 @@ def peer_missing(peer: Peer) -> str | None:
 
 
 def available_peers() -> dict[str, Peer]:
-    """The methods of `PEERS` that can run on this machine."""
+    """Return the methods of `PEERS` that can run on this machine.
+
+    Returns
+    -------
+    dict of str to Peer
+        The methods by name: those whose package is installed.
+
+    Examples
+    --------
+    >>> from selectormlp import available_peers
+    >>> "ANOVA F" in available_peers()
+    True
+    """
     return {name: peer for name, peer in PEERS.items() if peer_missing(peer) is None}
 
 # %% ../nbs/10b_other_methods.ipynb #b4c365a2
@@ -136,9 +197,37 @@ def _kept_apart(seed: int) -> Iterator[None]:
 
 # %% ../nbs/10b_other_methods.ipynb #3c90c3e2
 def choose_with(name: str, cells: LabelledCells, n_genes: int, seed: int = 0) -> list[str]:
-    """Return the `n_genes` genes that the method `name` of `PEERS` chooses from the cells, best first.
+    """Choose genes with a method of others, by its name.
 
-    Raises `InputError` for an unknown or missing method, and where the method ranks fewer genes than asked for.
+    Parameters
+    ----------
+    name : str
+        A name of `PEERS`.
+    cells : LabelledCells
+        The training cells.
+    n_genes : int
+        How many genes to choose.
+    seed : int, default 0
+        The same seed gives the same genes, where the method respects it.
+
+    Returns
+    -------
+    list of str
+        The genes, the best first.
+
+    Raises
+    ------
+    InputError
+        Where there is no such method, it is not installed, or there are not so many genes.
+
+    Examples
+    --------
+    >>> from selectormlp import LabelledCells, choose_with, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=100, n_genes=60, n_types=2))
+    >>> cells = LabelledCells(adata.X, adata.obs["cell_type"].to_numpy(dtype=str), list(adata.var_names))
+    >>> len(choose_with("ANOVA F", cells, 5))
+    5
     """
     if name not in PEERS:
         near = nearest_name(name, PEERS)

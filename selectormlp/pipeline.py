@@ -5,28 +5,35 @@
 # %% ../nbs/10d_in_a_pipeline.ipynb #efdc3c4e
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .classifiers import make_classifier
+from .classifiers import whole_seed
 from .data import InputError, prepare_cells
-from .masking import rank_genes
 from selectormlp.selection import (
-    PanelDesign, build_panel, by_gene, candidate_genes, panel_design, refuse_rules_of_the_search, required_first,
+    PanelDesign,
+    build_panel,
+    by_gene,
+    candidate_genes,
+    model_ranking,
+    required_first,
     summarise_genes,
-)  # fmt: skip
+    with_genes_left_out,
+)
+from .signatures import filled_settings, settings_of, takes_settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_OF_THE_SPLIT = ("min_cells", "seed")  # rules that a step of a pipeline has no use for
 LABEL = "label"  # the column that holds y, for cells that come as an array
 
 # %% auto #0
@@ -34,73 +41,99 @@ __all__ = ['LABEL', 'GeneSelector']
 
 # %% ../nbs/10d_in_a_pipeline.ipynb #dee2928e
 class GeneSelector(SelectorMixin, BaseEstimator):
-    """Keeps the `n_genes` genes that tell the types in `y` apart; a transformer for scikit-learn's pipelines.
+    """Choose the genes that tell the types in `y` apart, as a step of scikit-learn's pipelines.
 
-    `method` is "discriminant" (the search of `select_genes`), a classifier of ours by name ("selector_l1", "svm_l1",
-    "mlp"), or any scikit-learn estimator that has `feature_importances_` or `coef_` once it is fitted.
-    `label_key` is the column of obs with the types, for cells that come as AnnData and without `y`. The other
-    parameters are the rules of `PanelDesign`; `random_state` is the seed of a classifier of ours.
-    Fitted: `panel_` (a `DesignedPanel` with its table and coverage), `genes_` (names, best first), `n_features_in_`
-    and, for DataFrames and AnnData, `feature_names_in_`.
+    Parameters
+    ----------
+    {n_genes}
+    label_key : str or None, default None
+        Column of obs with the types, for cells that come as AnnData and without `y`.
+    model_settings : mapping or None, default None
+        Settings of the classifier that `method` names.
+    random_state : int, RandomState or None, default 0
+        Seed of such a classifier.
+    {settings}
+
+    Attributes
+    ----------
+    panel_ : DesignedPanel
+        The panel with its table and coverage.
+    genes_ : list of str
+        Names of the chosen genes, best first.
+    n_features_in_ : int
+        Genes of the cells that it was fitted on.
+    feature_names_in_ : numpy.ndarray of str
+        Their names, where cells came as a DataFrame or an AnnData.
+
+    Raises
+    ------
+    InputError
+        When it is fitted, where a rule cannot be kept.
+
+    Examples
+    --------
+    >>> from selectormlp import GeneSelector, load_pancreas
+    >>> chooser = GeneSelector(5, label_key="cell_type").fit(load_pancreas())
+    >>> len(chooser.genes_)
+    5
     """
 
-    def __init__(
-        self,
-        n_genes=100,
-        *,
-        method="discriminant",
-        label_key=None,
-        must_include=(),
-        exclude=(),
-        candidates=(),
-        min_detected=0.0,
-        max_expression=None,
-        min_markers=0,
-        type_weights=None,
-        groups=None,
-        sibling_cost=0.25,
-        batch_key=None,
-        protocol="robust",
-        n_variable=2000,
-        random_state=0,
-    ):
+    method: Any
+    groups: Any
+    batch_key: Any
+
+    @takes_settings(PanelDesign, leave_out=_OF_THE_SPLIT)
+    def __init__(self, n_genes=100, *, label_key=None, model_settings=None, random_state=0, **settings):
         self.n_genes = n_genes
-        self.method = method
         self.label_key = label_key
-        self.must_include = must_include
-        self.exclude = exclude
-        self.candidates = candidates
-        self.min_detected = min_detected
-        self.max_expression = max_expression
-        self.min_markers = min_markers
-        self.type_weights = type_weights
-        self.groups = groups
-        self.sibling_cost = sibling_cost
-        self.batch_key = batch_key
-        self.protocol = protocol
-        self.n_variable = n_variable
+        self.model_settings = model_settings
         self.random_state = random_state
+        for each in settings_of(PanelDesign):
+            if each.name not in (*_OF_THE_SPLIT, "n_genes"):
+                setattr(self, each.name, settings.get(each.name, each.default))
 
     def _design(self) -> PanelDesign:
         """The rules of the panel."""
-        settings = self.get_params(deep=False)
-        rules = {name: value for name, value in settings.items() if name in PanelDesign.__annotations__}
-        method = self.method if isinstance(self.method, str) else type(self.method).__name__
-        return panel_design(**{**rules, "method": method, "type_weights": self.type_weights or {}})
+        known = {each.name for each in settings_of(PanelDesign)}
+        rules = {name: value for name, value in self.get_params(deep=False).items() if name in known}
+        return PanelDesign(**rules, seed=whole_seed(self.random_state))
 
     def fit(self, X: Any, y: Any = None) -> GeneSelector:
-        """Choose the genes from `X`, cells x genes: an array, CSR, a DataFrame (log-normalised), or an AnnData.
+        """Choose the genes.
 
-        `y` (cells,) holds the types; an AnnData may have them in obs[`label_key`]. Raises `InputError` or ValueError.
+        Parameters
+        ----------
+        X : array, sparse matrix, pandas.DataFrame or anndata.AnnData of shape (cells, genes)
+            Log-normalised expression; an AnnData may hold raw counts.
+        y : array of shape (cells,) or None, default None
+            The type of each cell; an AnnData may have them in obs[`label_key`].
+
+        Returns
+        -------
+        GeneSelector
+            Itself.
+
+        Raises
+        ------
+        InputError
+            Where a rule cannot be kept, or only one type is there.
+
+        Examples
+        --------
+        >>> from selectormlp import GeneSelector, load_pancreas
+        >>> GeneSelector(3, label_key="cell_type", must_include=["INS"]).fit(load_pancreas()).genes_[0]
+        'INS'
         """
         design = self._design()
         cells, key = self._from_anndata(X, y) if _is_anndata(X) else self._from_array(X, y)
         if cells.obs[key].nunique() < 2:
             found = cells.obs[key].iloc[0]
             raise InputError(f"there is only one class, {found!r}, in y; genes tell two or more apart")
-        names = candidate_genes(summarise_genes(cells, key), design)
-        ranked = [] if design.method == "discriminant" else self._ranked(cells[:, names], key, design)
-        self.panel_ = build_panel(by_gene(cells, names), key, design, None, ranked=ranked)
+        candidates = candidate_genes(summarise_genes(cells, key), design)
+        ranked = [] if design.method == "discriminant" else self._ranked(cells[:, candidates.names], key, design)
+        about = with_genes_left_out({}, candidates)
+        more = {"ranked": ranked, "model_settings": self.model_settings, "about": about}
+        self.panel_ = build_panel(by_gene(cells, candidates.names), key, design, None, **more)
         self.genes_ = self.panel_.genes
         return self
 
@@ -129,14 +162,8 @@ class GeneSelector(SelectorMixin, BaseEstimator):
 
     def _ranked(self, cells: AnnData, key: str, design: PanelDesign) -> list[str]:
         """The best genes of a fitted classifier's ranking."""
-        refuse_rules_of_the_search(design)
-        y = cells.obs[key].to_numpy().astype(str)
-        named = isinstance(self.method, str)
-        model = make_classifier(self.method, protocol=self.protocol) if named else clone(self.method)
-        if named:
-            model.set_params(random_state=self.random_state)
-        importances = _importances(model.fit(cells.X, y), cells.n_vars)
-        return required_first(rank_genes(SimpleNamespace(feature_importances_=importances), cells.var_names), design)
+        y, names = cells.obs[key].to_numpy().astype(str), cells.var_names.tolist()
+        return required_first(model_ranking(design, cells.X, y, names, None, self.model_settings), design)
 
     def _get_support_mask(self) -> np.ndarray:
         """Which of the genes are kept, of shape (genes,)."""
@@ -145,7 +172,29 @@ class GeneSelector(SelectorMixin, BaseEstimator):
         return np.isin(np.asarray(names, dtype=str), self.genes_)
 
     def transform(self, X: Any) -> Any:
-        """The chosen genes of `X`, in the order that they have there; an AnnData comes back as one (by names)."""
+        """Keep the chosen genes.
+
+        Parameters
+        ----------
+        X : array, sparse matrix, pandas.DataFrame or anndata.AnnData of shape (cells, genes)
+            Cells with the genes of those that it was fitted on; an AnnData needs only the chosen ones, by name.
+
+        Returns
+        -------
+        array, sparse matrix, pandas.DataFrame or anndata.AnnData of shape (cells, n_genes)
+            The chosen genes in the order that they have in `X`.
+
+        Raises
+        ------
+        InputError
+            Where an AnnData lacks chosen genes.
+
+        Examples
+        --------
+        >>> from selectormlp import GeneSelector, load_pancreas
+        >>> GeneSelector(3, label_key="cell_type").fit(load_pancreas()).transform(load_pancreas()).n_vars
+        3
+        """
         if not _is_anndata(X):
             return super().transform(X)
         kept = self.get_feature_names_out()
@@ -166,10 +215,4 @@ def _is_anndata(X: Any) -> bool:
     return hasattr(X, "obs_names") and hasattr(X, "var_names")
 
 
-def _importances(fitted: Any, n_genes: int) -> np.ndarray:
-    """Importance of each gene to a fitted estimator: its own, or the sum over classes of |coefficient|."""
-    if hasattr(fitted, "feature_importances_"):
-        return np.asarray(fitted.feature_importances_)
-    if hasattr(fitted, "coef_"):
-        return np.abs(np.asarray(fitted.coef_)).reshape(-1, n_genes).sum(axis=0)
-    raise InputError(f"{type(fitted).__name__} has neither feature_importances_ nor coef_: it ranks no genes")
+GeneSelector.__doc__ = filled_settings(GeneSelector.__doc__ or "", PanelDesign, _OF_THE_SPLIT)

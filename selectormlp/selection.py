@@ -10,7 +10,8 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Real
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +21,15 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
 from selectormlp.data import (
-    InputError, above_trend, announce, by_score, cell_labels, is_whole, kept_labels, nearest_name, prepare_cells,
-    refuse_label_key,
+    InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels, load_cells, nearest_name,
+    prepare_cells, refuse_label_key, user_level,
 )  # fmt: skip
 from .evaluation import Scores, score_panel
 from .masking import rank_genes
-from .panels import GenePanel
-from .split import CellSplit, split_cells
+from .panels import GenePanel, read_panel
+from .files import changes_of_cells, fingerprint_cells, fingerprint_path
+from .signatures import check_settings, describes_settings, setting, settings_of, takes_settings
+from .split import CellSplit, split_batches, split_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,10 +45,11 @@ COPY = 0.6  # correlation within types above which a gene counts as a copy of on
 # %% auto #0
 __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'genes_by_cells',
            'sum_by', 'average_by', 'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant',
-           'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'panel_design', 'GeneSummary', 'GeneSums',
-           'summarise_genes', 'unwanted_genes', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
-           'rank_by_discriminant', 'DesignedPanel', 'by_gene', 'build_panel', 'split_of', 'rank_by_model',
-           'refuse_rules_of_the_search', 'required_first', 'select_genes', 'extend_panel', 'describe_panel']
+           'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'GeneSummary', 'GeneSums', 'summarise_genes',
+           'unwanted_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
+           'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'with_genes_left_out', 'about_cells', 'by_gene',
+           'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
+           'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
 @dataclass(frozen=True)
@@ -400,62 +404,135 @@ UNWANTED_GENES: dict[str, str] = {
 }
 
 
+@describes_settings
 @dataclass(frozen=True)
 class PanelDesign:
-    """The rules of a panel; every field is an argument of `select_genes`."""
+    """The rules of a panel.
 
-    n_genes: int = 100  # genes in the panel, exactly
-    must_include: Sequence[str] = ()  # genes that are in; they come first, in this order
-    exclude: str | Sequence[str] = ()  # names of genes or of UNWANTED_GENES, or patterns that begin with ^ or end in $
-    candidates: Sequence[str] = ()  # choose from these genes only (besides must_include); empty: from all
-    min_detected: float = 0.0  # a gene is seen in at least this share of the cells of one type
-    max_expression: float | None = None  # no type has a higher mean log-normalised expression of a gene
-    min_markers: int = 0  # genes for each type that are highest in it, where the data have them
-    type_weights: Mapping[str, float] = field(default_factory=dict)  # what it costs to get a cell of a type wrong (1)
-    groups: str | Sequence[str] | Mapping[str, Any] | None = None  # related types: columns of obs, or {type: group}
-    sibling_cost: float = 0.25  # what confusing types of one group costs, for each level that they share
-    batch_key: str | None = None  # column of obs with donors or batches: genes must work across them
-    method: str = "discriminant"  # or a model whose ranking is used: selector_l1, mlp, svm_l1, ...
-    protocol: str = "robust"  # of such a model
-    n_variable: int = 2000  # variable genes to choose from
-    min_cells: int = 7  # smaller types are left out
-    seed: int = 0  # of the split and of a model
+    Each is a parameter of `select_genes`, an option of `selectormlp select` and, but for those of the split, a
+    parameter of `GeneSelector`: type, limits and text stand here alone. A rule that could not act beside the others is
+    refused.
+
+    Parameters
+    ----------
+    {settings}
+
+    Raises
+    ------
+    InputError
+        Where a rule cannot be kept, or has no effect beside the others.
+
+    Examples
+    --------
+    >>> from selectormlp import PanelDesign
+    >>> PanelDesign(n_genes=50, must_include=["INS"]).must_include
+    ['INS']
+    >>> PanelDesign(n_genes=-5)
+    Traceback (most recent call last):
+    selectormlp.data.InputError: n_genes is -5; it must be a whole number of at least 1
+    """
+
+    n_genes: int = setting("genes in the panel, exactly", 100, least=1)
+    must_include: Sequence[str] = setting(
+        "genes that are in; they come first, in this order", (), option=tuple[str, ...]
+    )
+    exclude: str | Sequence[str] = setting(
+        "genes to leave out: their names, names of ready lists (ribosomal, mitochondrial, ...: `UNWANTED_GENES`), or"
+        " patterns that begin with ^ or end in $",
+        (),
+        option=tuple[str, ...],
+    )
+    candidates: Sequence[str] = setting(
+        "genes to choose from, besides must_include; with none, from the variable genes", (), option=tuple[str, ...]
+    )
+    min_detected: float = setting(
+        "a gene is seen in at least this share of the cells of one type", 0.0, least=0, most=1
+    )
+    max_expression: float | None = setting(
+        "highest mean of a gene in any type, in log-normalised units; None: no limit", None, least=0
+    )
+    min_markers: int = setting("genes for each type that are highest in it, where the data have them", 0, least=0)
+    type_weights: Mapping[str, float] | None = setting(
+        "what it costs to get a cell of a type wrong, by type, as in {'gamma': 3}; 1 for the others",
+        None,
+        least=0,
+        option=dict[str, float] | None,
+    )
+    groups: str | Sequence[str] | Mapping[str, Any] | None = setting(
+        "related types: columns of obs, coarse to fine, or a mapping of each type to its group",
+        None,
+        option=tuple[str, ...] | None,
+    )
+    sibling_cost: float = setting(
+        "what confusing types of one group costs, for each level of `groups` that they share", 0.25, least=0, most=1
+    )
+    batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
+    method: Any = setting(
+        "'discriminant', the search; a classifier whose ranking is used ('selector_l1', 'mlp', 'svm_l1', ...); or an"
+        " estimator with feature_importances_ or coef_",
+        "discriminant",
+        kind="str or estimator",
+        option=str,
+    )
+    protocol: str = setting(
+        "training of such a classifier; 'report' is the report to the letter", "robust", kind="{'robust', 'report'}"
+    )
+    n_variable: int = setting("most variable genes to choose from, where there are no candidates", 2000, least=1)
+    min_cells: int = setting("types with fewer cells are left out", 7, least=3, unit="cells")
+    seed: int = setting("seed of the split and of a classifier", 0, least=0)
+
+    def __post_init__(self) -> None:
+        for name in ("must_include", "candidates", "exclude"):
+            object.__setattr__(self, name, _names_listed(getattr(self, name)))
+        check_settings(self)
+        _refuse_contradictions(self)
+
+    @property
+    def method_name(self) -> str:
+        """The method as text: an estimator by its class."""
+        return self.method if isinstance(self.method, str) else type(self.method).__name__
+
+    def rules(self) -> dict[str, Any]:
+        """List the rules as plain values, as `panel.settings` keeps them.
+
+        Returns
+        -------
+        dict
+            The value of each rule by its name; an estimator by the name of its class.
+        """
+        return {each.name: getattr(self, each.name) for each in settings_of(type(self))} | {"method": self.method_name}
 
 # %% ../nbs/10_better_panels.ipynb #45d62a06
-def panel_design(**settings: Any) -> PanelDesign:
-    """A `PanelDesign` whose fields are known and possible; raises `InputError`."""
-    known = [entry.name for entry in fields(PanelDesign)]
-    for name in settings:
-        if name not in known:
-            near = nearest_name(name, known)
-            raise InputError(f"select_genes has no setting {name!r}" + (f"; did you mean {near!r}?" if near else ""))
-    for name in ("must_include", "candidates", "exclude"):
-        if isinstance(value := settings.get(name, ()), str):
-            settings[name] = [value] if value else []
-        else:
-            settings[name] = list(dict.fromkeys(value or ()))
-    design = PanelDesign(**settings)
-    _check_numbers(design)
-    return design
+def _names_listed(names: str | Iterable[str] | None) -> list[str]:
+    """Names of genes as a list in which each stands once; one name may come without a list."""
+    if isinstance(names, str):
+        return [names] if names else []
+    return list(dict.fromkeys(names if names is not None else ()))
 
 
-def _check_numbers(design: PanelDesign) -> None:
-    """Raise an `InputError` for a number that no panel can be made with."""
-    for name, low in {"n_genes": 1, "min_markers": 0, "n_variable": 1, "seed": 0}.items():
-        if not is_whole(value := getattr(design, name), least=low):
-            raise InputError(f"{name}={value!r} cannot be used: it must be a whole number of {low} or more")
-    for name in ("min_detected", "sibling_cost"):
-        if not (isinstance(value := getattr(design, name), Real) and 0 <= float(value) <= 1):
-            raise InputError(f"{name}={value!r} cannot be used: it is a share, and must be between 0 and 1")
+def _refuse_contradictions(design: PanelDesign) -> None:
+    """Raise an `InputError` for rules that cannot be kept together, or of which one would do nothing."""
     if len(design.must_include) > design.n_genes:
         raise InputError(
             f"must_include has {len(design.must_include)} genes, more than the {design.n_genes} of the panel;"
             " ask for a larger panel"
         )
-    weights = design.type_weights.items()
-    wrong = [name for name, weight in weights if not (isinstance(weight, Real) and 0 <= weight < np.inf)]
-    if wrong:
-        raise InputError(f"type_weights[{wrong[0]!r}] is {design.type_weights[wrong[0]]!r}: it must be 0 or more")
+    if not isinstance(design.method, str) and not hasattr(design.method, "fit"):
+        raise InputError(f"method is {design.method!r}; it must be a name such as 'discriminant', or an estimator")
+    usual = {each.name: each.default for each in settings_of(PanelDesign)}
+    of_the_search = ("min_markers", "type_weights", "groups", "batch_key")
+    asked = [name for name in of_the_search if getattr(design, name)]
+    if asked and design.method != "discriminant":
+        raise InputError(f"{asked[0]} needs method='discriminant': {design.method_name!r} only ranks the genes")
+    idle = {
+        "protocol": ("method='discriminant'", "name a classifier as method", design.method == "discriminant"),
+        "sibling_cost": ("groups", "pass groups too", not design.groups),
+        "n_variable": ("candidates, which are taken as they are", "leave one out", bool(design.candidates)),
+    }
+    for name, (beside, way_out, useless) in idle.items():
+        if useless and getattr(design, name) != usual[name]:
+            without = "without" if name == "sibling_cost" else "beside"
+            raise InputError(f"{name}={getattr(design, name)!r} has no effect {without} {beside}; {way_out}")
 
 # %% ../nbs/10_better_panels.ipynb #75e62a9d
 @dataclass(frozen=True)
@@ -529,7 +606,7 @@ def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
         warnings.warn(
             f"exclude: {len(idle)} of {len(found)} entries match no gene of the data, the first is {idle[0]!r};"
             " a pattern begins with ^ or ends in $",
-            stacklevel=2,
+            stacklevel=user_level(),
         )
     return set().union(*found.values())
 
@@ -566,7 +643,15 @@ def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str])
             )
 
 
-def candidate_genes(genes: GeneSummary, design: PanelDesign) -> list[str]:
+@dataclass(frozen=True)
+class Candidates:
+    """Genes to choose from (`names`, those that must be in first), and why the others are out (genes by reason)."""
+
+    names: list[str]
+    left_out: dict[str, int]
+
+
+def candidate_genes(genes: GeneSummary, design: PanelDesign) -> Candidates:
     """The genes that a design allows: those that must be in, then the most variable of the others that vary at all.
 
     A list of candidates is taken as it is, not cut to the most variable.
@@ -576,14 +661,24 @@ def candidate_genes(genes: GeneSummary, design: PanelDesign) -> list[str]:
     clash = sorted(out & set(design.must_include))
     if clash:
         raise InputError(f"{clash[0]!r} is in must_include and in exclude; take it out of one of them")
-    allowed = ~genes.names.isin(out) & (genes.most_detected >= design.min_detected) & genes.varying
-    allowed &= genes.highest_mean <= (np.inf if design.max_expression is None else design.max_expression)
-    if design.candidates:
-        allowed &= _listed(genes.names, design.candidates)
-    most = len(genes.names) if design.candidates else max(design.n_variable, design.n_genes)
+    highest = np.inf if design.max_expression is None else design.max_expression
+    reasons = {
+        "excluded": genes.names.isin(out),
+        "not among the candidates": ~_listed(genes.names, design.candidates) if design.candidates else False,
+        "the same value in all cells": ~genes.varying,
+        "below min_detected": genes.most_detected < design.min_detected,
+        "above max_expression": genes.highest_mean > highest,
+    }
+    allowed, wanted, left_out = np.ones(len(genes.names), dtype=bool), ~genes.names.isin(design.must_include), {}
+    for reason, unfit in reasons.items():
+        left_out[reason] = int(np.count_nonzero(allowed & wanted & unfit))
+        allowed &= ~np.asarray(unfit)
     usable = set(genes.names[allowed])
-    rest = [gene for gene in by_score(genes.names, genes.above_trend()) if gene in usable][:most]
-    return list(dict.fromkeys([*design.must_include, *rest]))
+    ranked = [gene for gene in by_score(genes.names, genes.above_trend()) if gene in usable]
+    most = len(ranked) if design.candidates else max(design.n_variable, design.n_genes)
+    left_out["less variable"] = len(set(ranked[most:]) - set(design.must_include))
+    names = list(dict.fromkeys([*design.must_include, *ranked[:most]]))
+    return Candidates(names, {reason: n for reason, n in left_out.items() if n})
 
 # %% ../nbs/10_better_panels.ipynb #9b6390d2
 def _listed(names: pd.Index, candidates: Sequence[str]) -> np.ndarray:
@@ -595,7 +690,8 @@ def _listed(names: pd.Index, candidates: Sequence[str]) -> np.ndarray:
         raise InputError(f"none of the {len(candidates)} candidates is in the data; the first is {candidates[0]!r}")
     if missing:
         warnings.warn(
-            f"{len(missing)} of {len(candidates)} candidates are not in the data: {missing[0]!r}, ...", stacklevel=4
+            f"{len(missing)} of {len(candidates)} candidates are not in the data: {missing[0]!r}, ...",
+            stacklevel=user_level(),
         )
     return listed
 
@@ -605,8 +701,9 @@ def pair_costs(types: Sequence[str], obs: pd.DataFrame, label_key: str, design: 
 
     A pair that shares the first L levels of `design.groups` costs `sibling_cost` to the power of L.
     """
-    _refuse_unknown("type_weights", design.type_weights, types)
-    weights = np.array([design.type_weights.get(name, 1.0) for name in types])
+    given = design.type_weights or {}
+    _refuse_unknown("type_weights", given, types)
+    weights = np.array([given.get(name, 1.0) for name in types])
     costs = (weights[:, None] + weights) / 2
     same = np.ones(costs.shape, dtype=bool)
     for level in _group_levels(types, obs, label_key, design.groups):
@@ -741,40 +838,126 @@ def _coverage(search: DiscriminantSearch, min_markers: int) -> pd.DataFrame:
     return pd.DataFrame({**columns, "recall": search.steps[-1].recall})
 
 # %% ../nbs/10_better_panels.ipynb #5667bf1a
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DesignedPanel(GenePanel):
-    """A panel with its reasons. `table` has one row per gene in order: gene, importance, rank, reason, highest_in,
-    separates, accuracy, gain, substitutes, and the share of each type's training cells in which the gene is seen.
+    """A panel with its reasons, as `select_genes` returns it.
 
-    `coverage` has one row per type: n_cells, markers (in the panel), wanted, in_data, recall (held-out training cells).
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per gene in the order of choice: `gene`, `importance`, `rank`, `reason`, `highest_in` (type),
+        `separates` (pairs of types), `accuracy` (balanced, held-out training cells, with the genes so far), `gain` in
+        it, `substitutes`, and `detected in TYPE`, the share of each type's training cells in which the gene is seen.
+    label_key : str, default ""
+        Column of obs whose types the panel tells apart.
+    method : str, default ""
+        Name of the method that chose the genes.
+    settings : dict, default {}
+        How the panel was made: `rules`, `model_settings`, `version`, `source` (the cells), `split` and `left_out`.
+    coverage : pandas.DataFrame, default DataFrame()
+        One row per type: `n_cells`, `markers` (in the panel), `wanted`, `in_data`, `recall` (held-out training cells).
+    split : CellSplit or None, default None
+        The split whose training cells chose the genes.
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas, select_genes
+    >>> select_genes(load_pancreas(), "cell_type", 5, min_cells=20)
+    DesignedPanel(5 genes, label_key='cell_type', method='discriminant')
     """
 
     coverage: pd.DataFrame = field(default_factory=pd.DataFrame)
     split: CellSplit | None = None
 
     def score(
-        self, adata: AnnData, *, condition: str = "logistic_regression", part: str = "test", **settings: Any
+        self,
+        adata: AnnData,
+        *,
+        condition: str = "logistic_regression",
+        part: str = "test",
+        seed: int = 0,
+        model_settings: Mapping[str, Any] | None = None,
     ) -> Scores:
-        """Scores on cells that had no part in choosing (`score_panel`); `adata` is what the panel was made from."""
+        """Score the panel on cells that had no part in choosing it.
+
+        Parameters
+        ----------
+        adata : anndata.AnnData
+            The cells that the panel was made from.
+        condition : str, default "logistic_regression"
+            The classifier that is trained on the panel's genes, as in `score_panel`.
+        part : {"test", "validation", "train"}, default "test"
+            The cells to score on.
+        seed : int, default 0
+            Seed of the classifier.
+        model_settings : mapping or None, default None
+            Settings of a classifier of `make_classifier`.
+
+        Returns
+        -------
+        Scores
+            Scores per type and overall.
+
+        Raises
+        ------
+        InputError
+            Where the panel has no split, or `adata` lacks its cells or genes.
+
+        Examples
+        --------
+        >>> from selectormlp import load_pancreas, select_genes
+        >>> cells = load_pancreas()
+        >>> select_genes(cells, "cell_type", 10, min_cells=20).score(cells).mean_per_class_accuracy > 0.8
+        True
+        """
         if self.split is None:
             raise InputError("this panel has no split; use score_panel(panel, cells, split, label_key)")
         used = self.split.table.loc[self.split.table["part"].isin(["train", "validation", part]), "cell"]
         cells = prepare_cells(adata[adata.obs_names.isin(used)], self.label_key, min_cells=1)
-        return score_panel(self, cells, self.split, self.label_key, condition=condition, part=part, **settings)
+        more: dict[str, Any] = {"condition": condition, "part": part, "seed": seed, "model_settings": model_settings}
+        return score_panel(self, cells, self.split, self.label_key, **more)
 
 # %% ../nbs/10_better_panels.ipynb #87174559
-def _designed(
-    adata: AnnData, label_key: str, design: PanelDesign, split: CellSplit | None, models: dict[str, Any]
+def choose_panel(
+    adata: AnnData,
+    label_key: str,
+    design: PanelDesign,
+    split: CellSplit,
+    *,
+    model_settings: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> DesignedPanel:
-    """Choose and describe a panel by its design."""
-    split = split or split_of(adata.obs, label_key, design)
+    """Choose and describe a panel by its design; `about` is what is known of the cells, for `panel.settings`."""
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
-    names = candidate_genes(summarise_genes(train, label_key), design)
-    ranked = (
-        [] if design.method == "discriminant" else rank_by_model(adata, train, split, label_key, names, design, models)
-    )
-    train = by_gene(train, names)  # and the cells as they were need no memory any more
-    return build_panel(train, label_key, design, split, ranked=ranked)
+    candidates = candidate_genes(summarise_genes(train, label_key), design)
+    ranked = rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
+    train = by_gene(train, candidates.names)  # and the cells as they were need no memory any more
+    about = with_genes_left_out(about or {}, candidates)
+    return build_panel(train, label_key, design, split, ranked=ranked, model_settings=model_settings, about=about)
+
+
+def with_genes_left_out(about: Mapping[str, Any], candidates: Candidates) -> dict[str, Any]:
+    """What is known of the making of a panel, with the genes that were no candidates."""
+    return {**about, "left_out": {**about.get("left_out", {}), "genes": candidates.left_out}}
+
+
+def about_cells(
+    obs: pd.DataFrame, label_key: str, design: PanelDesign, split: CellSplit, source: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a panel remembers of its cells: where they come from, their split, and the types that were left out."""
+    counts = cell_labels(obs, label_key).value_counts()
+    kept, small = set(split.table["cell_type"]), f"fewer than {design.min_cells} cells"
+    types = {
+        str(name): {"cells": int(n), "why": small if n < design.min_cells else "not in the split"}
+        for name, n in counts.items()
+        if name not in kept
+    }
+    parts = split.table["part"].value_counts()
+    return {
+        "source": dict(source),
+        "split": {name: int(parts.get(name, 0)) for name in ("train", "validation", "test")},
+        "left_out": {"cells_without_a_label": int(len(obs) - counts.sum()), "types": types},
+    }
 
 
 def by_gene(train: AnnData, names: list[str]) -> AnnData:
@@ -795,9 +978,18 @@ def by_gene(train: AnnData, names: list[str]) -> AnnData:
 
 
 def build_panel(
-    train: AnnData, label_key: str, design: PanelDesign, split: CellSplit | None, *, ranked: Sequence[str] = ()
+    train: AnnData,
+    label_key: str,
+    design: PanelDesign,
+    split: CellSplit | None,
+    *,
+    ranked: Sequence[str] = (),
+    model_settings: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> DesignedPanel:
     """The panel of a design from log-normalised training cells x candidate genes; `ranked` fixes it beforehand."""
+    from selectormlp import __version__
+
     names = train.var_names.tolist()
     if design.n_genes > len(names):
         raise InputError(
@@ -811,7 +1003,8 @@ def build_panel(
     if ranked:
         table["reason"] = np.where(table["gene"].isin(design.must_include), "must include", "ranked")
     _say_what_is_missing(coverage)
-    return DesignedPanel(table, label_key, design.method, dict(vars(design)), coverage, split)
+    settings = {"rules": design.rules(), "model_settings": dict(model_settings or {}), "version": __version__}
+    return DesignedPanel(table, label_key, design.method_name, {**settings, **(about or {})}, coverage, split)
 
 
 def split_of(obs: pd.DataFrame, label_key: str, design: PanelDesign) -> CellSplit:
@@ -831,23 +1024,56 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
 
 
 def rank_by_model(
-    adata: AnnData, train: AnnData, split: CellSplit, label_key: str, names: list[str], design: PanelDesign,
-    models: dict[str, Any],
-) -> list[str]:  # fmt: skip
-    """The best genes of a trained model's ranking, with those that must be in."""
-    refuse_rules_of_the_search(design)
+    adata: AnnData,
+    train: AnnData,
+    split: CellSplit,
+    label_key: str,
+    names: list[str],
+    design: PanelDesign,
+    model_settings: Mapping[str, Any] | None,
+) -> list[str]:
+    """The best genes of a trained model's ranking, with those that must be in; none where the search chooses."""
+    if design.method == "discriminant":
+        if model_settings:
+            raise InputError(
+                f"model_settings ({', '.join(model_settings)}) belong to a classifier, and method='discriminant' has"
+                " none; name a classifier as method, or leave them out"
+            )
+        return []
     others = prepare_cells(split.subset(adata, "validation"), label_key, min_cells=1)
     fitted, watched = ((cells[:, names].X, cells.obs[label_key].to_numpy().astype(str)) for cells in (train, others))
-    model = make_classifier(design.method, protocol=design.protocol, seed=design.seed, **models)
-    return required_first(rank_genes(model.fit(*fitted, validation=watched, gene_names=names)), design)
+    return required_first(model_ranking(design, *fitted, names, watched, model_settings), design)
 
 
-def refuse_rules_of_the_search(design: PanelDesign) -> None:
-    """Raise an `InputError` for rules that only the search can keep, where a model's ranking is used."""
-    if design.min_markers or design.type_weights or design.groups or design.batch_key:
-        raise InputError(
-            f"min_markers, type_weights, groups and batch_key need method='discriminant', not {design.method!r}"
+def model_ranking(
+    design: PanelDesign,
+    X: Any,
+    y: np.ndarray,
+    names: Sequence[str],
+    validation: tuple[Any, np.ndarray] | None = None,
+    model_settings: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """The ranking of genes by the classifier or estimator of a design, trained on the cells `X` of types `y`."""
+    from sklearn.base import clone
+
+    if isinstance(design.method, str):
+        model = make_classifier(
+            design.method, protocol=design.protocol, seed=design.seed, model_settings=model_settings
         )
+        return rank_genes(model.fit(X, y, validation=validation, gene_names=names))
+    if model_settings:
+        raise InputError(f"the estimator {design.method_name} has its settings already; leave model_settings out")
+    importances = _importances(clone(design.method).fit(X, y), len(names))
+    return rank_genes(SimpleNamespace(feature_importances_=importances), names)
+
+
+def _importances(fitted: Any, n_genes: int) -> np.ndarray:
+    """Importance of each gene to a fitted estimator: its own, or the sum over classes of |coefficient|."""
+    if hasattr(fitted, "feature_importances_"):
+        return np.asarray(fitted.feature_importances_)
+    if hasattr(fitted, "coef_"):
+        return np.abs(np.asarray(fitted.coef_)).reshape(-1, n_genes).sum(axis=0)
+    raise InputError(f"{type(fitted).__name__} has neither feature_importances_ nor coef_: it ranks no genes")
 
 
 def required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
@@ -860,9 +1086,9 @@ def required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
     idle = int((rest["importance"] == 0).sum())
     if idle:
         warnings.warn(
-            f"{idle} of the {design.n_genes} genes have no weight in {design.method} and are there by their names;"
+            f"{idle} of the {design.n_genes} genes have no weight in {design.method_name} and are there by their names;"
             f" ask for {design.n_genes - idle}, or use method='discriminant'",
-            stacklevel=4,
+            stacklevel=user_level(),
         )
     return pd.concat([ranking[required], rest]).sort_values("rank")["gene"].tolist()
 
@@ -874,41 +1100,254 @@ def _say_what_is_missing(coverage: pd.DataFrame) -> None:
         listed = ", ".join(
             f"{row.type} ({row.markers} of {row.wanted}, {row.in_data} in the data)" for row in short.itertuples()
         )
-        warnings.warn(f"the panel has fewer markers than wanted for {listed}", stacklevel=4)
+        warnings.warn(f"the panel has fewer markers than wanted for {listed}", stacklevel=user_level())
 
 # %% ../nbs/10_better_panels.ipynb #8621875b
+_OF_THE_LIST = ("n_genes", "must_include", "method", "protocol")  # rules that a given list of genes decides
+
+
+@takes_settings(PanelDesign)
 def select_genes(
-    adata: AnnData, label_key: str, n_genes: int = 100, *, split: CellSplit | None = None, **settings: Any
+    adata: AnnData,
+    label_key: str,
+    n_genes: int = 100,
+    *,
+    split: CellSplit | None = None,
+    model_settings: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> DesignedPanel:
-    """Choose a panel of exactly `n_genes` genes that tell the types in `obs[label_key]` apart.
+    """Choose a panel of exactly `n_genes` genes that tell cell types apart.
 
-    `adata` holds raw counts or log-normalised expression, cells x genes. `settings` are the other fields of
-    `PanelDesign`: must_include, exclude, candidates, min_detected, max_expression, min_markers, type_weights, groups,
-    sibling_cost, batch_key, method, protocol, n_variable, min_cells, seed; with another method than "discriminant",
-    also those of its classifier. Everything is learned on the training cells of `split` (`split_cells` with `seed`
-    unless given), so that `panel.score(adata)` is honest. Smaller panels are its beginnings. Raises `InputError`.
+    Everything is learned on the training cells of the split, so that `panel.score(adata)` is honest. Smaller panels are
+    its beginnings.
+
+    Parameters
+    ----------
+    adata : anndata.AnnData
+        Raw counts or log-normalised expression, cells x genes.
+    label_key : str
+        Column of obs with the cell types.
+    {n_genes}
+    split : CellSplit or None, default None
+        Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
+    model_settings : mapping or None, default None
+        Settings of the classifier that `method` names, as in {'max_epochs': 20}; the search has none.
+    {settings}
+
+    Returns
+    -------
+    DesignedPanel
+        The genes, each with its reason, and in `settings` how they were chosen.
+
+    Raises
+    ------
+    InputError
+        Where a column, a gene, a type or a rule is unknown or cannot be used; the sentence names it and the way out.
+
+    See Also
+    --------
+    extend_panel : Add genes to a list that is fixed.
+    describe_panel : Ask what a list is worth.
+    remake_panel : Make a panel anew from its .json file.
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas, select_genes
+    >>> panel = select_genes(load_pancreas(), "cell_type", 10, min_cells=20, must_include=["INS"])
+    >>> len(panel), panel.genes[0]
+    (10, 'INS')
     """
-    method, known = settings.get("method", "discriminant"), {entry.name for entry in fields(PanelDesign)}
-    models = {name: settings.pop(name) for name in list(settings) if name not in known and method != "discriminant"}
-    design = panel_design(n_genes=n_genes, **settings)
-    return _designed(adata, label_key, design, split, models)
+    design = PanelDesign(n_genes=n_genes, **settings)
+    if split is not None:
+        _refuse_idle_beside_a_split(design, settings)
+    chosen = split or split_of(adata.obs, label_key, design)
+    source = {"fingerprint": fingerprint_cells(adata, label_key), "split": "drawn" if split is None else "given"}
+    about = about_cells(adata.obs, label_key, design, chosen, source)
+    return choose_panel(adata, label_key, design, chosen, model_settings=model_settings, about=about)
 
 
+def _refuse_idle_beside_a_split(design: PanelDesign, settings: Mapping[str, Any]) -> None:
+    """Raise an `InputError` for rules of the split where a split is given, unless they have their usual values."""
+    usual = {each.name: each.default for each in settings_of(PanelDesign)}
+    for name in ("min_cells", "seed") if design.method == "discriminant" else ("min_cells",):
+        if settings.get(name, usual[name]) != usual[name]:
+            raise InputError(
+                f"{name}={settings[name]!r} has no effect beside a split, which fixes the cells; leave it out"
+            )
+
+
+@takes_settings(PanelDesign, leave_out=_OF_THE_LIST)
 def extend_panel(
-    panel: GenePanel | Sequence[str], adata: AnnData, n_more: int, *, label_key: str = "", **settings: Any
+    panel: GenePanel | Sequence[str],
+    adata: AnnData,
+    n_more: int,
+    *,
+    label_key: str = "",
+    split: CellSplit | None = None,
+    **settings: Any,
 ) -> DesignedPanel:
-    """The given panel, in its order, and `n_more` genes for what it leaves open; `settings` as in `select_genes`."""
+    """Keep a list of genes and add those that tell best apart what it leaves open.
+
+    Parameters
+    ----------
+    panel : GenePanel or sequence of str
+        The genes that are in, in this order.
+    adata : anndata.AnnData
+        Raw counts or log-normalised expression, cells x genes.
+    n_more : int
+        Genes to add, 0 or more.
+    label_key : str, default ""
+        Column of obs with the cell types; a panel knows its own.
+    split : CellSplit or None, default None
+        Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
+    {settings}
+
+    Returns
+    -------
+    DesignedPanel
+        The given genes and the added ones.
+
+    Raises
+    ------
+    InputError
+        As `select_genes`, and for an `n_more` below 0.
+
+    Examples
+    --------
+    >>> from selectormlp import extend_panel, load_pancreas
+    >>> extend_panel(["INS", "GCG"], load_pancreas(), 3, label_key="cell_type", min_cells=20).genes[:2]
+    ['INS', 'GCG']
+    """
     given = panel.genes if isinstance(panel, GenePanel) else list(panel)
     key = label_key or (panel.label_key if isinstance(panel, GenePanel) else "")
-    if settings.get("method", "discriminant") != "discriminant" or "must_include" in settings:
-        raise InputError("extend_panel takes no method or must_include: the given genes are what must be in")
-    if n_more < 0:
-        raise InputError(f"n_more={n_more} is too small: it must be 0 or more")
-    return select_genes(adata, key, len(given) + n_more, must_include=given, **settings)
+    if not is_whole(n_more, least=0):
+        raise InputError(f"n_more is {n_more!r}; it must be a whole number of at least 0")
+    return select_genes(adata, key, len(given) + n_more, must_include=given, split=split, **settings)
 
 
+@takes_settings(PanelDesign, leave_out=_OF_THE_LIST)
 def describe_panel(
-    panel: GenePanel | Sequence[str], adata: AnnData, *, label_key: str = "", **settings: Any
+    panel: GenePanel | Sequence[str],
+    adata: AnnData,
+    *,
+    label_key: str = "",
+    split: CellSplit | None = None,
+    **settings: Any,
 ) -> DesignedPanel:
-    """Any panel, a list from a paper too, with the table, coverage and `score` of a designed one, in its own order."""
-    return extend_panel(panel, adata, 0, label_key=label_key, **settings)
+    """Give any list of genes, one from a paper too, the table, coverage and `score` of a designed panel.
+
+    Parameters
+    ----------
+    panel : GenePanel or sequence of str
+        The genes, in their order.
+    adata : anndata.AnnData
+        Raw counts or log-normalised expression, cells x genes.
+    label_key : str, default ""
+        Column of obs with the cell types; a panel knows its own.
+    split : CellSplit or None, default None
+        Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
+    {settings}
+
+    Returns
+    -------
+    DesignedPanel
+        The same genes in the same order, with their reasons.
+
+    Raises
+    ------
+    InputError
+        As `select_genes`.
+
+    Examples
+    --------
+    >>> from selectormlp import describe_panel, load_pancreas
+    >>> panel = describe_panel(["INS", "GCG", "SST"], load_pancreas(), label_key="cell_type", min_cells=20)
+    >>> panel.table["highest_in"].tolist()
+    ['beta', 'alpha', 'delta']
+    """
+    return extend_panel(panel, adata, 0, label_key=label_key, split=split, **settings)
+
+# %% ../nbs/10_better_panels.ipynb #e91b60f2
+def source_of_files(
+    cells: Sequence[str], labels: Sequence[str] = (), reading: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Where cells were read from: the files with their digests, and how they were read; for `panel.settings`."""
+    files = {str(path): digest for path in (*cells, *labels) if (digest := fingerprint_path(path)) is not None}
+    return {"cells": list(cells), "labels": list(labels) or None, "reading": dict(reading or {}), "files": files}
+
+
+def located_source(source: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """The source of a panel with its files where they are: as they were named, or seen from the panel's folder.
+
+    A file that is not the one that the panel was made from is an `InputError`.
+    """
+    places = {}
+    for name, digest in source.get("files", {}).items():
+        beside = name if folder is None else str(folder / name)
+        places[name] = beside if not Path(name).exists() and Path(beside).exists() else name
+        if fingerprint_path(existing_path(Path(places[name]))) != digest:
+            raise InputError(f"'{name}' is not the file that the panel was made from; bring that back, or choose anew")
+    found = {key: [places.get(name, name) for name in source.get(key) or ()] for key in ("cells", "labels")}
+    return {**source, **found}
+
+
+def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -> DesignedPanel:
+    """Make a panel anew from what its .json file says.
+
+    Parameters
+    ----------
+    panel : GenePanel, str or pathlib.Path
+        A panel of `select_genes`, or the .json file beside one (its csv, too).
+    adata : anndata.AnnData or None, default None
+        The cells; by default they are read again from the files, or the example, that the panel names.
+
+    Returns
+    -------
+    DesignedPanel
+        The panel that the same call gives today.
+
+    Raises
+    ------
+    InputError
+        Where the panel does not say how it was made, or its cells are not known, are others than then, or were split in
+        a way that only the caller knows.
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas, remake_panel, select_genes
+    >>> cells = load_pancreas()
+    >>> panel = select_genes(cells, "cell_type", 5, min_cells=20)
+    >>> remake_panel(panel, cells).genes == panel.genes
+    True
+    """
+    folder = None if isinstance(panel, GenePanel) else Path(panel).parent
+    panel = panel if isinstance(panel, GenePanel) else read_panel(panel)
+    settings, key = panel.settings, panel.label_key
+    if "rules" not in settings:
+        raise InputError(
+            "this panel does not say how it was made; pass one of select_genes, or the .json file beside it"
+        )
+    source = settings.get("source", {})
+    if adata is None:
+        if "cells" not in source:
+            raise InputError("this panel does not name the files of its cells; pass the cells too")
+        source = located_source(source, folder)
+        cells, labels = source["cells"], source["labels"] or None
+        adata = load_cells(cells[0] if len(cells) == 1 else cells, key, labels, **source.get("reading", {}))
+    elif "fingerprint" in source:
+        changes = changes_of_cells(source["fingerprint"], fingerprint_cells(adata, key))
+        if changes:
+            raise InputError(
+                f"these are not the cells of the panel ({'; '.join(changes)}); pass those that it was made of"
+            )
+    rules, split = dict(settings["rules"]), None
+    if source.get("test_batches"):
+        about = {"batch_key": rules["batch_key"], "test": source["test_batches"]}
+        split = split_batches(adata.obs, key, **about, min_cells=rules.pop("min_cells"), seed=rules["seed"])
+    elif source.get("split") == "given":
+        raise InputError(
+            "this panel was made with a split of the caller's; call select_genes with it and panel.settings"
+        )
+    if split is not None and rules["method"] == "discriminant":
+        rules.pop("seed")
+    return select_genes(adata, key, split=split, model_settings=settings["model_settings"] or None, **rules)

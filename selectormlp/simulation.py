@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['BLOCK_CELLS', 'BACKGROUND_SPREAD', 'HOUSEKEEPING_LEVEL', 'LEVEL_SPREAD', 'COPY_SPREAD', 'PROGRAM_SHARE',
-           'PROGRAM_STRENGTH', 'MIN_TYPE_CELLS', 'LOWEST_VALUES', 'SimulationRecipe', 'check_value', 'check_recipe',
-           'count_informative', 'check_proportions', 'type_names', 'type_tree', 'place_genes', 'draw_gene_table',
-           'draw_marker_levels', 'draw_expected_counts', 'type_sizes', 'draw_cells', 'SimulationPlan',
-           'plan_simulation', 'noise_groups', 'draw_noise', 'draw_programs', 'simulate_block', 'simulation_plan',
-           'assemble_cells', 'simulate_cells', 'count_blocks', 'simulate_to_file', 'write_chunks', 'write_first_chunk']
+           'PROGRAM_STRENGTH', 'MIN_TYPE_CELLS', 'SimulationRecipe', 'check_recipe', 'count_informative',
+           'check_proportions', 'type_names', 'type_tree', 'place_genes', 'draw_gene_table', 'draw_marker_levels',
+           'draw_expected_counts', 'type_sizes', 'draw_cells', 'SimulationPlan', 'plan_simulation', 'noise_groups',
+           'draw_noise', 'draw_programs', 'simulate_block', 'simulation_plan', 'assemble_cells', 'simulate_cells',
+           'count_blocks', 'simulate_to_file', 'write_chunks', 'write_first_chunk']
 
 # %% ../nbs/01_simulated_cells.ipynb #7af8778d
 import json
 import logging
-from dataclasses import asdict, dataclass, fields
-from numbers import Integral, Real
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .data import InputError, nearest_name, write_whole
+from .data import InputError, write_whole
+from .signatures import check_settings, describes_settings, setting, takes_settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,27 +30,49 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 # %% ../nbs/01_simulated_cells.ipynb #fecdb840
+@describes_settings
 @dataclass(frozen=True)
 class SimulationRecipe:
-    """Every choice of a simulation; out of range it raises `InputError`."""
+    """Every choice of a simulation; one that is out of range raises `InputError`.
 
-    n_cells: int = 5000
-    n_genes: int = 2000
-    n_types: int = 10
-    n_markers_per_type: int = 4  # genes that mark one type alone, not counting copies
-    n_markers_per_branch: int = 2  # genes that mark all types below one branch of the tree, not counting copies
-    n_copies: int = 1  # partly redundant copies of each marker
-    n_housekeeping: int = 20  # genes that are high in every cell
-    n_programs: int = 3  # programs of correlated genes that have nothing to do with the type
-    type_proportions: tuple[float, ...] | None = None  # one number per type; None: falling by `size_ratio`
-    size_ratio: float = 20.0  # largest type / smallest type
-    library_size: float = 200.0  # counts of a cell of median depth, summed over the genes
-    library_spread: float = 0.4  # sd of the natural logarithm of the depth
-    dispersion: float = 0.3  # phi of the negative binomial: variance = mean + phi * mean ** 2
-    marker_level: float = 12.0  # level of a marker where it is on; the median background gene has 1
-    separation: float = 10.0  # level of a marker where it is on / where it is off
-    redundancy: float = 0.5  # correlation of the biological noise of a marker and its copies, 0 to 1
-    seed: int = 0
+    Parameters
+    ----------
+    {settings}
+
+    Raises
+    ------
+    InputError
+        Where a value is out of range, or the genes or cells do not suffice.
+
+    Examples
+    --------
+    >>> SimulationRecipe(n_types=3).n_genes
+    2000
+    """
+
+    n_cells: int = setting("number of cells", 5000, least=1, unit="cells")
+    n_genes: int = setting("number of genes", 2000, least=1, unit="genes")
+    n_types: int = setting("number of cell types", 10, least=2)
+    n_markers_per_type: int = setting("genes that mark one type alone, not counting copies", 4, least=1)
+    n_markers_per_branch: int = setting(
+        "genes that mark all types below one branch of the tree, not counting copies", 2, least=0
+    )
+    n_copies: int = setting("partly redundant copies of each marker", 1, least=0)
+    n_housekeeping: int = setting("genes that are high in every cell", 20, least=0)
+    n_programs: int = setting("programs of correlated genes that have nothing to do with the type", 3, least=0)
+    type_proportions: tuple[float, ...] | None = setting(
+        "one number above 0 for each type; None: falling by `size_ratio`", None
+    )
+    size_ratio: float = setting("cells of the largest type for each of the smallest", 20.0, least=1)
+    library_size: float = setting("counts of a cell of median depth, summed over the genes", 200.0, least=1e-6)
+    library_spread: float = setting("standard deviation of the natural logarithm of the depth", 0.4, least=0)
+    dispersion: float = setting("phi of the negative binomial: variance = mean + phi * mean ** 2", 0.3, least=0)
+    marker_level: float = setting(
+        "level of a marker where it is on; the median background gene has 1", 12.0, least=1e-6
+    )
+    separation: float = setting("level of a marker where it is on, for each unit where it is off", 10.0, least=1)
+    redundancy: float = setting("correlation of the biological noise of a marker and its copies", 0.5, least=0, most=1)
+    seed: int = setting("the same seed gives the same cells", 0, least=0)
 
     def __post_init__(self) -> None:
         check_recipe(self)
@@ -64,41 +86,11 @@ COPY_SPREAD = 0.2  # the same for a copy around its marker, drawn per type
 PROGRAM_SHARE = 0.3  # share of the background genes that follow a program
 PROGRAM_STRENGTH = 1.0  # change of the natural logarithm of their level per unit of a cell's score
 MIN_TYPE_CELLS = 3  # no type has fewer cells, so that every type can be split into train, validation and test
-LOWEST_VALUES: dict[str, float] = {
-    "n_cells": 1,
-    "n_genes": 1,
-    "n_types": 2,
-    "n_markers_per_type": 1,
-    "n_markers_per_branch": 0,
-    "n_copies": 0,
-    "n_housekeeping": 0,
-    "n_programs": 0,
-    "size_ratio": 1,
-    "library_size": 1e-6,
-    "library_spread": 0,
-    "dispersion": 0,
-    "marker_level": 1e-6,
-    "separation": 1,
-    "redundancy": 0,
-    "seed": 0,
-}
-
-# %% ../nbs/01_simulated_cells.ipynb #a7e5ae56
-def check_value(name: str, value: Any) -> None:
-    """Raise `InputError` unless a setting is a (whole) number of at least its lowest value."""
-    whole, lowest = name.startswith("n_") or name == "seed", LOWEST_VALUES[name]
-    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if not is_number or not lowest <= value < np.inf:
-        kind = "a whole number" if whole else "a number"
-        raise InputError(f"{name} is {value!r}, but the simulation needs {kind} of at least {lowest}.")
 
 # %% ../nbs/01_simulated_cells.ipynb #4a33944e
 def check_recipe(recipe: SimulationRecipe) -> None:
     """Raise `InputError` when a value is out of range or the genes or cells do not suffice."""
-    for name in LOWEST_VALUES:
-        check_value(name, getattr(recipe, name))
-    if recipe.redundancy > 1:
-        raise InputError(f"redundancy is {recipe.redundancy!r}, but a correlation is at most 1.")
+    check_settings(recipe)
     needed, least = count_informative(recipe) + recipe.n_housekeeping, MIN_TYPE_CELLS * recipe.n_types
     if needed > recipe.n_genes:
         raise InputError(
@@ -286,14 +278,24 @@ def simulate_block(plan: SimulationPlan, block: int) -> sparse.csr_matrix:
     return sparse.csr_matrix(rng.poisson(mean).astype(np.float32))
 
 # %% ../nbs/01_simulated_cells.ipynb #90eda9ad
+@takes_settings(SimulationRecipe)
 def simulation_plan(**settings: Any) -> SimulationPlan:
-    """Plan from the fields of `SimulationRecipe` by name; an unknown name raises `InputError`."""
-    known = [field.name for field in fields(SimulationRecipe)]
-    for name in settings:
-        if name not in known:
-            nearest = nearest_name(name, known)
-            hint = f"did you mean {nearest!r}?" if nearest else f"there are {', '.join(known)}."
-            raise InputError(f"{name!r} is not a setting of the simulation; {hint}")
+    """Draw the truth of a simulation from the settings of `SimulationRecipe`.
+
+    Parameters
+    ----------
+    {settings}
+
+    Returns
+    -------
+    SimulationPlan
+        Tree, genes, expected counts and cells.
+
+    Raises
+    ------
+    InputError
+        Where a setting is unknown or out of range, or the genes or cells do not suffice.
+    """
     return plan_simulation(SimulationRecipe(**settings))
 
 # %% ../nbs/01_simulated_cells.ipynb #18e6b027
@@ -308,15 +310,48 @@ def assemble_cells(plan: SimulationPlan, counts: sparse.csr_matrix) -> "AnnData"
     return adata
 
 # %% ../nbs/01_simulated_cells.ipynb #2c53fc38
+@takes_settings(SimulationRecipe)
 def simulate_cells(
     n_cells: int = 5000, n_genes: int = 2000, n_types: int = 10, *, seed: int = 0, **settings: Any
 ) -> "AnnData":
-    """Simulate raw counts (CSR float32) of cells whose marker genes are known.
+    """Simulate raw counts of cells whose marker genes are known.
 
-    `settings` are the other fields of `SimulationRecipe`. obs: cell_type, library_size; var: is_marker (markers
-    and copies), marker_of (type or branch), copy_of, is_housekeeping, program; varm: expected_counts;
-    uns: tree, simulation (the recipe as JSON).
-    Raises `InputError` for settings that are unknown, out of range or do not fit together.
+    A count is a negative binomial draw around a mean that depends on the cell's depth, its type and, for some genes, on
+    a program that has nothing to do with the type. The truth stands beside the counts.
+
+    Parameters
+    ----------
+    {n_cells}
+    {n_genes}
+    {n_types}
+    {seed}
+    {settings}
+
+    Returns
+    -------
+    AnnData
+        Cells x genes, raw counts (CSR float32). `obs`: cell_type, library_size. `var`: is_marker (markers and copies),
+        marker_of (type or branch), copy_of, is_housekeeping, program (-1: none). `varm`: expected_counts. `uns`: tree
+        and simulation (the settings as JSON).
+
+    Raises
+    ------
+    InputError
+        Where a setting is unknown or out of range, or the genes or cells do not suffice.
+
+    References
+    ----------
+    .. [1] Svensson V. Droplet scRNA-seq is not zero-inflated. Nature Biotechnology 38 (2020).
+       doi:10.1038/s41587-019-0379-5
+
+    Examples
+    --------
+    >>> from selectormlp import simulate_cells
+    >>> adata = simulate_cells(n_cells=200, n_genes=100, n_types=3)
+    >>> adata.shape
+    (200, 100)
+    >>> int((adata.var["marker_of"] == "type_00").sum())
+    8
     """
     plan = simulation_plan(n_cells=n_cells, n_genes=n_genes, n_types=n_types, seed=seed, **settings)
     blocks = [simulate_block(plan, block) for block in range(count_blocks(n_cells))]
@@ -328,6 +363,7 @@ def count_blocks(n_cells: int) -> int:
     return -(-n_cells // BLOCK_CELLS)
 
 # %% ../nbs/01_simulated_cells.ipynb #b6b34dcb
+@takes_settings(SimulationRecipe)
 def simulate_to_file(
     path: str | Path,
     n_cells: int = 5000,
@@ -338,10 +374,42 @@ def simulate_to_file(
     seed: int = 0,
     **settings: Any,
 ) -> Path:
-    """Write the cells of `simulate_cells` to an .h5ad file, chunk by chunk, and return its path.
+    """Write the cells of `simulate_cells` to an .h5ad file, chunk by chunk.
 
-    `chunk_size` (cells, rounded up to whole blocks of 1,000) bounds the memory and changes no count.
-    Raises `InputError` for wrong settings, before anything is written.
+    Parameters
+    ----------
+    path : str or Path
+        The file to write; it ends in .h5ad.
+    {n_cells}
+    {n_genes}
+    {n_types}
+    chunk_size : int, default 20000
+        Cells that are in memory at a time, rounded up to whole blocks of 1,000; it changes no count.
+    {seed}
+    {settings}
+
+    Returns
+    -------
+    Path
+        The path of the file.
+
+    Raises
+    ------
+    InputError
+        Where a setting is unknown or out of range, or `path` does not end in .h5ad; before anything is written.
+
+    See Also
+    --------
+    simulate_cells : The same cells in memory.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import simulate_to_file
+    >>> with TemporaryDirectory() as folder:
+    ...     path = simulate_to_file(f"{folder}/cells.h5ad", n_cells=100, n_genes=100, n_types=3)
+    ...     path.name, path.stat().st_size > 1000
+    ('cells.h5ad', True)
     """
     if Path(path).suffix != ".h5ad":
         raise InputError(f"path {str(path)!r} does not end in .h5ad, the only format that is written.")

@@ -15,8 +15,11 @@ import numpy as np
 import pandas as pd
 
 from selectormlp.data import (
+    unescaped_text,
+    figure_text,
     InputError, cell_labels, existing_path, is_whole, reading, refuse_label_key, refuse_repeated_names, write_table,
 )  # fmt: skip
+from .data import user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,22 +51,69 @@ def part_sizes(
 # %% ../nbs/02_data_split.ipynb #17d9ef61
 @dataclass(frozen=True)
 class CellSplit:
-    """Which cell belongs to which part: `table` has one row per cell and the columns `cell`, `cell_type`, `part`.
+    """Which cells train, validate and test, by name.
 
-    `dropped_types` are the types that were too small, with their numbers of cells.
+    Parameters
+    ----------
+    table : DataFrame
+        One row for each cell that is used, with the columns `cell` (its name), `cell_type` and `part` ("train",
+        "validation" or "test").
+    dropped_types : dict of str to int, default {}
+        Types that were left out because they have too few cells, and how many they have.
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas, split_cells
+    >>> split = split_cells(load_pancreas(), "cell_type", min_cells=20)
+    >>> len(split.cells("test"))
+    267
     """
 
     table: pd.DataFrame
     dropped_types: dict[str, int] = field(default_factory=dict)
 
     def cells(self, part: str) -> np.ndarray:
-        """Names of the cells of one part ("train", "validation" or "test"), in the order of the split."""
+        """Return the names of the cells of one part.
+
+        Parameters
+        ----------
+        part : {'train', 'validation', 'test'}
+            The part of the split.
+
+        Returns
+        -------
+        ndarray of shape (cells,)
+            The names, in the order of the table.
+
+        Raises
+        ------
+        InputError
+            Where there is no such part.
+        """
         if part not in PARTS:
             raise InputError(f"there is no part {part!r}; the parts are {', '.join(PARTS)}")
         return self.table.loc[self.table["part"] == part, "cell"].to_numpy()
 
     def subset(self, adata: AnnData, part: str) -> AnnData:
-        """The cells of one part, as a view of `adata`; it must hold them all."""
+        """Return the cells of one part.
+
+        Parameters
+        ----------
+        adata : AnnData
+            Cells x genes, with all cells of the part among them.
+        part : {'train', 'validation', 'test'}
+            The part of the split.
+
+        Returns
+        -------
+        AnnData
+            A view of the cells of the part.
+
+        Raises
+        ------
+        InputError
+            Where there is no such part, or `adata` lacks some of its cells.
+        """
         names = self.cells(part)
         refuse_repeated_names(adata.obs_names, "cell")
         places = adata.obs_names.get_indexer(names)
@@ -78,25 +128,88 @@ class CellSplit:
     def labelled(
         self, adata: AnnData, part: str, label_key: str, genes: list[str] | None = None
     ) -> tuple[Any, np.ndarray]:
-        """Values (cells x genes, as `adata` holds them; all genes unless named) and types of the cells of one part."""
+        """Return expression and labels of one part, as classifiers take them.
+
+        Parameters
+        ----------
+        adata : AnnData
+            Cells x genes, log-normalised.
+        part : {'train', 'validation', 'test'}
+            The part of the split.
+        label_key : str
+            The column of `obs` that holds the cell types.
+        genes : list of str or None, default None
+            The genes to take, in this order; without it all of them.
+
+        Returns
+        -------
+        X : CSR matrix of shape (cells, genes)
+            The expression.
+        y : ndarray of shape (cells,)
+            The type of each cell.
+
+        Raises
+        ------
+        InputError
+            Where `adata` lacks cells of the part.
+        """
         cells = self.subset(adata, part) if genes is None else self.subset(adata, part)[:, genes]
         return cells.X, cells.obs[label_key].to_numpy().astype(str)
 
     def counts(self) -> pd.DataFrame:
-        """Cells per type (rows, largest first) and part (columns)."""
+        """Count the cells of each type in each part.
+
+        Returns
+        -------
+        DataFrame
+            Cells of each type (rows, the largest first) and part (columns).
+        """
         table = pd.crosstab(self.table["cell_type"], self.table["part"]).reindex(columns=list(PARTS), fill_value=0)
         return table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the table; the file appears whole or not at all."""
+        """Write the split to a csv file.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; it is written whole or not at all.
+        """
         write_table(self.table, path)
 
 # %% ../nbs/02_data_split.ipynb #ec6a47c3
 def read_split(path: str | Path) -> CellSplit:
-    """Read a split that `CellSplit.to_csv` wrote."""
+    """Read a split that `CellSplit.to_csv` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The csv file.
+
+    Returns
+    -------
+    CellSplit
+        The split.
+
+    Raises
+    ------
+    InputError
+        Where the file is missing, is no split, or names a cell more than once.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import load_pancreas, read_split, split_cells
+    >>> split = split_cells(load_pancreas(), "cell_type", min_cells=20)
+    >>> with TemporaryDirectory() as folder:
+    ...     split.to_csv(f"{folder}/split.csv")
+    ...     again = read_split(f"{folder}/split.csv")
+    >>> again.table.equals(split.table)
+    True
+    """
     path, columns = existing_path(Path(path)), ["cell", "cell_type", "part"]
     with reading(path):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).map(unescaped_text)
     if list(table.columns) != columns or set(table["part"]) != set(PARTS):
         raise InputError(
             f"'{path}' is not a whole split: it needs the columns {', '.join(columns)} and cells of the parts "
@@ -123,7 +236,7 @@ def _kept_types(labels: pd.Series, min_cells: int) -> tuple[list[str], dict[str,
     dropped = {str(name): int(n) for name, n in counts.items() if n < min_cells}
     if dropped:
         listed = ", ".join(f"{name} ({n})" for name, n in dropped.items())
-        warnings.warn(f"types with fewer than {min_cells} cells are left out: {listed}", stacklevel=3)
+        warnings.warn(f"types with fewer than {min_cells} cells are left out: {listed}", stacklevel=user_level())
     kept = sorted(set(counts.index) - set(dropped))
     if len(kept) < 2:
         raise InputError(f"{len(kept)} cell types have {min_cells} cells or more, and 2 are needed: lower min_cells")
@@ -141,12 +254,51 @@ def split_cells(
     shuffle: bool = True,
     seed: int = 0,
 ) -> CellSplit:
-    """Split labelled cells 5 : 1 : 1 within each type, up to a cap per type (report, Methods, "Data").
+    """Split labelled cells within each type, 5 : 1 : 1 by default, up to a cap for each part.
 
-    `adata` is the cells or their table `obs`. `max_train`, `max_validation` and `max_test` are the caps, in cells of a
-    type. Types with fewer than `min_cells` cells are left out with a warning; 7 is the least that 5 : 1 : 1 divides
-    without rounding. `shuffle=False` takes the cells in the order of `adata`. The result depends on cell names and
-    `seed` only. Raises `InputError` for an unknown `label_key`, for names that repeat, and where no two types are left.
+    The result depends on the names of the cells and on `seed`, not on their order or on what else is in the table. A
+    type with fewer than `min_cells` cells is left out with a warning.
+
+    Parameters
+    ----------
+    adata : AnnData or DataFrame
+        The cells, or their table `obs`.
+    label_key : str
+        The column of `obs` that holds the cell types. Cells without a label are left out.
+    max_train : int, default 5000
+        Training cells of a type at most. A type with fewer cells than the three caps together is divided in the
+        proportions of the caps, with at least one cell for each part.
+    max_validation : int, default 1000
+        Validation cells of a type at most.
+    max_test : int, default 1000
+        Test cells of a type at most.
+    min_cells : int, default 7
+        Types with fewer cells are left out; at least 3. 7 is the least that 5 : 1 : 1 divides without rounding.
+    shuffle : bool, default True
+        Draw the cells at random; False takes them in the order of `adata`.
+    seed : int, default 0
+        The same seed gives the same split; a whole number from 0 up.
+
+    Returns
+    -------
+    CellSplit
+        The names of the cells of each part, and the types that were left out.
+
+    Raises
+    ------
+    InputError
+        Where the column is missing, names of cells repeat, a number cannot be, or fewer than two types are left.
+
+    References
+    ----------
+    .. [1] Epstein A. SelectorMLP (2024), Methods, "Data".
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas, split_cells
+    >>> split = split_cells(load_pancreas(), "cell_type", min_cells=20)
+    >>> split.counts().shape
+    (9, 3)
     """
     obs = adata if isinstance(adata, pd.DataFrame) else adata.obs
     if not obs.index.is_unique:
@@ -181,23 +333,82 @@ def usable_cells(labels: pd.Series, *, most: int = 7000, shuffle: bool = True, s
 
 # %% ../nbs/02_data_split.ipynb #6ebf72aa
 def split_batches(
-    adata: AnnData | pd.DataFrame, label_key: str, *, batch_key: str, test: str | Iterable[str],
-    max_test: int = 1000, **settings: Any,
-) -> CellSplit:  # fmt: skip
-    """Split by donor: up to `max_test` cells per type of the `test` batches are test cells, the other batches train.
+    adata: AnnData | pd.DataFrame,
+    label_key: str,
+    *,
+    batch_key: str,
+    test: str | Iterable[str],
+    max_train: int = 5000,
+    max_validation: int = 1000,
+    max_test: int = 1000,
+    min_cells: int = 7,
+    shuffle: bool = True,
+    seed: int = 0,
+) -> CellSplit:
+    """Split by donor or batch: the test cells come from batches that no other part has seen.
 
-    `adata` is the cells or their table `obs`; `test` names one or more values of `obs[batch_key]`; `settings` are those
-    of `split_cells`. Test cells of a type that the other batches lack are left out with a warning. Raises `InputError`.
+    The cells of the other batches are split into training and validation cells as `split_cells` does. Test cells of a
+    type that the other batches lack are left out with a warning.
+
+    Parameters
+    ----------
+    adata : AnnData or DataFrame
+        The cells, or their table `obs`.
+    label_key : str
+        The column of `obs` that holds the cell types.
+    batch_key : str
+        The column of `obs` that holds donors or batches.
+    test : str or iterable of str
+        The batches to test on: one or more values of `obs[batch_key]`.
+    max_train : int, default 5000
+        Training cells of a type at most, beside up to 1,000 that `split_cells` would test on: they train, too.
+    max_validation : int, default 1000
+        Validation cells of a type at most.
+    max_test : int, default 1000
+        Test cells of a type at most.
+    min_cells : int, default 7
+        Types with fewer cells in the other batches are left out; at least 3.
+    shuffle : bool, default True
+        Draw training and validation cells at random; False takes them in the order of `adata`.
+    seed : int, default 0
+        The same seed gives the same split; a whole number from 0 up.
+
+    Returns
+    -------
+    CellSplit
+        The names of the cells of each part.
+
+    Raises
+    ------
+    InputError
+        Where a column or a batch is missing, or no cells are left to train or to test on.
+
+    See Also
+    --------
+    split_cells : Split all cells alike.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from selectormlp import simulate_cells, split_batches
+    >>> adata = simulate_cells(n_cells=300, n_genes=100, n_types=3)
+    >>> adata.obs["donor"] = np.array(["a", "b", "c"])[np.arange(300) % 3]
+    >>> split = split_batches(adata, "cell_type", batch_key="donor", test="c")
+    >>> set(adata.obs.loc[split.cells("test"), "donor"])
+    {'c'}
     """
     obs = adata if isinstance(adata, pd.DataFrame) else adata.obs
     held = _cells_of_batches(obs, batch_key, [test] if isinstance(test, str) else [str(name) for name in test])
-    table = split_cells(obs[~held], label_key, **settings).table
+    caps = {"max_train": max_train, "max_validation": max_validation}
+    table = split_cells(obs[~held], label_key, **caps, min_cells=min_cells, shuffle=shuffle, seed=seed).table
     table["part"] = table["part"].replace("test", "train")  # their test cells are not needed
     labels = cell_labels(obs, label_key)[held].dropna()
     new = sorted(set(labels) - set(table["cell_type"]))
     if new:
-        warnings.warn(f"test cells of types that the other batches lack are left out: {', '.join(new)}", stacklevel=2)
-    lots = pd.Series(draw_lots(labels.index.to_numpy(), seed=settings.get("seed", 0)), index=labels.index)
+        warnings.warn(
+            f"test cells of types that the other batches lack are left out: {', '.join(new)}", stacklevel=user_level()
+        )
+    lots = pd.Series(draw_lots(labels.index.to_numpy(), seed=seed), index=labels.index)
     kept = labels[~labels.isin(new) & (lots.groupby(labels).rank() <= max_test)]
     last = pd.DataFrame({"cell": kept.index, "cell_type": kept.to_numpy(), "part": "test"})
     return CellSplit(pd.concat([table, last], ignore_index=True))
@@ -251,7 +462,7 @@ def plot_cell_map(places: pd.DataFrame, cell_types: pd.Series, ax: Axes | None =
     colours = plt.get_cmap("tab20" if len(names) <= 20 else "nipy_spectral")(np.linspace(0, 1, max(len(names), 20)))
     for name, colour in zip(names, colours, strict=False):
         here = places[types == name]
-        ax.scatter(here["umap_1"], here["umap_2"], s=6, color=colour, label=name, linewidths=0)
+        ax.scatter(here["umap_1"], here["umap_2"], s=6, color=colour, label=figure_text(name), linewidths=0)
     ax.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
     ax.legend(
         loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2, frameon=False, ncols=1 + len(names) // 22

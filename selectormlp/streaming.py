@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix, hstack, issparse, vstack
 
-from .classifiers import GeneClassifier
 from selectormlp.data import (
     LACKING,
     VALUES,
@@ -49,31 +48,38 @@ from selectormlp.data import (
     reading,
     refuse_broken_matrix,
     refuse_label_key,
+    refuse_outside,
     refuse_repeated_names,
     sample_places,
     short_names,
     summarise_values,
     to_log,
+    user_level,
     without_types,
     write_whole,
 )
-from .models import check_choice
 from selectormlp.selection import (
+    Candidates,
     DesignedPanel,
     GeneSummary,
     GeneSums,
     PanelDesign,
+    about_cells,
     build_panel,
     candidate_genes,
-    panel_design,
+    choose_panel,
     rank_by_model,
-    select_genes,
+    source_of_files,
     split_of,
+    with_genes_left_out,
 )
+from .signatures import check_choice, takes_settings
 from .split import CellSplit, usable_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from selectormlp.classifiers import GeneClassifier
 
 _logger = logging.getLogger(__name__)
 CELLS_PER_READ = 8192  # cells read together: about 10 MB of a sparse matrix with 140 genes seen in a cell
@@ -272,7 +278,7 @@ class _GeneByGene:
                 warnings.warn(
                     f"'{self.path}' keeps its values gene by gene (CSC); for this run they are copied, cell by cell, to"
                     f" a temporary file in '{place}' ({np.ceil(size / 1e6):,.0f} MB)",
-                    stacklevel=2,
+                    stacklevel=user_level(),
                 )
                 return place
         raise InputError(
@@ -381,7 +387,9 @@ def _read_whole(
     make_unique: bool,
 ) -> CellFile:
     """Read a file that cannot be read in parts, and hold its cells in memory."""
-    adata = read_cells(path, labels=labels, make_unique=make_unique, **_key_of_a_table(path, label_key, labels), **given)
+    adata = read_cells(
+        path, labels=labels, make_unique=make_unique, **_key_of_a_table(path, label_key, labels), **given
+    )
     announce(f"'{path.name}' cannot be read in parts: its {adata.n_obs:,} cells are in memory")
     X = csr_matrix(adata.X)
     return CellFile(path, X, adata.var, adata.obs, tuple(adata.obs.columns), adata.uns[VALUES])
@@ -472,7 +480,9 @@ def _joined_obs(files: Sequence[CellFile]) -> pd.DataFrame:
     ]
     joined = pd.concat(tables)
     if not joined.index.is_unique:
-        warnings.warn("cells of different files share names: each name now ends in its file's number", stacklevel=4)
+        warnings.warn(
+            "cells of different files share names: each name now ends in its file's number", stacklevel=user_level()
+        )
         numbers = np.repeat(np.arange(1, len(files) + 1), [len(file.obs) for file in files])
         joined.index = [f"{name}-{number}" for name, number in zip(joined.index, numbers, strict=True)]
     return joined
@@ -492,33 +502,48 @@ def open_cells(
     drop_types: Sequence[str] = (),
     make_unique: bool = False,
 ) -> CellsOnDisk:
-    """Open files without reading their values; one that cannot be read in parts is read into memory.
+    """Open files of cells without reading their values.
+
+    A file that cannot be read in parts is read into memory.
 
     Parameters
     ----------
-    paths : path or sequence of paths
+    paths : str or Path or sequence of those
         One file or several; their cells follow one another.
-    label_key : str, optional
-        Column of the cell types, which must be there.
-    labels : path, optional
+    label_key : str or None, default None
+        The column of `obs` that holds the cell types, which must be there.
+    labels : str or Path or None, default None
         A label file, as in `read_cells`.
-    columns : iterable of str, optional
-        Columns of obs that are read besides `label_key`; None for all.
-    layer, use_raw, values, gene_names, join, drop_types, make_unique
-        As in `read_cells`.
+    columns : iterable of str or None, default None
+        Columns of `obs` that are read besides `label_key`. None: all.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+    join : {'inner', 'outer'}, default 'inner'
+        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
+    drop_types : sequence of str, default ()
+        Types to leave out; needs `label_key`.
+    make_unique : bool, default False
+        Number cells and genes whose name occurs twice.
 
     Returns
     -------
     CellsOnDisk
-        The same cells, genes and values as `read_cells` returns.
+        The same cells, genes and values as `read_cells` returns; `obs` and names of genes are in memory.
 
     Raises
     ------
     InputError
-        As `read_cells` does.
+        For all that `read_cells` refuses.
 
     Examples
     --------
+    >>> from selectormlp import open_cells
     >>> from selectormlp.data import data_folder
     >>> open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type").kind
     'raw counts'
@@ -632,7 +657,9 @@ def read_some(
     blocks = read_blocks(cells, rows, genes=genes, raw=genes is None, progress=progress, what="reading cells")
     X = _stacked(blocks, n_rows=len(rows), n_genes=len(cells.genes if genes is None else genes))
     var = cells.var if genes is None else cells.var.loc[list(genes)]
-    note = cells.note if genes is None else {"place": cells.note["place"], "kind": "log-normalised", "n_genes": len(var)}
+    note = (
+        cells.note if genes is None else {"place": cells.note["place"], "kind": "log-normalised", "n_genes": len(var)}
+    )
     uns: dict[str, Any] = {VALUES: dict(note)}
     if cells.lacking:
         uns[LACKING] = pd.DataFrame({"gene": list(cells.lacking), "file": list(cells.lacking.values())}, dtype=object)
@@ -656,9 +683,40 @@ def _stacked(blocks: Iterable[tuple[Any, csr_matrix]], *, n_rows: int, n_genes: 
 def read_usable(
     cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed: int = 0, most: int = 7000, progress: bool = False
 ) -> AnnData:
-    """Cells that a split of at most `most` cells per type can take: splitting them is splitting all.
+    """Read the cells of a file that a split can take: splitting them is splitting all.
 
-    Types with fewer than `min_cells` cells are left out. The values are those of the file, in memory (CSR float32).
+    Parameters
+    ----------
+    cells : CellsOnDisk
+        What `open_cells` returned.
+    label_key : str
+        The column of `obs` that holds the cell types.
+    min_cells : int, default 7
+        Types with fewer cells are left out.
+    seed : int, default 0
+        The seed of the split.
+    most : int, default 7000
+        Cells that the split takes of a type at most: the sum of its three caps.
+    progress : bool, default False
+        Show a bar.
+
+    Returns
+    -------
+    AnnData
+        Cells x genes with the values of the file, in memory (CSR float32).
+
+    Raises
+    ------
+    InputError
+        Where the column is missing, or fewer than two types are left.
+
+    Examples
+    --------
+    >>> from selectormlp import open_cells, read_usable
+    >>> from selectormlp.data import data_folder
+    >>> cells = open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type")
+    >>> read_usable(cells, "cell_type", most=10).obs["cell_type"].value_counts().max()
+    10
     """
     labels = kept_labels(cells.obs, label_key, min_cells=min_cells)
     return read_some(cells, usable_cells(labels, most=most, seed=seed), progress=progress)
@@ -675,11 +733,14 @@ def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool =
 
 @dataclass(frozen=True)
 class PanelCells:
-    """What a panel is chosen from: cells in memory, their split, and whether `adata` holds only candidate genes."""
+    """What a panel is chosen from: cells in memory, and their split.
+
+    `candidates` are the genes of `adata` where it holds only those that a panel may have; None where it holds all.
+    """
 
     adata: AnnData
     split: CellSplit
-    reduced: bool
+    candidates: Candidates | None
 
 # %% ../nbs/12_streaming.ipynb #f5f87460
 def cells_for_panel(
@@ -690,33 +751,90 @@ def cells_for_panel(
     split = split or split_of(cells.obs, label_key, design)
     n_values = cells.n_values * len(split.table) / len(cells.obs)
     reduced = not _fits(n_values, memory) and len(cells.genes) > design.n_variable
-    genes = None
+    candidates = None
     if reduced:
         train = split.table[split.table["part"] == "train"].set_index("cell")["cell_type"]
-        genes = candidate_genes(summarise_on_disk(cells, train, progress=progress), design)
+        candidates = candidate_genes(summarise_on_disk(cells, train, progress=progress), design)
+    genes = None if candidates is None else candidates.names
     _logger.info("%d of %d cells, %s genes", len(split.table), len(cells.obs), "all" if genes is None else len(genes))
-    return PanelCells(read_some(cells, split.table["cell"], genes=genes, progress=progress), split, reduced)
+    return PanelCells(read_some(cells, split.table["cell"], genes=genes, progress=progress), split, candidates)
 
 
+@takes_settings(PanelDesign)
 def select_genes_on_disk(
-    cells: CellsOnDisk, label_key: str, n_genes: int = 100, *, memory: int | None = None, progress: bool = False,
+    cells: CellsOnDisk,
+    label_key: str,
+    n_genes: int = 100,
+    *,
+    split: CellSplit | None = None,
+    model_settings: Mapping[str, Any] | None = None,
+    memory: int | None = None,
+    progress: bool = False,
     **settings: Any,
-) -> DesignedPanel:  # fmt: skip
-    """`select_genes` for cells on disk: the same panel, in the memory of the cells that the split takes."""
-    design = panel_design(n_genes=n_genes, **settings)
-    return choose_from(cells_for_panel(cells, label_key, design, memory=memory, progress=progress), label_key, design)
+) -> DesignedPanel:
+    """Choose a panel from cells on disk: that of `select_genes`, in the memory of the cells that the split takes.
+
+    Parameters
+    ----------
+    cells : CellsOnDisk
+        Cells that `open_cells` opened.
+    label_key : str
+        Column of obs with the cell types.
+    {n_genes}
+    split : CellSplit or None, default None
+        Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
+    model_settings : mapping or None, default None
+        Settings of the classifier that `method` names.
+    memory : int or None, default None
+        Bytes that the cells may take; by default half of what is available.
+    progress : bool, default False
+        Whether a bar shows how far the reading is.
+    {settings}
+
+    Returns
+    -------
+    DesignedPanel
+        The genes with their reasons.
+
+    Raises
+    ------
+    InputError
+        As `select_genes`, and where a file cannot be read.
+
+    Examples
+    --------
+    >>> from selectormlp import open_cells, select_genes_on_disk
+    >>> from selectormlp.data import data_folder
+    >>> cells = open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type")
+    >>> len(select_genes_on_disk(cells, "cell_type", 5, min_cells=20))
+    5
+    """
+    design = PanelDesign(n_genes=n_genes, **settings)
+    found = cells_for_panel(cells, label_key, design, split=split, memory=memory, progress=progress)
+    source = {
+        **source_of_files([str(file.path) for file in cells.files]),
+        "split": "drawn" if split is None else "given",
+    }
+    about = about_cells(cells.obs, label_key, design, found.split, source)
+    return choose_from(found, label_key, design, model_settings=model_settings, about=about)
 
 
-def choose_from(found: PanelCells, label_key: str, design: PanelDesign, **models: Any) -> DesignedPanel:
-    """The panel of a design from the cells that were read for it; `models` as in `select_genes`."""
-    if not found.reduced:
-        return select_genes(found.adata, label_key, split=found.split, **vars(design), **models)
-    train = prepare_cells(found.split.subset(found.adata, "train"), label_key, min_cells=1)
-    ranked: list[str] = []
-    if design.method != "discriminant":
-        names = train.var_names.tolist()
-        ranked = rank_by_model(found.adata, train, found.split, label_key, names, design, models)
-    return build_panel(train, label_key, design, found.split, ranked=ranked)
+def choose_from(
+    found: PanelCells,
+    label_key: str,
+    design: PanelDesign,
+    *,
+    model_settings: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> DesignedPanel:
+    """The panel of a design from the cells that were read for it; the settings as in `choose_panel`."""
+    split, more = found.split, {"model_settings": model_settings, "about": about}
+    if found.candidates is None:
+        return choose_panel(found.adata, label_key, design, split, **more)
+    train = prepare_cells(split.subset(found.adata, "train"), label_key, min_cells=1)
+    ranked = rank_by_model(found.adata, train, split, label_key, train.var_names.tolist(), design, model_settings)
+    more["about"] = with_genes_left_out(about or {}, found.candidates)
+    return build_panel(train, label_key, design, split, ranked=ranked, **more)
 
 # %% ../nbs/12_streaming.ipynb #2d81447e
 def is_large(paths: Paths, *, on_disk: str = "auto", memory: int | None = None) -> bool:
@@ -744,14 +862,15 @@ def _values_in_memory(path: Path) -> float | None:
     Those of X are copied on the way; `raw` and the layers, and a dense matrix as it is stored, only lie there.
     """
     try:
-        if (parts := _open_parts(path)) is None:
-            return None
-        group = parts[1]
-        layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
-        found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
-        lying = [_n_values(values) for values in found[1:]]
-        lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
-        return _n_values(found[0]) + sum(lying) / COPIES
+        with reading(path):
+            if (parts := _open_parts(path)) is None:
+                return None
+            group = parts[1]
+            layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
+            found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
+            lying = [_n_values(values) for values in found[1:]]
+            lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
+            return _n_values(found[0]) + sum(lying) / COPIES
     except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
@@ -770,6 +889,7 @@ class DiskMatrix:
 
         self.path, self.block_size, self.scale = Path(path), block_size, scale
         with reading(existing_path(self.path)):
+            refuse_outside(self.path)
             self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
             if isinstance(self._values, _GeneByGene):
                 raise InputError(f"'{path}' keeps its values gene by gene (CSC); let write_matrix write it by cells")

@@ -6,11 +6,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from itertools import product
@@ -36,15 +32,24 @@ from selectormlp.data import (
     nearest_name,
     prepare_cells,
     read_json,
+    read_table,
     write_json,
     write_table,
     write_whole,
 )
 from .evaluation import plot_test_accuracy, score_predictions
+from selectormlp.files import (
+    changes_of_cells,
+    fingerprint_cells,
+    only_run,
+    record_file,
+    refuse_changed_file,
+)
 from .masking import masking_curve, plot_masking_curves, predict_masked, random_masking_curve, rank_genes
-from .models import NetworkShape, check_choice, plot_network
+from .models import NetworkShape, plot_network
 from .panels import GenePanel, panel_from_ranking, panel_overlap, read_panel
-from .saving import load_model, save_model
+from .saving import expression_shares, load_model, save_model
+from .signatures import check_choice, check_settings, describes_settings, setting, takes_settings
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
 if TYPE_CHECKING:
@@ -54,41 +59,62 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MEAN = "mean_per_class_accuracy"
 FORMAT_VERSION = 1  # of a run's folder
+RUN_FILES = (
+    "config.json", "data.json", "tables.json", "split.csv", "genes.csv", "rankings.csv", "masking.csv", "overlap.csv",
+    "panel_masking.csv", "scores.csv", "cell_map.csv", "report.html",
+)  # fmt: skip
 
 # %% auto #0
-__all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study',
-           'drawn_figures', 'open_study', 'write_page', 'study_steps', 'only_run', 'run_study']
+__all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'RUN_FILES', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study',
+           'drawn_figures', 'open_study', 'write_page', 'study_steps', 'run_study']
 
 # %% ../nbs/09_report.ipynb #71d17556
+@describes_settings
 @dataclass(frozen=True)
 class StudyConfig:
-    """What a study does: data, split (`max_*`, `min_cells`), genes, models, masking (`step`, `n_orders`) and panels.
+    """What a study does: its cells, split, genes, models, masking curves and panels.
 
-    `cells` is an example's name or the path of a file, `labels` a file of labels where the cells come without;
-    `max_epochs` shortens every training (None: as the protocol has it).
+    Parameters
+    ----------
+    {settings}
+
+    Raises
+    ------
+    InputError
+        Where a value cannot be, a model is unknown, or a panel belongs to a model that is not trained.
+
+    Examples
+    --------
+    >>> from selectormlp import StudyConfig
+    >>> StudyConfig("pancreas", "cell_type", panel_sizes=(20, 10)).panel_sizes
+    (20, 10)
     """
 
-    cells: str
-    label_key: str
-    labels: str | None = None
-    protocol: str = "robust"
-    seed: int = 0
-    max_train: int = 5000
-    max_validation: int = 1000
-    max_test: int = 1000
-    min_cells: int = 7
-    n_genes: int = 2000
-    conditions: tuple[str, ...] = tuple(CONDITIONS.index)
-    ablations: tuple[str, ...] = tuple(MLP_CONDITIONS)
-    max_epochs: int | None = None
-    step: int = 50
-    n_orders: int = 5
-    panel_conditions: tuple[str, ...] = ("selector_l1", "mlp", "svm_l1")
-    panel_sizes: tuple[int, ...] = (200, 100, 50)
-    panel_step: int = 5
+    cells: str = setting("a file of cells, or the name of an example: pancreas, pbmc68k, brain")
+    label_key: str = setting("column of obs that holds the cell types")
+    labels: str | None = setting("file of labels (csv), where the cells come without", None)
+    protocol: str = setting("'robust', or 'report': the report to the letter", "robust", kind="{'robust', 'report'}")
+    seed: int = setting("seed of every random choice", 0, least=0)
+    max_train: int = setting("training cells of a type at most", 5000, least=1, unit="cells")
+    max_validation: int = setting("validation cells of a type at most", 1000, least=1, unit="cells")
+    max_test: int = setting("test cells of a type at most", 1000, least=1, unit="cells")
+    min_cells: int = setting("types with fewer cells are left out", 7, least=3, unit="cells")
+    n_genes: int = setting("variable genes to work with, chosen on training cells", 2000, least=1)
+    conditions: tuple[str, ...] = setting("models to train, by the names of `make_classifier`", tuple(CONDITIONS.index))
+    ablations: tuple[str, ...] = setting("MLP conditions to train for Figure 3", tuple(MLP_CONDITIONS))
+    max_epochs: int | None = setting(
+        "epochs of each network's training at most; None: as the protocol has it", None, least=1
+    )
+    step: int = setting("genes between the points of a masking curve", 50, least=1, unit="genes")
+    n_orders: int = setting("random orders of the genes to compare with", 5, least=1)
+    panel_conditions: tuple[str, ...] = setting(
+        "models to retrain on their best genes", ("selector_l1", "mlp", "svm_l1")
+    )
+    panel_sizes: tuple[int, ...] = setting("sizes of the panels to retrain on", (200, 100, 50), least=1, unit="genes")
+    panel_step: int = setting("genes between the points of a retrained model's masking curve", 5, least=1, unit="genes")
 
     def __post_init__(self) -> None:
-        check_choice("protocol", self.protocol, ("robust", "report"))
+        check_settings(self)
         for condition in (*self.conditions, *self.ablations, *self.panel_conditions):
             make_classifier(condition)
         absent = set(self.panel_conditions) - set(self.conditions)
@@ -96,27 +122,33 @@ class StudyConfig:
             raise InputError(
                 f"panel_conditions names {sorted(absent)[0]!r}, which is not in conditions: it would not be trained"
             )
-        sizes = {"n_genes": [self.n_genes], "step": [self.step], "panel_step": [self.panel_step]}
-        for name, values in {**sizes, "panel_sizes": self.panel_sizes}.items():
-            for value in values:
-                if not is_whole(value, least=1):
-                    raise InputError(f"{name} is {value!r}; pass a whole number of 1 or more")
 
 # %% ../nbs/09_report.ipynb #48002a71
-def study_config(**settings: Any) -> StudyConfig:
-    """A `StudyConfig` from settings (of a JSON file, say); an unknown one is an `InputError` that names the nearest."""
-    known = [field.name for field in fields(StudyConfig)]
-    settings.pop("format_version", None)  # of a run's config.json
-    missing = {"cells", "label_key"} - set(settings)
-    if missing:
-        raise InputError(f"a study needs {min(missing)!r} among its settings; add it")
-    for name in settings:
-        if name not in known:
-            near = nearest_name(name, known)
-            raise InputError(
-                f"a study has no setting {name!r}"
-                + (f"; did you mean {near!r}?" if near else f"; it has {', '.join(known)}")
-            )
+@takes_settings(StudyConfig)
+def study_config(*, format_version: int | None = None, **settings: Any) -> StudyConfig:
+    """Make a `StudyConfig` from what a JSON file holds, with lists where it has tuples.
+
+    Parameters
+    ----------
+    format_version : int or None, default None
+        The number that stands in the config.json of a run; it is not a part of what the study does.
+    {settings}
+
+    Returns
+    -------
+    StudyConfig
+        What the study does.
+
+    Raises
+    ------
+    InputError
+        Where a setting is unknown, missing or cannot be.
+
+    Examples
+    --------
+    >>> study_config(cells="pancreas", label_key="cell_type", panel_sizes=[20, 10]).panel_sizes
+    (20, 10)
+    """
     fixed: dict[str, Any] = _from_json(settings)
     return StudyConfig(**fixed)
 
@@ -131,8 +163,8 @@ def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
-def _fingerprint(adata: AnnData) -> dict[str, int]:
-    """A few numbers that change when the cells, the genes or their values do."""
+def _first_fingerprint(adata: AnnData) -> dict[str, int]:
+    """The fingerprint that runs had until 2026: of prepared cells, and blind for their order and their labels."""
     names = [
         int(pd.util.hash_array(np.asarray(index, dtype=object), categorize=False).sum() % 2**32)
         for index in (adata.obs_names, adata.var_names)
@@ -159,6 +191,12 @@ def _compare(path: Path, value: dict[str, Any], usual: dict[str, Any] | None = N
             )
 
 # %% ../nbs/09_report.ipynb #d6a15c2a
+def _all_settings(model: GeneClassifier) -> dict[str, Any]:
+    """Every setting of an unfitted classifier, those of its protocol among them; two alike train alike."""
+    of_protocol = asdict(model._settings()) if hasattr(model, "_settings") else {}
+    return {"kind": type(model), **model.get_params(), **of_protocol}
+
+
 class Study:
     """A run of the report in a folder: every method loads its part from there, or computes it and leaves it there."""
 
@@ -167,6 +205,7 @@ class Study:
     ):
         self.config, self.folder = config, Path(folder)
         self._load = load or (lambda given: load_cells(given.cells, given.label_key, given.labels))
+        self._loads_files = load is None
         _compare(self.folder / "config.json", self._described(), self._usual())
         self._models: dict[str, GeneClassifier] = {}
 
@@ -184,8 +223,34 @@ class Study:
         config = self.config
         adata = self._load(config)
         cells = prepare_cells(adata, config.label_key, min_cells=config.min_cells)
-        _compare(self.folder / "data.json", _fingerprint(cells))
+        self._fingerprint = fingerprint_cells(adata.to_memory() if adata.isbacked else adata, config.label_key)
+        self._refuse_other_cells(cells)
         return cells
+
+    def _refuse_other_cells(self, cells: AnnData) -> None:
+        """Raise an `InputError`, which says what changed, where the run in the folder was made from other cells."""
+        note, path = self.folder / "data.json", self.folder / "split.csv"
+        before = read_json(note) if note.exists() else self._fingerprint
+        if "fingerprint" not in before:
+            _compare(note, _first_fingerprint(cells))
+            before = self._fingerprint
+        labels, relabelled = cells.obs[self.config.label_key].astype(str), 0
+        if path.exists():
+            refuse_changed_file(self.folder, "split.csv")
+            known = read_split(path).table.set_index("cell")["cell_type"]
+            here = known.index.intersection(labels.index)
+            relabelled = int((known[here] != labels[here]).sum()) + (len(known) - len(here))
+        changes = changes_of_cells(before, self._fingerprint, relabelled=relabelled)
+        if changes:
+            raise InputError(
+                f"the folder {str(self.folder)!r} holds another run: {', and '.join(changes)}"
+                f"{'' if changes[0].startswith('its ') else ' changed since'}; choose another folder"
+            )
+
+    def _refuse_stale(self) -> None:
+        """Compare the cells with those of the run before something of it is given, where they can be looked at."""
+        if self._loads_files and Path(self.config.cells).exists():
+            _ = self.cells
 
     @cached_property
     def _split(self) -> CellSplit:
@@ -194,8 +259,10 @@ class Study:
             caps = {name: getattr(config, name) for name in ("max_train", "max_validation", "max_test", "min_cells")}
             split = split_cells(self.cells, config.label_key, seed=config.seed, **caps)
             write_json({"format_version": FORMAT_VERSION, **self._described()}, self.folder / "config.json")
-            write_json(_fingerprint(self.cells), self.folder / "data.json")
-            split.to_csv(path)
+            write_json(self._fingerprint, self.folder / "data.json")
+            self._write("split.csv", split.table)
+        self._refuse_stale()
+        refuse_changed_file(self.folder, "split.csv")
         return read_split(path)
 
     def split(self) -> CellSplit:
@@ -226,31 +293,58 @@ class Study:
     def _table(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """The table in the folder's file `name`, computed and written first where it is not there."""
         path = self.folder / name
+        self._refuse_stale()
         if not path.exists():
-            write_table(compute(), path)
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+            self._write(name, compute())
+        refuse_changed_file(self.folder, name)
+        return read_table(path)
+
+    def _write(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table into the folder, whole, and note in the folder's record what it holds."""
+        write_table(table, self.folder / name, before=lambda written: record_file(self.folder, name, written))
 
     def model(self, condition: str, panel: GenePanel | None = None) -> GeneClassifier:
         """A fitted model (models/), of all genes or retrained on a panel's; an interrupted training goes on."""
+        condition = self.trained_as(condition)
         name = condition if panel is None else f"{condition}_top{len(panel)}"
         folder = self.folder / "models" / name
         if name not in self._models:
+            self._refuse_stale()
             if not (folder / "config.json").exists():
                 self._fit(condition, panel, folder)
             self._models[name] = load_model(folder)
             (folder / "logs" / "checkpoint" / "last.ckpt").unlink(missing_ok=True)
         return self._models[name]
 
+    def _unfitted(self, condition: str) -> GeneClassifier:
+        """The classifier of a condition as this study trains it."""
+        model = make_classifier(condition, protocol=self.config.protocol, seed=self.config.seed)
+        shorter = isinstance(model, NetworkClassifier) and self.config.max_epochs is not None
+        return model.set_params(max_epochs=self.config.max_epochs) if shorter else model
+
+    def trained_as(self, condition: str) -> str:
+        """The condition that is trained for this one: itself, or one before it whose settings come to the same.
+
+        "mlp" is "mlp_final" under the protocol "robust", and "mlp_no_batch_norm" under "report".
+        """
+        wanted = _all_settings(self._unfitted(condition))
+        names = dict.fromkeys([*self.config.conditions, *self.config.ablations, condition])
+        return next(name for name in names if _all_settings(self._unfitted(name)) == wanted)
+
     def _fit(self, condition: str, panel: GenePanel | None, folder: Path) -> None:
         """Train one model and save it."""
         genes = self.genes() if panel is None else panel.genes
-        model = make_classifier(
-            condition, protocol=self.config.protocol, seed=self.config.seed, max_epochs=self.config.max_epochs
-        )
+        model = self._unfitted(condition)
         if isinstance(model, NetworkClassifier):
             model.set_params(log_folder=str(folder / "logs"), resume=True)
         model.fit(*self.part("train", genes), validation=self.part("validation", genes), gene_names=genes)
-        save_model(model, folder)
+        save_model(model, folder, normalised_over=self._shares)
+
+    @cached_property
+    def _shares(self) -> pd.Series:
+        """The share of the counts that each gene has in the training cells: what their values were normalised over."""
+        train = self.split().subset(self.cells, "train")
+        return expression_shares(train.X, train.var_names)
 
     def retrained(self, condition: str, size: int) -> GeneClassifier:
         """A model retrained on its own best `size` genes."""
@@ -271,6 +365,8 @@ class Study:
 
     def ranking(self, condition: str) -> pd.DataFrame:
         """One model's ranking."""
+        if not (self.folder / "rankings.csv").exists():
+            return rank_genes(self.model(condition))
         table = self.rankings()
         return table[table["model"] == condition].drop(columns="model").reset_index(drop=True)
 
@@ -279,18 +375,18 @@ class Study:
         return self._table("masking.csv", self._masking)
 
     def _masking(self) -> pd.DataFrame:
-        X, y = self.part("validation")
-        curves = [
-            masking_curve(self.model(name), X, y, self.ranking(name), step=self.config.step).assign(
-                model=name, order=-1
-            )
-            for name in self.config.conditions
-        ]
-        first = self.config.panel_conditions[0]
+        config, (X, y) = self.config, self.part("validation")
+        curves = [self.masking_of(name).assign(model=name, order=-1) for name in config.conditions]
+        first = config.panel_conditions[0]
         random = random_masking_curve(
-            self.model(first), X, y, step=self.config.step, n_orders=self.config.n_orders, seed=self.config.seed
+            self.model(first), X, y, step=config.step, n_orders=config.n_orders, seed=config.seed, loss=True
         )
         return pd.concat([*curves, random.assign(model=first)], ignore_index=True)
+
+    def masking_of(self, condition: str) -> pd.DataFrame:
+        """The masking curve of one model on validation cells: n_genes, accuracies, loss (empty for an SVM)."""
+        cells, ranking = self.part("validation"), self.ranking(condition)
+        return masking_curve(self.model(condition), *cells, ranking, step=self.config.step, loss=True)
 
     def panel_sizes(self) -> list[int]:
         """The configured panel sizes that are smaller than the number of genes, or else half of the genes."""
@@ -299,10 +395,12 @@ class Study:
 
     def panel(self, condition: str, size: int) -> GenePanel:
         """The best genes of a model (panels/)."""
-        path = self.folder / "panels" / f"{condition}_top{size}.csv"
-        if not path.exists():
-            panel_from_ranking(self.ranking(condition), size).to_csv(path)
-        return read_panel(path)
+        name = f"panels/{condition}_top{size}.csv"
+        self._refuse_stale()
+        if not (self.folder / name).exists():
+            self._write(name, panel_from_ranking(self.ranking(condition), size).table)
+        refuse_changed_file(self.folder, name)
+        return read_panel(self.folder / name)
 
     def overlap(self) -> pd.DataFrame:
         """Genes shared by the largest panels of all conditions (overlap.csv)."""
@@ -317,39 +415,40 @@ class Study:
         return self._table("panel_masking.csv", self._panel_masking)
 
     def _panel_masking(self) -> pd.DataFrame:
-        curves = []
-        for name in self.config.panel_conditions:
-            panel = self.panel(name, max(self.panel_sizes()))
-            model, cells = self.model(name, panel), self.part("validation", panel.genes)
-            curves.append(
-                masking_curve(model, *cells, rank_genes(model), step=self.config.panel_step).assign(
-                    model=name, order=-1
-                )
-            )
+        names = self.config.panel_conditions
+        curves = [self.panel_masking_of(name).assign(model=name, order=-1) for name in names]
         return pd.concat(curves, ignore_index=True)
+
+    def panel_masking_of(self, condition: str) -> pd.DataFrame:
+        """The masking curve of one model that was retrained on its largest panel."""
+        panel = self.panel(condition, max(self.panel_sizes()))
+        model, cells = self.model(condition, panel), self.part("validation", panel.genes)
+        return masking_curve(model, *cells, rank_genes(model), step=self.config.panel_step, loss=True)
 
     def scores(self) -> pd.DataFrame:
         """Scores on test cells per type (scores.csv): model, condition, type, n_cells, recall, precision, f1."""
         return self._table(
             "scores.csv",
-            lambda: pd.concat(
-                [
-                    score_predictions(self.part("test")[1], predicted).per_type.assign(model=name, condition=condition)
-                    for name, condition, predicted in self._test_predictions()
-                ],
-                ignore_index=True,
-            ),
+            lambda: pd.concat([self.scores_of(name) for name in self.config.panel_conditions], ignore_index=True),
         )
 
-    def _test_predictions(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        """Model, condition and predicted types of the test cells: all genes, best masked, best retrained."""
+    def scores_of(self, condition: str) -> pd.DataFrame:
+        """Scores of one model on test cells per type, as in `scores`."""
+        y = self.part("test")[1]
+        scores = [
+            score_predictions(y, predicted).per_type.assign(model=condition, condition=genes)
+            for genes, predicted in self._test_predictions(condition)
+        ]
+        return pd.concat(scores, ignore_index=True)
+
+    def _test_predictions(self, name: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Genes and predicted types of the test cells of one model: all genes, best masked, best retrained."""
         X = self.part("test")[0]
-        for name in self.config.panel_conditions:
-            yield name, f"all {len(self.genes())} genes", self.model(name).predict(X)
-            for size in self.panel_sizes():
-                panel = self.panel(name, size)
-                yield name, f"top {size}, masked", predict_masked(self.model(name), X, panel.genes)
-                yield name, f"top {size}, retrained", self.model(name, panel).predict(self.part("test", panel.genes)[0])
+        yield f"all {len(self.genes())} genes", self.model(name).predict(X)
+        for size in self.panel_sizes():
+            panel = self.panel(name, size)
+            yield f"top {size}, masked", predict_masked(self.model(name), X, panel.genes)
+            yield f"top {size}, retrained", self.model(name, panel).predict(self.part("test", panel.genes)[0])
 
     def test_accuracy(self) -> pd.DataFrame:
         """Mean per-class test accuracy of each model and condition."""
@@ -422,8 +521,41 @@ def drawn_figures(config: StudyConfig) -> list[str]:
     return [name for name in FIGURES if not absent.get(name)]
 
 
+@takes_settings(StudyConfig)
 def open_study(cells: str, label_key: str, folder: str | Path, **settings: Any) -> Study:
-    """The study in `folder`, or a new one there; `settings` are those of `StudyConfig`."""
+    """Open the study in a folder, or begin a new one there.
+
+    Parameters
+    ----------
+    {cells}
+    {label_key}
+    folder : str or Path
+        The folder of the run. What is there already is loaded, the rest is computed when it is asked for.
+    {settings}
+
+    Returns
+    -------
+    Study
+        The run; each method gives a part of it.
+
+    Raises
+    ------
+    InputError
+        Where a setting is unknown or cannot be, or the folder holds another run.
+
+    See Also
+    --------
+    run_study : Compute everything at once.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import open_study
+    >>> with TemporaryDirectory() as folder:
+    ...     study = open_study("pancreas", "cell_type", folder, seed=1)
+    >>> study.config.seed
+    1
+    """
     return Study(study_config(cells=str(cells), label_key=label_key, **settings), folder)
 
 # %% ../nbs/09_report.ipynb #4de94cb9
@@ -530,7 +662,7 @@ def study_steps(study: Study) -> list[tuple[str, Callable[[], object]]]:
     """The parts of a study in order, by name: what `run_study` does."""
     config, sizes = study.config, study.panel_sizes()
     steps: list[tuple[str, Callable[[], object]]] = []
-    for name in dict.fromkeys([*config.ablations, *config.conditions]):
+    for name in dict.fromkeys(map(study.trained_as, [*config.ablations, *config.conditions])):
         steps.append((f"train {name}", partial(study.model, name)))
     steps += [("rank", study.rankings), ("mask", study.masking), ("compare panels", study.overlap)]
     for name, size in product(config.panel_conditions, sizes):
@@ -547,74 +679,54 @@ def _save_figure(study: Study, name: str) -> None:
     plt.close(study.figure(name).figure)
 
 
-@contextmanager
-def only_run(folder: str | Path, note: str = "config.json") -> Iterator[None]:
-    """Have a folder to oneself, and sweep what a killed run left half-written; a second run is an `InputError`.
-
-    The folder is swept if it holds the file `note`. The hold ends with the process, however that ends. Windows and some
-    network disks know no such hold.
-    """
-    folder = Path(folder)
-    made = _make(folder)
-    handle = _hold(folder)
-    try:
-        if (folder / note).exists():
-            _sweep(folder)
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
-        with suppress(OSError):
-            if made:
-                folder.rmdir()  # nothing was written
-
-
-def _make(folder: Path) -> bool:
-    """Make a folder; False where it was there before."""
-    try:
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {str(folder)!r} ({error.strerror}); choose another folder") from error
-    return made
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what has a name that `write_whole` gives to what is not whole yet."""
-    for path in list(folder.rglob(".*")):
-        if re.fullmatch(r"\.[0-9a-f]{8}\..+", path.name):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _hold(folder: Path) -> int | None:
-    """Lock a folder for this process; None where the system has no locks."""
-    try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-    except ImportError:  # Windows
-        return None
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        flock(handle, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(f"another run is at work in {str(folder)!r}; wait for it, or choose another folder") from None
-    except OSError as error:
-        logger.info("the disk of %s has no locks: %s", folder, error)
-    return handle
-
-
 def run_study(
     config: StudyConfig, folder: str | Path, *, progress: bool = True,
     load: Callable[[StudyConfig], AnnData] | None = None,
 ) -> Study:  # fmt: skip
-    """Run the whole report in `folder`, or go on with it where it stopped (report, all sections).
+    """Run the whole report in a folder, or continue it where it stopped.
 
-    `load` reads the cells in another way than `load_cells`: those that the split can use, say, of an atlas on disk.
+    Parameters
+    ----------
+    config : StudyConfig
+        What to do.
+    folder : str or Path
+        The folder of the run; what is there already is kept.
+    progress : bool, default True
+        Show a bar.
+    load : callable or None, default None
+        Reads the cells from the configuration in another way than `load_cells`: for example only the cells of an atlas
+        on disk that the split can use.
+
+    Returns
+    -------
+    Study
+        The run, with its tables, models, panels and figures.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds another run or is in use, or the cells cannot be used.
+
+    References
+    ----------
+    .. [1] Epstein A. SelectorMLP (2024), all sections.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import StudyConfig, run_study, simulate_cells
+    >>> config = StudyConfig("simulated", "cell_type", n_genes=60, conditions=("svm_l1",), ablations=(),
+    ...                      panel_conditions=("svm_l1",), panel_sizes=(10, 5))
+    >>> cells = simulate_cells(n_cells=300, n_genes=100, n_types=3)
+    >>> with TemporaryDirectory() as folder:  # doctest: +SKIP
+    ...     study = run_study(config, folder, progress=False, load=lambda config: cells)
+    ...     study.panel("svm_l1", 5).genes
     """
     from tqdm.auto import tqdm
 
     with only_run(folder):
         study = Study(config, folder, load=load)
+        _ = study.cells  # before anything is taken from the folder: are they the ones that it was made from?
         with tqdm(study_steps(study), disable=not progress, unit="step") as steps:
             for name, step in steps:
                 steps.set_description(name)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,8 @@ from torchmetrics.classification import (
 )
 
 from .classifiers import Matrix, NetworkClassifier, checked_names, hold_out, whole_seed
-from .data import InputError
-from .models import check_choice
+from .data import InputError, figure_text
+from .signatures import check_choice, refuse_unknown
 from selectormlp.training import (
     MEASURED,
     Batch,
@@ -241,13 +241,95 @@ SHORTEST_EPOCH = 30  # batches
 
 
 class TabNetClassifier(NetworkClassifier):
-    """TabNet with our face (Arik & Pfister 2021), taught as SIMS teaches it (Gonzalez-Ferrer and others 2024).
+    """Classify cells by TabNet, a network that chooses its genes anew for each cell.
 
-    Parameters: those of `TabNetShape` and `TabNetProtocol` by their names; `class_weight` "balanced", None (cells count
-    the same) or a weight for each type; `steps_per_epoch` None is one pass, but 30 batches at least; `pretrained` what
-    `pretrain_tabnet` returned; `validation_fraction`, `random_state`, `log_folder`, `resume` and `trainer_arguments` as
-    in `SelectorMLPClassifier`. Fitted: `classes_`, `gene_names_`, `network_`, `history_`, `best_epoch_`,
-    `gene_shares_` and `feature_importances_`.
+    It has the same interface as the other classifiers, and is trained as SIMS trains it.
+
+    Parameters
+    ----------
+    n_decision : int, default 8
+        Numbers that each step gives to the decision.
+    n_attention : int, default 8
+        Numbers that each step gives to the choice of the next step's genes.
+    n_steps : int, default 3
+        Steps, each with a choice of genes of its own.
+    gamma : float, default 1.3
+        1 lets a gene be used in one step only; more lets it return.
+    n_independent : int, default 2
+        Layers of each step that are its own.
+    n_shared : int, default 2
+        Layers of each step that all steps share.
+    momentum : float, default 0.02
+        Momentum of the batch norms.
+    virtual_batch_size : int, default 128
+        Cells that are normalised together.
+    mask : {'sparsemax', 'entmax'}, default 'sparsemax'
+        How a step's scores of the genes become shares, most of them zero.
+    sparsity : float, default 0.001
+        Weight in the loss of the entropy of the shares: more makes a step use fewer genes.
+    clip : float, default 0.5
+        Norm to which gradients are cut.
+    plateau_factor : float, default 0.75
+        Factor of the learning rate where the validation loss no longer falls.
+    plateau_patience : int, default 20
+        Epochs without a lower validation loss before that happens.
+    max_epochs : int, default 100
+        Epochs at most.
+    steps_per_epoch : int or None, default None
+        Batches of an epoch. None: one pass over the cells, but at least 30 batches.
+    batch_size : int, default 256
+        Cells of a batch.
+    learning_rate : float, default 0.01
+        Learning rate of Adam at the beginning.
+    weight_decay : float, default 0.001
+        Weight decay of Adam.
+    patience : int or None, default 4
+        Epochs without a better validation accuracy after which training stops. None: train to the end.
+    class_weight : mapping of str to float or 'balanced' or None, default 'balanced'
+        A weight for each type; "balanced" weights them equally; None counts every cell alike.
+    pretrained : PretrainedEncoder or None, default None
+        What `pretrain_tabnet` returned, to begin with.
+    validation_fraction : float, default 1/7
+        Share of each type's cells that is held out when `fit` gets no validation cells, between 0 and 1.
+    random_state : int or RandomState or None, default 0
+        The same number gives the same model.
+    log_folder : str or Path or None, default None
+        Folder for logs and checkpoints; without it none are written.
+    resume : bool, default False
+        Continue from the checkpoint in `log_folder`, if there is one.
+    trainer_arguments : mapping of str to object or None, default None
+        Further arguments of Lightning's Trainer, such as {"accelerator": "gpu"}.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (classes,)
+        The names of the types.
+    gene_names_ : ndarray of shape (genes,)
+        The names of the genes.
+    network_ : TabNetNet
+        The trained network.
+    history_ : DataFrame
+        Loss and measures, one row for each epoch.
+    best_epoch_ : int
+        The epoch whose weights were kept.
+    gene_shares_ : ndarray of shape (genes,)
+        Mean share of each gene in the decisions for the training cells.
+
+    References
+    ----------
+    .. [1] Arik SO, Pfister T. TabNet: attentive interpretable tabular learning. AAAI (2021).
+       doi:10.1609/aaai.v35i8.16826
+    .. [2] Gonzalez-Ferrer J and others. SIMS: a deep-learning label transfer tool for single-cell RNA sequencing
+       analysis. Cell Genomics 4 (2024). doi:10.1016/j.xgen.2024.100581
+
+    Examples
+    --------
+    >>> from selectormlp import TabNetClassifier, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=100, n_genes=60, n_types=2))
+    >>> model = TabNetClassifier(max_epochs=1, steps_per_epoch=2, n_steps=1).fit(adata.X, adata.obs["cell_type"])
+    >>> model.explain(adata.X).shape
+    (100, 60)
     """
 
     def __init__(
@@ -348,30 +430,70 @@ class TabNetClassifier(NetworkClassifier):
         return np.vstack(list(_each_block(self.network_, "forward", X)))
 
     def embed(self, X) -> np.ndarray:
-        """What the steps decide together, before the scores, of shape (cells, n_decision)."""
+        """Return what the steps decide together, before the scores.
+
+        Parameters
+        ----------
+        X : array or CSR matrix of shape (cells, genes)
+            Log-normalised expression, genes in the order of the fit.
+
+        Returns
+        -------
+        ndarray of shape (cells, n_decision)
+            The sum of the steps' decisions.
+        """
         return np.vstack(list(_each_block(self.network_, "decisions", self._checked_cells(X))))
 
     def explain(self, X) -> sparse.csr_matrix:
-        """How much of each cell's decision went through each gene: (cells, genes), each row adds up to one."""
+        """Compute how much of each cell's decision went through each gene.
+
+        Parameters
+        ----------
+        X : array or CSR matrix of shape (cells, genes)
+            Log-normalised expression, genes in the order of the fit.
+
+        Returns
+        -------
+        CSR matrix of shape (cells, genes)
+            The shares; each row adds up to one.
+        """
         blocks = _each_block(self.network_, "gene_shares", self._checked_cells(X))
         return sparse.csr_matrix(sparse.vstack([sparse.csr_matrix(block) for block in blocks]))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The numbers of the fitted classifier, by name."""
+        """Return the numbers of the fitted classifier.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The arrays by name, as `save_model` writes them.
+        """
         return {**super().arrays(), "gene_shares": self.gene_shares_}
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of `arrays`, from the settings, `classes_` and `gene_names_` alone."""
+        """Return the shapes of `arrays`, from the settings, `classes_` and `gene_names_` alone.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            The shapes by name.
+        """
         return {**super().array_shapes(), "gene_shares": (len(self.gene_names_),)}
 
     def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Become the classifier whose `arrays` these are."""
+        """Become the classifier that certain arrays describe.
+
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+            What `arrays` of a fitted classifier returned.
+        """
         super().take_arrays(arrays)
         self.gene_shares_ = arrays["gene_shares"]
 
     @property
     def feature_importances_(self) -> np.ndarray:
-        """Importance of each gene, of shape (genes,): its mean share in `explain` over the training cells."""
+        """Importance of each gene, an array of shape (genes,): its mean share in `explain` over the training cells."""
         check_is_fitted(self)
         return self.gene_shares_
 
@@ -405,9 +527,37 @@ def _mean_shares(network: TabNetNet, cells: CodedCells) -> np.ndarray:
 def explain_cells(
     model: TabNetClassifier, X: Matrix, *, n_genes: int = 5, cells: Iterable[str] | None = None
 ) -> pd.DataFrame:
-    """The genes with the largest shares in each cell of X (cells, genes): columns `cell`, `gene`, `share`, `rank`.
+    """List the genes with the largest shares in the decision for each cell.
 
-    `cells` are names for the cells; numbers otherwise. Genes with a share of zero are left out.
+    Parameters
+    ----------
+    model : TabNetClassifier
+        A fitted classifier.
+    X : array or CSR matrix of shape (cells, genes)
+        Log-normalised expression, genes in the order of the fit.
+    n_genes : int, default 5
+        Genes of each cell at most; those with a share of zero are left out.
+    cells : iterable of str or None, default None
+        The names of the cells; numbers otherwise.
+
+    Returns
+    -------
+    DataFrame
+        Columns `cell`, `gene`, `share` and `rank` (1 is the largest share of the cell).
+
+    Raises
+    ------
+    InputError
+        Where there is not one name for each cell.
+
+    Examples
+    --------
+    >>> from selectormlp import TabNetClassifier, explain_cells, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=100, n_genes=60, n_types=2))
+    >>> model = TabNetClassifier(max_epochs=1, steps_per_epoch=2, n_steps=1).fit(adata.X, adata.obs["cell_type"])
+    >>> list(explain_cells(model, adata.X, n_genes=1).columns)
+    ['cell', 'gene', 'share', 'rank']
     """
     shares = model.explain(X)
     names = np.arange(shares.shape[0]) if cells is None else np.asarray(list(cells), dtype=object)
@@ -423,9 +573,35 @@ def explain_cells(
 
 
 def explain_types(model: TabNetClassifier, X: Matrix, y: np.ndarray) -> pd.DataFrame:
-    """Mean share of each gene in the cells of each type: genes x types, each column adds up to one.
+    """Average the shares of the genes over the cells of each type.
 
-    y (cells,) are the true types of the cells, or those that `model` predicts.
+    Parameters
+    ----------
+    model : TabNetClassifier
+        A fitted classifier.
+    X : array or CSR matrix of shape (cells, genes)
+        Log-normalised expression, genes in the order of the fit.
+    y : array of shape (cells,)
+        The true types of the cells, or those that `model` predicts.
+
+    Returns
+    -------
+    DataFrame
+        Genes x types; each column adds up to one.
+
+    Raises
+    ------
+    InputError
+        Where there is not one type for each cell.
+
+    Examples
+    --------
+    >>> from selectormlp import TabNetClassifier, explain_types, simulate_cells
+    >>> from selectormlp.data import normalise
+    >>> adata = normalise(simulate_cells(n_cells=100, n_genes=60, n_types=2))
+    >>> model = TabNetClassifier(max_epochs=1, steps_per_epoch=2, n_steps=1).fit(adata.X, adata.obs["cell_type"])
+    >>> explain_types(model, adata.X, adata.obs["cell_type"]).shape
+    (60, 2)
     """
     types, codes = np.unique(np.asarray(y), return_inverse=True)
     shares = model.explain(X)
@@ -446,8 +622,8 @@ def plot_type_shares(table: pd.DataFrame, *, n_genes: int = 3, ax: Axes | None =
     size = (2.2 + 0.36 * table.shape[1], 1.6 + 0.19 * len(rows))
     ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
     image = ax.imshow(scaled.loc[rows], aspect="auto", cmap="magma", vmin=0, vmax=1)
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90)
-    ax.set_yticks(range(len(rows)), rows, fontsize=8)
+    ax.set_xticks(range(table.shape[1]), [figure_text(name) for name in table.columns], rotation=90)
+    ax.set_yticks(range(len(rows)), [figure_text(name) for name in rows], fontsize=8)
     ax.figure.colorbar(image, ax=ax, label="share, as part of the largest in the type")
     return ax
 
@@ -496,7 +672,25 @@ class PretrainingModule(TabNetModule):
 # %% ../nbs/14_attention_masks.ipynb #7d465d80
 @dataclass(frozen=True)
 class PretrainedEncoder:
-    """What `pretrain_tabnet` learned: `weights` of an encoder of `shape` for `genes`; `history`, a row per epoch."""
+    """Hold what `pretrain_tabnet` learned.
+
+    Parameters
+    ----------
+    genes : tuple of str
+        The genes it was trained on, in order.
+    shape : TabNetShape
+        What the encoder is made of.
+    weights : dict of str to Tensor
+        The weights of the encoder.
+    history : DataFrame
+        Loss and explained variance of the hidden genes, one row for each epoch.
+
+    Examples
+    --------
+    >>> from selectormlp import PretrainedEncoder, TabNetClassifier
+    >>> "pretrained" in TabNetClassifier().get_params() and PretrainedEncoder.__name__
+    'PretrainedEncoder'
+    """
 
     genes: tuple[str, ...]
     shape: TabNetShape
@@ -504,7 +698,25 @@ class PretrainedEncoder:
     history: pd.DataFrame
 
     def weights_for(self, genes: Iterable[str], shape: TabNetShape) -> dict[str, torch.Tensor]:
-        """The weights, for a classifier of the same genes and the same shape; an `InputError` for another."""
+        """Return the weights, for a classifier of the same genes and the same shape.
+
+        Parameters
+        ----------
+        genes : iterable of str
+            The genes of the classifier, in order.
+        shape : TabNetShape
+            What its encoder is made of.
+
+        Returns
+        -------
+        dict of str to Tensor
+            The weights of the encoder.
+
+        Raises
+        ------
+        InputError
+            Where the genes, their order or the shape differ.
+        """
         if tuple(str(gene) for gene in genes) != self.genes:
             raise InputError("the encoder was pretrained on other genes, or in another order; pretrain it on these")
         if asdict(shape) != asdict(self.shape):
@@ -512,20 +724,63 @@ class PretrainedEncoder:
         return self.weights
 
 
-def pretrain_tabnet(X: Matrix, *, gene_names: Iterable[str] | None = None, **settings: Any) -> PretrainedEncoder:
-    """Learn from cells X (cells, genes; CSR or dense, log-normalised) without labels to fill in hidden genes.
+def pretrain_tabnet(
+    X: Matrix,
+    *,
+    gene_names: Iterable[str] | None = None,
+    seed: int = 0,
+    model_settings: Mapping[str, Any] | None = None,
+) -> PretrainedEncoder:
+    """Learn from cells without labels to fill in genes that are hidden.
 
-    `settings` are those of `TabNetClassifier`, `max_epochs` and `patience` among them. Use the result as
-    `TabNetClassifier(pretrained=...)` with the same genes and the same shape. Raises `InputError`.
+    Parameters
+    ----------
+    X : array or CSR matrix of shape (cells, genes)
+        Log-normalised expression.
+    gene_names : iterable of str or None, default None
+        The names of the genes, in the order of the columns; without them g0, g1, ...
+    seed : int, default 0
+        The same seed gives the same encoder.
+    model_settings : mapping of str to object or None, default None
+        Settings of `TabNetClassifier`, `max_epochs` (here 30) and `patience` among them. Those that only concern labels
+        (`class_weight`, `sparsity`, `pretrained`) are refused.
+
+    Returns
+    -------
+    PretrainedEncoder
+        What was learned, to be passed as `TabNetClassifier(pretrained=...)` with the same genes and the same shape.
+
+    Raises
+    ------
+    InputError
+        Where a setting is unknown or without effect here, or the names do not fit the genes.
+
+    References
+    ----------
+    .. [1] Arik SO, Pfister T. TabNet: attentive interpretable tabular learning. AAAI (2021).
+       doi:10.1609/aaai.v35i8.16826
+
+    Examples
+    --------
+    >>> from selectormlp import pretrain_tabnet, simulate_cells
+    >>> X = simulate_cells(n_cells=60, n_genes=40, n_types=2, n_markers_per_type=2).X
+    >>> encoder = pretrain_tabnet(X, model_settings={"max_epochs": 1, "n_steps": 1})
+    >>> len(encoder.genes)
+    40
     """
-    model = TabNetClassifier(**{"max_epochs": 30, **settings})
+    given = {"max_epochs": 30, **(model_settings or {})}
+    useless = {"class_weight", "sparsity", "pretrained", "random_state"}
+    known = [name for name in TabNetClassifier().get_params() if name not in useless]
+    refuse_unknown(given, known, "pretrain_tabnet")
+    model = TabNetClassifier(random_state=seed, **given)
     X = check_array(X, accept_sparse="csr", dtype=np.float32)
     genes = checked_names(gene_names, X.shape[1])
     shape, seed = model._shape(X.shape[1]), whole_seed(model.random_state)
     one_type = CodedCells(X, np.zeros(X.shape[0], dtype=np.int64), np.ones(X.shape[0], dtype=np.float32))
     train, validation = hold_out(one_type, model.validation_fraction, seed=seed)
-    torch.manual_seed(seed)
-    network, protocol = Rebuilder(shape), _whole_epochs(model._settings(), n_cells=len(train.codes))
-    module = PretrainingModule(network, protocol, measures=MetricCollection({}), seed=seed)
-    history = model._run(module, train, validation).history
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        network, protocol = Rebuilder(shape), _whole_epochs(model._settings(), n_cells=len(train.codes))
+        module = PretrainingModule(network, protocol, measures=MetricCollection({}), seed=seed)
+        history = model._run(module, train, validation).history
     return PretrainedEncoder(tuple(map(str, genes)), shape, network.encoder.cpu().state_dict(), history)

@@ -12,7 +12,7 @@ import signal
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -31,7 +31,9 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from .data import InputError, write_whole
-from .models import PENALTIES, SelectorNet, check_choice, random_words, selector_penalty
+from .models import PENALTIES, SelectorNet, random_words, selector_penalty
+from .signatures import check_choice
+from .signatures import refuse_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,12 +41,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # expression, codes and weights of some cells
 MEASURED = ("validation", "train")  # what is measured after each epoch, in this order
+MINIMISED = ("batch_loss", "penalty")  # the two parts of what is minimised, averaged over the batches of an epoch
 WINDOW = 8192  # cells on disk that are mixed, and about as many are in memory at a time
 
 # %% auto #0
-__all__ = ['logger', 'Batch', 'MEASURED', 'WINDOW', 'REPORT', 'ROBUST', 'PROTOCOLS', 'NORMAL_QUANTILES', 'CodedCells',
-           'BatchLoader', 'cells_on', 'TrainingProtocol', 'training_protocol', 'accuracies', 'NetworkModule',
-           'SelectorModule', 'gaussian_noise', 'some_cells', 'History', 'KeepBest', 'WholeCheckpoints',
+__all__ = ['logger', 'Batch', 'MEASURED', 'MINIMISED', 'WINDOW', 'REPORT', 'ROBUST', 'PROTOCOLS', 'NORMAL_QUANTILES',
+           'CodedCells', 'BatchLoader', 'cells_on', 'TrainingProtocol', 'training_protocol', 'accuracies',
+           'NetworkModule', 'SelectorModule', 'gaussian_noise', 'some_cells', 'History', 'KeepBest', 'WholeCheckpoints',
            'TrainingResult', 'TrainingStopped', 'train_network', 'train_module']
 
 # %% ../nbs/04_training.ipynb #15df8847
@@ -170,7 +173,8 @@ class TrainingProtocol:
     `noise` is the standard deviation of what is added to each gene; `patience` counts epochs without a better
     validation balanced accuracy (None: train to the end and keep the last weights), after a first `unwatched_share` of
     `max_epochs` in which none is kept. The curves of the training cells are measured on at most `measured_cells` of
-    them (None: all). `relative_penalty` divides R(w) by what it is with every weight at one, so that `penalty_weight`
+    them (None: all). `selector_start` and `batch_norm` are what the network is made with, unless it is told otherwise.
+    `relative_penalty` divides R(w) by what it is with every weight at one, so that `penalty_weight`
     means the same for 200 genes and for 20,000.
     """
 
@@ -180,6 +184,7 @@ class TrainingProtocol:
     learning_rate: float = 3e-4
     selector_learning_rate: float = 3e-4
     selector_start: str = "normal"
+    batch_norm: bool = False
     weight_decay: float = 0.3
     selector_weight_decay: float = 0.3
     noise: float = 0.2
@@ -205,6 +210,7 @@ ROBUST = TrainingProtocol(
     steps_per_epoch=30,
     selector_learning_rate=1e-2,
     selector_start="one",
+    batch_norm=True,
     selector_weight_decay=0.0,
     cosine=True,
     scale_genes=True,
@@ -219,16 +225,34 @@ ROBUST = TrainingProtocol(
 PROTOCOLS = {"report": REPORT, "robust": ROBUST}
 
 
-def training_protocol(name: str, **changes: Any) -> TrainingProtocol:
-    """A preset by name, with some of its fields changed; `None` leaves a field as it is in the preset."""
+def training_protocol(name: str, changes: Mapping[str, Any] | None = None) -> TrainingProtocol:
+    """Return a preset by name, with some of its fields changed.
+
+    Parameters
+    ----------
+    name : {'report', 'robust'}
+        The preset.
+    changes : mapping of str to object or None, default None
+        Fields of `TrainingProtocol` and their new values; a value of None leaves a field as the preset has it.
+
+    Returns
+    -------
+    TrainingProtocol
+        How a network is trained.
+
+    Raises
+    ------
+    InputError
+        Where there is no such preset, or no such field.
+
+    Examples
+    --------
+    >>> training_protocol("report", {"max_epochs": 5}).max_epochs
+    5
+    """
     check_choice("protocol", name, tuple(PROTOCOLS))
-    unknown = set(changes) - set(TrainingProtocol.__dataclass_fields__)
-    if unknown:
-        raise InputError(
-            f"{sorted(unknown)[0]!r} is not a setting of a training protocol; "
-            f"there are {', '.join(TrainingProtocol.__dataclass_fields__)}"
-        )
-    return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
+    refuse_unknown(changes or {}, TrainingProtocol.__dataclass_fields__, "training_protocol")
+    return replace(PROTOCOLS[name], **{key: value for key, value in (changes or {}).items() if value is not None})
 
 # %% ../nbs/04_training.ipynb #9684ca6a
 def accuracies(n_types: int) -> MetricCollection:
@@ -256,6 +280,8 @@ class NetworkModule(pl.LightningModule):
         self.network, self.protocol, self.seed = network, protocol, seed
         self.measures = torch.nn.ModuleList(measures.clone(prefix=f"{part}_") for part in MEASURED)
         self.losses = torch.nn.ModuleList(MeanMetric() for _ in MEASURED)
+        self.minimised = torch.nn.ModuleDict({name: MeanMetric() for name in MINIMISED})
+        self._of_batches: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def extra_loss(self) -> torch.Tensor | float:
         """What is added to the cross-entropy of the batch that the network saw last."""
@@ -269,7 +295,9 @@ class NetworkModule(pl.LightningModule):
         x, codes, weights = batch
         if self.protocol.noise:
             x = x.add(gaussian_noise(x), alpha=self.protocol.noise)
-        return _weighted_loss(self.network(x), codes, weights) + self.extra_loss()
+        loss, extra = _weighted_loss(self.network(x), codes, weights), torch.as_tensor(self.extra_loss())
+        self._of_batches.append((loss.detach(), extra.detach()))
+        return loss + extra
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, codes, weights = batch
@@ -282,6 +310,11 @@ class NetworkModule(pl.LightningModule):
             self.log_dict({f"{part}_loss": loss.compute(), **measures.compute()})
             loss.reset()
             measures.reset()
+        for values, (name, mean) in zip(zip(*self._of_batches, strict=True), self.minimised.items(), strict=False):
+            mean.update(torch.stack(values))
+            self.log(name, mean.compute())
+            mean.reset()
+        self._of_batches.clear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["about"] = self.about
@@ -327,9 +360,12 @@ def gaussian_noise(like: torch.Tensor) -> torch.Tensor:
     return NORMAL_QUANTILES.to(like.dtype).index_select(0, places).view(like.shape)
 
 # %% ../nbs/04_training.ipynb #b38aaac9
+_NOT_COMPARED = ("max_epochs", "patience", "batch_norm")  # `_described` tells of the batch norm
+
+
 def _about(module: NetworkModule, train: CodedCells) -> dict[str, Any]:
     """What is trained on what, but for when it ends: who goes on may go on for longer."""
-    lasting = {name: value for name, value in asdict(module.protocol).items() if name not in ("max_epochs", "patience")}
+    lasting = {name: value for name, value in asdict(module.protocol).items() if name not in _NOT_COMPARED}
     own = {"seed": module.seed, "penalty": module.penalty}
     return {**own, **lasting, **_described(module.network), **_fingerprint(train)}
 
@@ -390,7 +426,10 @@ class History(pl.Callback):
         self.rows = state_dict["rows"]
 
     def table(self) -> pd.DataFrame:
-        """One row per epoch: epoch, step, {train,validation}_{loss,accuracy,balanced_accuracy}."""
+        """One row per epoch: epoch, step, {train,validation}_{loss,accuracy,balanced_accuracy}, batch_loss, penalty.
+
+        `batch_loss` and `penalty` are means over the epoch's batches, noise and dropout on: their sum was minimised.
+        """
         return pd.DataFrame(self.rows)
 
 # %% ../nbs/04_training.ipynb #5c82f355

@@ -346,7 +346,7 @@ def test_score_panel_takes_a_judge(simulated):
     markers = cells.var_names[simulated.source.var["is_marker"]].tolist()
     assert score_panel(markers, cells, split, "cell_type", condition="random_forest").mean_per_class_accuracy > 0.8
     with pytest.raises(InputError, match="takes no 'max_epochs'"):
-        score_panel(markers, cells, split, "cell_type", condition="random_forest", max_epochs=3)
+        score_panel(markers, cells, split, "cell_type", condition="random_forest", model_settings={"max_epochs": 3})
     with pytest.raises(InputError, match="did you mean 'random_forest'"):
         make_judge("random_forests")
 

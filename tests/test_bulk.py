@@ -179,7 +179,7 @@ def test_the_panel_tools_take_the_cell_lines(lines):
     panels = {str(seed): select_genes(lines, "p53", 10, seed=seed) for seed in (0, 1)}
     assert np.diag(panel_overlap(panels)).tolist() == [10, 10]
     X, y = lines.X.toarray() - lines.X.toarray().mean(axis=0), lines.obs["p53"].to_numpy().astype(str)
-    model = bulk.small_network(max_epochs=2).fit(X, y, gene_names=lines.var_names)
+    model = bulk.small_network(model_settings={"max_epochs": 2}).fit(X, y, gene_names=lines.var_names)
     curve = masking_curve(model, X, y, rank_genes(model), step=1000)
     assert curve["accuracy"].iloc[-1] == (model.predict(X) == y).mean() > 0.9
 
@@ -196,13 +196,17 @@ def test_the_small_network_is_the_tutorials(monkeypatch):
         return parts
 
     monkeypatch.setattr(classifiers, "hold_out", hold_out)
-    model = bulk.small_network(max_epochs=1).fit(np.random.default_rng(0).normal(size=(40, 5)), ["no", "yes"] * 20)
+    model = bulk.small_network(model_settings={"max_epochs": 1}).fit(
+        np.random.default_rng(0).normal(size=(40, 5)), ["no", "yes"] * 20
+    )
     parts = [part for part in model.network_.modules() if hasattr(part, "in_features")]
     layers = [(part.in_features, part.out_features) for part in parts]
     assert layers == [(5, 64), (64, 2)] and sizes == [38, 2]  # one sample of each label for the curves
     settings = model._settings()
     assert (settings.learning_rate, settings.weight_decay, settings.noise) == (1e-3, 0.0, 0.0)
-    assert bulk.small_network(learning_rate=0.1, hidden_sizes=(8,)).get_params()["hidden_sizes"] == (8,)
+    assert bulk.small_network(model_settings={"learning_rate": 0.1, "hidden_sizes": (8,)}).get_params()[
+        "hidden_sizes"
+    ] == (8,)
 
 
 def test_folds_match_scikit_learn(frame):

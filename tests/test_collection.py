@@ -1,9 +1,12 @@
 """A collection of models: what is saved comes back by name, from a folder or a web address; the rest is refused."""
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +21,8 @@ from selectormlp import collection
 from selectormlp.classifiers import GeneClassifier, LinearSVMClassifier, SelectorMLPClassifier
 from selectormlp.collection import INDEX, ModelCollection, open_model
 from selectormlp.data import InputError
+from selectormlp.files import only_run
+from selectormlp.saving import save_model
 
 X = np.random.default_rng(0).random((40, 5)).astype(np.float32)
 Y = np.repeat(["beta", "alpha"], 20)
@@ -129,13 +134,70 @@ def test_a_save_that_fails_leaves_the_old_model(models, svm, network, monkeypatc
     assert same(models.load("svm"), svm)
     assert "'description'" in refusal(models.save, network, "svm", description=5, replace=True)
     assert same(models.load("svm"), svm)
-    with monkeypatch.context() as patch:  # the program ends between the swap and the index
+    with monkeypatch.context() as patch:  # the program ends before the index says anything
         patch.setattr(collection, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             models.save(network, "svm", replace=True)
-    assert "not the file that was saved" in refusal(models.load, "svm")
+    assert same(models.load("svm"), svm)
     models.save(network, "svm", replace=True)
     assert same(models.load("svm"), network)
+
+
+@pytest.mark.parametrize("name", ["svm", "new"])
+def test_a_save_that_is_killed_anywhere_leaves_the_old_model_or_the_new_one(
+    name, models, svm, network, monkeypatch
+) -> None:
+    """The program ends at the first change of a name, at the second, and so on, until it gets through."""
+    real, begun = (
+        {where: where.replace for where in (os, Path)},
+        shutil.copytree(models.folder, models.folder.parent / "begun"),
+    )
+    for kill in range(1, 40):
+        shutil.rmtree(models.folder)
+        shutil.copytree(begun, models.folder)
+        left = [kill]
+
+        def dying(*given: Any, of: Any, left: list[int] = left) -> Any:
+            left[0] -= 1
+            if not left[0]:
+                raise SystemExit
+            return real[of](*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", lambda *given: dying(*given, of=os))
+            patch.setattr(Path, "replace", lambda *given: dying(*given, of=Path))
+            patch.setattr(shutil, "rmtree", lambda *given, **more: None)  # nobody tidies up after a kill
+            try:
+                models.save(network, name, replace=name == "svm")
+            except SystemExit:
+                ended = False
+            else:
+                ended = True
+        again = ModelCollection(models.folder)
+        if name == "svm" or name in again.table()["name"].tolist():
+            assert same(again.load(name), network) or (name == "svm" and same(again.load(name), svm))
+        again.save(network, name, replace=name in again.table()["name"].tolist())
+        assert same(again.load(name), network) and not list(models.folder.glob(".*"))
+        if ended:
+            break
+    assert ended and kill > 4
+
+
+def test_a_whole_model_that_the_index_does_not_know_is_taken_over(models, svm, network) -> None:
+    save_model(svm, models.folder / "left")
+    models.save(svm, "left")
+    assert same(models.load("left"), svm)
+    save_model(svm, models.folder / "other")
+    assert "does not list; pass replace=True" in refusal(models.save, network, "other")
+    assert same(open_model(models.folder / "other"), svm)
+    models.save(network, "other", replace=True)
+    assert same(models.load("other"), network) and not list(models.folder.glob(".*"))
+
+
+def test_two_programs_do_not_save_at_a_time(models, svm) -> None:
+    with only_run(models.folder, INDEX):
+        assert "at work" in refusal(models.save, svm, "third")
+    models.save(svm, "third")
 
 
 DAMAGE: dict[str, Callable[[Path], Any]] = {
@@ -253,10 +315,97 @@ def test_an_index_cannot_have_files_written_elsewhere(where: str, remote, models
     assert not remote.folder.exists()
 
 
-@pytest.mark.parametrize("place", ["http://example.org/models", "ftp://example.org/m", "file:///etc", "https+x://y"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://example.org/models",
+        "ftp://example.org/m",
+        "file:///etc",
+        "https+x://y",
+        r"http://example.org\@localhost/m",
+        "http://localhost@example.org/m",
+        "http://localhost.example.org/m",
+        "http://127.0.0.1.nip.io/m",
+        "https://",
+        "https://user:secret@example.org/m",
+        "https://example.org/\nm",
+        "http://[::ffff:1.2.3.4]/m",
+    ],
+)
 def test_addresses_that_cannot_be_trusted_are_refused(place: str) -> None:
     assert "https://" in refusal(ModelCollection(place).table)
     assert "https://" in refusal(open_model, f"{place}/svm")
+
+
+def _serve(answer: Callable[[Any], None]) -> ThreadingHTTPServer:
+    """A server that answers every GET as told."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *words: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            answer(self)
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running.daemon_threads = True
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    return running
+
+
+def _send_on(to: str) -> Callable[[Any], None]:
+    def answer(request: Any) -> None:
+        request.send_response(302)
+        request.send_header("Location", to)
+        request.end_headers()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "to", ["http://example.org/models.json", "file:///etc/passwd", r"http://example.org\@127.0.0.1/x"]
+)
+def test_every_address_that_one_is_sent_on_to_is_checked(to: str, tmp_path) -> None:
+    server = _serve(_send_on(to))
+    said = refusal(ModelCollection(f"http://127.0.0.1:{server.server_port}/m", cache=tmp_path).table)
+    server.shutdown()
+    assert "not an address that can be trusted" in said or "could not be fetched" in said
+
+
+def test_an_address_of_the_web_does_not_lead_to_this_machine(tmp_path) -> None:
+    assert "https://" in refusal(collection._checked_url, "http://localhost/x", local=False)
+
+
+def test_being_sent_on_for_ever_ends(tmp_path) -> None:
+    server = _serve(_send_on("/again"))
+    assert "sent on more than" in refusal(
+        ModelCollection(f"http://127.0.0.1:{server.server_port}/m", cache=tmp_path).table
+    )
+    server.shutdown()
+
+
+def test_an_index_has_a_largest_size_and_a_longest_time(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(request: Any) -> None:
+        request.send_response(200)
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                request.wfile.write(b"x" * 4096)
+
+    def slow(request: Any) -> None:
+        request.send_response(200)
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                request.wfile.write(b"x")
+                time.sleep(0.05)
+
+    monkeypatch.setattr(collection, "_INDEX_LIMITS", (100_000, 0.5))
+    for answer, words in ((endless, "larger than 100,000 bytes"), (slow, "takes longer than 0.5 seconds")):
+        server, begun = _serve(answer), time.monotonic()
+        said = refusal(ModelCollection(f"http://127.0.0.1:{server.server_port}/m", cache=tmp_path).table)
+        server.shutdown()
+        assert words in said and time.monotonic() - begun < 20
 
 
 def test_nothing_is_saved_to_an_address(svm, tmp_path) -> None:

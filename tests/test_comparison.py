@@ -95,9 +95,11 @@ def test_parameters_are_those_that_can_be_counted_by_hand() -> None:
     X, y = split().train.X, split().train.y
     assert count_parameters(make_classifier("svm_l2").fit(X, y)) == 3 * 61
     assert count_parameters(compared_classifier("logistic_regression").fit(X, y)) == 3 * 61
-    mlp = make_classifier("mlp", max_epochs=1, hidden_sizes=(5,), batch_norm=False).fit(X, y)
+    mlp = make_classifier("mlp", model_settings={"max_epochs": 1, "hidden_sizes": (5,), "batch_norm": False}).fit(X, y)
     assert count_parameters(mlp) == 60 * 5 + 5 + 5 * 3 + 3
-    selector = make_classifier("selector_l1", max_epochs=1, hidden_sizes=(5,), batch_norm=False).fit(X, y)
+    selector = make_classifier(
+        "selector_l1", model_settings={"max_epochs": 1, "hidden_sizes": (5,), "batch_norm": False}
+    ).fit(X, y)
     assert count_parameters(selector) == count_parameters(mlp) + 60
     forest = NamedTypes(RandomForestClassifier(2, max_depth=1, random_state=0)).fit(X, y)
     assert count_parameters(forest) == 2 * 3  # a question and two answers each

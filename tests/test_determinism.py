@@ -46,7 +46,7 @@ def ranked(cells: AnnData, condition: str) -> pd.DataFrame:
     split = split_cells(cells, "cell_type")
     genes = choose_variable_genes(split.subset(cells, "train"), 100)
     short = {} if condition.startswith("svm") else SHORT
-    model = make_classifier(condition, **short)
+    model = make_classifier(condition, model_settings=short)
     train, validation = (split.labelled(cells, part, "cell_type", genes) for part in ("train", "validation"))
     return rank_genes(model.fit(*train, validation=validation, gene_names=genes))
 

@@ -261,7 +261,16 @@ def test_a_panel_is_scored_on_test_cells_by_a_network_that_saw_the_training_cell
     cells, split = cells_and_split()
     genes = markers()[:3]
     scores = score_panel(GenePanel(pd.DataFrame({"gene": genes})), cells, split, "cell_type")
-    score_panel(genes, cells, split, "cell_type", condition="mlp_nothing", part="validation", seed=4, max_epochs=2)
+    score_panel(
+        genes,
+        cells,
+        split,
+        "cell_type",
+        condition="mlp_nothing",
+        part="validation",
+        seed=4,
+        model_settings={"max_epochs": 2},
+    )
     first, second = calls
     assert (first["condition"], first["seed"]) == ("mlp", 0)
     assert (second["condition"], second["seed"], second["max_epochs"]) == ("mlp_nothing", 4, 2)
@@ -353,7 +362,9 @@ def test_the_accuracy_figure_has_a_bar_for_each_model_and_condition() -> None:
 def test_a_hidden_layer_is_drawn_for_networks_alone() -> None:
     rng = np.random.default_rng(0)
     X, y = rng.random((60, 8)).astype(np.float32), np.repeat(["a", "b"], 30)
-    network = make_classifier("mlp", max_epochs=1, hidden_sizes=(6, 4), steps_per_epoch=2).fit(X, y)
+    network = make_classifier(
+        "mlp", model_settings={"max_epochs": 1, "hidden_sizes": (6, 4), "steps_per_epoch": 2}
+    ).fit(X, y)
     drawn = [plot_embedding(network, X, y, layer=layer).collections for layer in (None, 0)]
     assert [len(kinds) for kinds in drawn] == [2, 2] and sum(len(kind.get_offsets()) for kind in drawn[0]) == 60
     assert not np.array_equal(*(np.vstack([kind.get_offsets() for kind in kinds]) for kinds in drawn))

@@ -209,7 +209,13 @@ def test_nothing_draws_from_the_global_seeds(counts, split) -> None:
         torch.manual_seed(seed)
         network = SelectorMLPClassifier(max_epochs=1, steps_per_epoch=3, hidden_sizes=(8,)).fit(*train)
         random = random_masking_curve(network, *validation, step=50, n_orders=2, seed=0)
-        scores = compare_panels({"a": cells.var_names[:5]}, cells, split, "cell_type", max_epochs=1, hidden_sizes=(8,))
+        scores = compare_panels(
+            {"a": cells.var_names[:5]},
+            cells,
+            split,
+            "cell_type",
+            model_settings={"max_epochs": 1, "hidden_sizes": (8,)},
+        )
         return [rank_genes(network), random, rank_genes(LinearSVMClassifier().fit(*train)), scores]
 
     for one, other in zip(outcome(1), outcome(2), strict=True):

@@ -73,7 +73,7 @@ def fitted(kind: str, n_types: int = 5):
         forest = RandomForestClassifier(20, random_state=0).fit(x, y)
         forest.gene_names_ = np.array([f"g{i}" for i in range(x.shape[1])])
         return forest
-    return make_classifier(condition, **settings).fit(x, y)
+    return make_classifier(condition, model_settings=settings).fit(x, y)
 
 
 def plain_right(model, x: sparse.csr_matrix, y: np.ndarray, genes: np.ndarray, n_kept: int) -> np.ndarray:
@@ -153,6 +153,28 @@ def test_folded_network_has_the_scores_of_the_network() -> None:
         with torch.inference_mode():
             scores = folded.rest(units).numpy()
         np.testing.assert_allclose(scores, model.class_scores(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_under_masks_is_the_cross_entropy_of_each_full_prediction(kind: str) -> None:
+    (x, y), ranked = cells(5), fitted(kind, 5)
+    ranking, known = rank_genes(ranked), np.isin(y, ranked.classes_)
+    other = np.where(np.arange(len(y)) % 7 == 0, "unheard of", y)
+    for labels in (y, other):
+        curve = masking_curve(ranked, x, labels, ranking, step=25, loss=True)
+        assert curve.drop(columns="loss").equals(masking_curve(ranked, x, labels, ranking, step=25))
+        if not hasattr(ranked, "predict_proba"):
+            assert curve["loss"].isna().all()
+            continue
+        known = np.isin(labels, ranked.classes_)
+        for size, loss in zip(curve["n_genes"], curve["loss"], strict=True):
+            kept = np.isin(ranked.gene_names_, ranking["gene"][:size])
+            of_type = ranked.predict_proba(sparse.csr_matrix(x.multiply(kept)))[known]
+            with np.errstate(divide="ignore"):
+                own = -np.log(of_type[np.arange(known.sum()), np.searchsorted(ranked.classes_, labels[known])])
+            np.testing.assert_allclose(loss, own.mean(), rtol=1e-4)
+    random = random_masking_curve(ranked, x, y, step=30, n_orders=2, loss=True)
+    assert ("loss" in random) and random["loss"].isna().all() == (not hasattr(ranked, "predict_proba"))
 
 
 def test_other_estimators_are_masked_plainly() -> None:

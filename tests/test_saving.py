@@ -39,7 +39,7 @@ def cells() -> AnnData:
 
 def fitted(cells: AnnData, condition: str) -> Any:
     """A quickly trained model that knows its genes."""
-    model = make_classifier(condition, **({} if condition == "svm_l1" else QUICK))
+    model = make_classifier(condition, model_settings={} if condition == "svm_l1" else QUICK)
     return model.fit(cells.X, cells.obs["cell_type"].to_numpy().astype(str), gene_names=cells.var_names)
 
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import fields
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from selectormlp import selection
 from selectormlp.data import InputError, normalise, prepare_cells
+from selectormlp.panels import read_panel
 from selectormlp.selection import (
     UNWANTED_GENES,
     DiscriminantSearch,
@@ -26,8 +28,8 @@ from selectormlp.selection import (
     held_out_confusion,
     marked_types,
     pair_costs,
-    panel_design,
     rank_by_discriminant,
+    remake_panel,
     required_first,
     select_genes,
     type_folds,
@@ -37,7 +39,7 @@ from selectormlp.selection import (
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import split_batches, split_cells
 
-MODEL = {"method": "selector_l1", "hidden_sizes": (16,), "max_epochs": 2}
+MODEL = {"method": "selector_l1", "model_settings": {"hidden_sizes": (16,), "max_epochs": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -183,23 +185,23 @@ def test_panel_does_not_depend_on_the_order_of_the_file(counts) -> None:
     ("arguments", "words"),
     [
         ({"n_genes": 500}, "a panel of 500 genes was asked for, and there are 120"),
-        ({"n_genes": 0}, "n_genes=0 cannot be used"),
+        ({"n_genes": 0}, "n_genes is 0; it must be a whole number of at least 1"),
         ({"must_include": ["nope"]}, "'nope', which is not in the data"),
         ({"exclude": "("}, "not a regular expression"),
         ({"method": "selector_l9"}, "there is no condition 'selector_l9'"),
         ({"label_key": "celltype"}, "'celltype' is not in adata.obs"),
         ({"min_cells": 100_000}, "type"),
-        ({"batch": "donor"}, "no setting 'batch'; did you mean 'batch_key'?"),
+        ({"batch": "donor"}, "takes no 'batch'; did you mean 'batch_key'?"),
         ({"batch_key": "donr"}, "'donr' is not in adata.obs"),
-        ({"min_detected": 1.5}, "between 0 and 1"),
-        ({"min_markers": -1}, "min_markers=-1 cannot be used"),
+        ({"min_detected": 1.5}, "a number from 0 to 1"),
+        ({"min_markers": -1}, "min_markers is -1; it must be"),
         ({"max_expression": 0.0}, "there are 0 to choose from"),
         ({"candidates": ["x", "y"]}, "none of the 2 candidates is in the data"),
         ({"type_weights": {"type_9": 2.0}}, "type_weights names 'type_9'"),
-        ({"type_weights": {"type_1": -1.0}}, "must be 0 or more"),
+        ({"type_weights": {"type_1": -1.0}}, "a number of at least 0"),
         ({"groups": {"nope": "g"}}, "groups names 'nope'"),
         ({"groups": "donor"}, "are in several groups of 'donor'"),
-        ({"method": "svm_l1", "min_markers": 2}, "need method='discriminant', not 'svm_l1'"),
+        ({"method": "svm_l1", "min_markers": 2}, "min_markers needs method='discriminant'"),
     ],
 )
 def test_panel_refusals(counts, arguments: dict, words: str) -> None:
@@ -208,10 +210,139 @@ def test_panel_refusals(counts, arguments: dict, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+RULES = tuple(each.name for each in fields(PanelDesign))
+OF_A_LIST = ("n_genes", "must_include", "method", "protocol")  # a given list decides these
+
+
+@pytest.mark.parametrize("method", ["discriminant", "svm_l1", "selector_l1"])
+@pytest.mark.parametrize("rule", [*RULES, "split", "model_settings", "label_key"])
+def test_every_misspelt_rule_is_refused_with_the_right_name(counts, rule: str, method: str) -> None:
+    wrong = rule[:-1] if len(rule) > 5 else rule + "z"
+    key = {} if rule == "label_key" else {"label_key": "cell_type"}
+    for function, given in ((select_genes, (counts,)), (extend_panel, (["a"], counts, 1))):
+        asked = {} if function is extend_panel or rule == "method" else {"method": method}
+        with pytest.raises(InputError, match=re.escape(f"takes no {wrong!r}")) as caught:
+            function(*given, **key, **asked, **{wrong: 1})
+        of_lists = function is extend_panel and rule in {*OF_A_LIST, "model_settings"}
+        assert of_lists or f"{rule!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"protocol": "report"}, "protocol='report' has no effect beside method='discriminant'"),
+        ({"sibling_cost": 0.5}, "sibling_cost=0.5 has no effect without groups"),
+        ({"candidates": ["gene_1"], "n_variable": 5}, "n_variable=5 has no effect beside candidates"),
+        ({"model_settings": {"max_epochs": 3}}, "model_settings (max_epochs) belong to a classifier"),
+        ({"method": "svm_l1", "groups": {"type_00": "a"}}, "groups needs method='discriminant'"),
+        ({"method": 3}, "method is 3; it must be a name"),
+    ],
+)
+def test_rules_that_would_do_nothing_are_refused(counts, rules: dict, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        select_genes(counts, "cell_type", 5, **rules)
+
+
+def test_a_rule_of_the_split_is_idle_beside_a_split(counts) -> None:
+    split = split_cells(counts, "cell_type", seed=1)
+    for rules in ({"min_cells": 20}, {"seed": 3}):
+        with pytest.raises(InputError, match=f"{next(iter(rules))}=.* has no effect beside a split"):
+            select_genes(counts, "cell_type", 5, split=split, **rules)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_genes", -5), ("n_genes", 2.5), ("min_detected", "much"), ("seed", -1)])
+def test_a_rule_checks_itself_when_it_is_made(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{name} is {value!r}; it must be"):
+        PanelDesign(**{name: value})
+
+
+def test_one_gene_may_come_without_a_list_and_repeated_ones_count_once() -> None:
+    assert PanelDesign(must_include="INS", exclude=None).must_include == ["INS"]
+    assert PanelDesign(must_include=pd.Index(["b", "a", "b"])).must_include == ["b", "a"]
+
+
+def test_an_estimator_can_rank(counts) -> None:
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(50, random_state=0)
+    panel = select_genes(counts, "cell_type", 6, method=forest)
+    assert panel.method == "RandomForestClassifier" and set(panel.table["reason"]) == {"ranked"}
+    assert panel.settings["rules"]["method"] == "RandomForestClassifier"
+    with pytest.raises(InputError, match="has its settings already"):
+        select_genes(counts, "cell_type", 6, method=forest, model_settings={"max_depth": 3})
+
+
+# ------------------------------------------------------------------------------------------------ how it was made
+
+
+def test_a_panel_says_how_it_was_made_and_is_made_anew(counts, tmp_path) -> None:
+    path = tmp_path / "cells.h5ad"
+    counts.write_h5ad(path)
+    rules = {"type_weights": {"type_01": 2.0}, "seed": 4}
+    rules = {**rules, "must_include": [counts.var_names[3]], "exclude": [counts.var_names[7]]}
+    panel = select_genes(counts, "cell_type", 8, **rules)
+    panel.to_csv(tmp_path / "panel.csv")
+    for source in (tmp_path / "panel.csv", tmp_path / "panel.json"):
+        known = read_panel(source)
+        assert (known.genes, known.label_key, known.method) == (panel.genes, "cell_type", "discriminant")
+        assert known.settings["rules"]["seed"] == 4 and known.settings["left_out"]["genes"]["excluded"] == 1
+        assert remake_panel(known, counts).genes == panel.genes
+    assert remake_panel(tmp_path / "panel.json", counts).table.equals(panel.table)
+    with pytest.raises(InputError, match="does not name the files"):
+        remake_panel(tmp_path / "panel.json")
+    other = counts.copy()
+    other.obs["cell_type"] = np.roll(other.obs["cell_type"].to_numpy(), 1)
+    with pytest.raises(InputError, match="not the cells of the panel .the labels"):
+        remake_panel(panel, other)
+    given = select_genes(counts, "cell_type", 8, split=split_cells(counts, "cell_type", seed=9))
+    with pytest.raises(InputError, match="a split of the caller's"):
+        remake_panel(given, counts)
+
+
+def test_a_note_of_another_panel_is_not_believed(counts, panel, tmp_path) -> None:
+    panel.to_csv(tmp_path / "panel.csv")
+    rows = (tmp_path / "panel.csv").read_text().splitlines()
+    (tmp_path / "panel.csv").write_text("\n".join([*rows[:2], *rows[3:]]) + "\n")
+    with pytest.warns(UserWarning, match="describes other genes"):
+        assert read_panel(tmp_path / "panel.csv").settings == {}
+    (tmp_path / "other.json").write_text('{"mine": 1}')
+    with pytest.raises(InputError, match="is not a panel's, and would be replaced"):
+        panel.to_csv(tmp_path / "other.csv")
+    assert (tmp_path / "other.json").read_text() == '{"mine": 1}' and not (tmp_path / "other.csv").exists()
+
+
+def test_types_that_are_left_out_are_named_with_their_reason(counts) -> None:
+    cells = counts.copy()
+    labels = cells.obs["cell_type"].astype(str).to_numpy()
+    labels[:3], labels[3:5] = "rare", "nan"
+    cells.obs["cell_type"] = labels
+    with pytest.warns(UserWarning):
+        left_out = select_genes(cells, "cell_type", 5).settings["left_out"]
+    assert left_out["types"] == {"rare": {"cells": 3, "why": "fewer than 7 cells"}}
+    assert left_out["cells_without_a_label"] == 2
+
+
+def test_a_panel_annotates_cells_that_can_be_stored(counts, panel, tmp_path) -> None:
+    cells = counts.copy()
+    panel.annotate(cells)
+    assert cells.var_names[cells.var["selectormlp"]].isin(panel.genes).all() and cells.var["selectormlp"].sum() == 20
+    assert cells.var.loc[panel.genes, "selectormlp_rank"].tolist() == list(range(1, 21))
+    cells.write_h5ad(tmp_path / "annotated.h5ad")
+    assert list(cells.uns["selectormlp"]["panel"]["genes"]) == panel.genes
+    with pytest.raises(InputError, match="1 of the 20 genes of the panel are not in the cells"):
+        panel.annotate(counts[:, [name for name in counts.var_names if name != panel.genes[4]]].copy())
+
+
+def test_a_panel_shows_itself(panel) -> None:
+    assert repr(panel) == "DesignedPanel(20 genes, label_key='cell_type', method='discriminant')"
+    html = panel._repr_html_()
+    assert html.count("<tr") == 21 and "detected in" not in html and panel.genes[19] in html
+
+
 def test_must_include_larger_than_the_panel_and_excluded_are_refused(counts) -> None:
     names = counts.var_names.tolist()
     with pytest.raises(InputError, match="must_include has 6 genes, more than the 5"):
-        select_genes(counts, "cell_type", 5, must_include=names[:6], **MODEL)
+        select_genes(counts, "cell_type", 5, must_include=names[:6])
     with pytest.raises(InputError, match="is in must_include and in exclude"):
         select_genes(counts, "cell_type", 5, must_include=names[:1], exclude=names[:1])
 
@@ -231,9 +362,9 @@ def test_panels_are_nested(counts, panel) -> None:
 def test_extending_keeps_the_given_panel(counts, panel) -> None:
     more = extend_panel(panel, counts, 5)
     assert more.genes[:20] == panel.genes and len(more) == 25
-    with pytest.raises(InputError, match="n_more=-1"):
+    with pytest.raises(InputError, match="n_more is -1"):
         extend_panel(panel, counts, -1)
-    with pytest.raises(InputError, match="takes no method"):
+    with pytest.raises(InputError, match="takes no 'method'; it belongs to select_genes"):
         extend_panel(panel, counts, 1, method="svm_l1")
 
 
@@ -335,7 +466,9 @@ def test_costs_follow_weights_and_groups(counts) -> None:
 
 def test_confusing_siblings_costs_less(counts) -> None:
     groups = {"type_00": "pair", "type_01": "pair"}
-    plain, eased = (select_genes(counts, "cell_type", 8, groups=rule, sibling_cost=0) for rule in (None, groups))
+    plain, eased = (
+        select_genes(counts, "cell_type", 8, **rules) for rules in ({}, {"groups": groups, "sibling_cost": 0})
+    )
     separated = [" ".join(panel.table["separates"]).count("type_00 | type_01") for panel in (plain, eased)]
     assert separated[1] == 0 < separated[0]
 
@@ -428,11 +561,11 @@ def test_a_model_can_rank_too(counts) -> None:
 def test_genes_that_a_model_gives_no_weight_are_counted() -> None:
     ranking = pd.DataFrame({"gene": list("dcab"), "importance": [2.0, 1.0, 0.0, 0.0], "rank": [1, 2, 3, 4]})
     with pytest.warns(UserWarning, match=r"1 of the 3 genes have no weight in svm_l1 .*ask for 2, or use"):
-        assert required_first(ranking, panel_design(n_genes=3, method="svm_l1")) == ["d", "c", "a"]
+        assert required_first(ranking, PanelDesign(n_genes=3, method="svm_l1")) == ["d", "c", "a"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert required_first(ranking, panel_design(n_genes=2, method="svm_l1")) == ["d", "c"]
-        assert required_first(ranking, panel_design(n_genes=2, method="svm_l1", must_include=["b"])) == ["d", "b"]
+        assert required_first(ranking, PanelDesign(n_genes=2, method="svm_l1")) == ["d", "c"]
+        assert required_first(ranking, PanelDesign(n_genes=2, method="svm_l1", must_include=["b"])) == ["d", "b"]
 
 
 # --------------------------------------------------------------------------------------------------- time and memory

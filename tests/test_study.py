@@ -148,12 +148,33 @@ def test_study_that_cannot_start_leaves_nothing(config, tmp_path) -> None:
         ({"protocol": "fast"}, "protocol is 'fast'"),
         ({"conditions": ["mpl"]}, "there is no condition 'mpl'"),
         ({"conditions": ["mlp"], "panel_conditions": ["svm_l1"]}, "not in conditions"),
-        ({"step": 0}, "1 or more"),
+        ({"step": 0}, "of at least 1"),
     ],
 )
 def test_config_refusals(settings: dict, words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
         study_config(cells="pancreas", label_key="cell_type", **settings)
+
+
+@pytest.mark.parametrize(("protocol", "twin"), [("robust", "mlp_final"), ("report", "mlp_no_batch_norm")])
+def test_two_names_of_one_training_are_trained_once(protocol: str, twin: str, config, tmp_path) -> None:
+    conditions = {"conditions": ("mlp", "svm_l1"), "panel_conditions": ("mlp",), "panel_sizes": (10,)}
+    ablations = ("mlp_final", "mlp_no_batch_norm")
+    study = Study(replace(config, protocol=protocol, ablations=ablations, **conditions), tmp_path)
+    other = next(name for name in ablations if name != twin)
+    assert [study.trained_as(name) for name in ("mlp", twin, other, "svm_l1")] == ["mlp", "mlp", other, "svm_l1"]
+    trained = [name for name, _ in study_steps(study) if name.startswith("train")]
+    assert sorted(trained) == sorted(["train mlp", "train svm_l1", f"train {other}"])
+    pd.testing.assert_frame_equal(study.history(twin), study.history("mlp"))
+    assert not study.history(other).equals(study.history("mlp"))
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {"mlp", other}
+
+
+def test_a_study_keeps_the_loss_under_masks(study) -> None:
+    for table in (study.masking(), study.panel_masking()):
+        told = table.groupby("model")["loss"]
+        assert told.apply(lambda loss: loss.notna().all())["selector_l1"]
+        assert told.apply(lambda loss: loss.isna().all())["svm_l1"]
 
 
 def test_a_run_that_an_earlier_version_wrote_opens_and_goes_on(tmp_path) -> None:
@@ -187,7 +208,7 @@ def test_a_run_of_a_newer_version_is_refused(config, tmp_path) -> None:
 
 
 def test_a_study_says_what_it_needs() -> None:
-    with pytest.raises(InputError, match="a study needs 'cells' among its settings"):
+    with pytest.raises(InputError, match="study_config needs 'cells'; add it"):
         study_config(label_key="cell_type")
 
 
