@@ -417,3 +417,142 @@ def test_soft_links_within_a_file_are_no_fault(tmp_path: Path) -> None:
 
 def test_inputs_that_are_not_there_do_not_count(tmp_path: Path) -> None:
     refuse_input(tmp_path / "x.csv", ["pancreas", "https://example.org/models/x", tmp_path / "x.csv"])
+
+
+# --------------------------------------------------------------------------------------------- predict within its depth
+
+
+@pytest.fixture(scope="module")
+def deep() -> tuple[Any, AnnData]:
+    """A model of 12 genes whose values were normalised over 80, and raw counts."""
+    from selectormlp.classifiers import LinearSVMClassifier
+    from selectormlp.data import prepare_cells
+
+    raw = simulate_cells(n_cells=240, n_genes=80, n_types=3, n_housekeeping=5, library_size=600, size_ratio=1, seed=0)
+    cells = prepare_cells(raw, "cell_type")
+    y, genes = cells.obs["cell_type"].to_numpy().astype(str), cells.var_names[:12]
+    model = LinearSVMClassifier().fit(cells[:, genes].X, y, gene_names=genes.to_numpy())
+    return model, raw
+
+
+def test_cells_with_little_beyond_the_models_genes_are_refused(deep: tuple[Any, AnnData], tmp_path: Path) -> None:
+    from selectormlp.data import normalise
+    from selectormlp.saving import annotate_cells, expression_shares, load_model, save_model
+
+    model, raw = deep
+    cells = normalise(raw)
+    shares = expression_shares(cells.X, cells.var_names)
+    assert shares.sum() == pytest.approx(1) and shares.idxmax() == raw.var_names[np.asarray(raw.X.sum(axis=0)).argmax()]
+    save_model(model, tmp_path / "model", normalised_over=shares)
+    loaded = load_model(tmp_path / "model")
+    save_model(loaded, tmp_path / "again")
+    genes, right = list(model.gene_names_), model.predict(cells[:, list(model.gene_names_)].X)
+    for known in (loaded, load_model(tmp_path / "again")):
+        assert (annotate_cells(known, raw).obs["predicted_type"] == right).all()
+        for few in (raw[:, genes].copy(), normalise(raw[:, genes].copy())):
+            with pytest.raises(InputError, match=r"lack 68 of the 80 genes over which .* hold \d+% of a cell's counts"):
+                annotate_cells(known, few)
+        assert (annotate_cells(known, cells[:, genes].copy()).obs["predicted_type"] == right).all()
+    more = np.hstack([raw.X.toarray(), np.full((raw.n_obs, 3), 500.0)]).astype(np.float32)
+    extra = AnnData(more, obs=raw.obs, var=pd.DataFrame(index=[*raw.var_names, "x1", "x2", "x3"]))
+    assert (annotate_cells(loaded, extra).obs["predicted_type"] == right).all()
+    rare = shares[~shares.index.isin(genes)].sort_values().index[:10]
+    fewer = raw[:, ~raw.var_names.isin(rare)].copy()
+    assert (annotate_cells(loaded, fewer).obs["predicted_type"] == right).mean() > 0.98
+
+
+def test_the_command_refuses_them_too(
+    deep: tuple[Any, AnnData], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selectormlp.data import normalise
+    from selectormlp.saving import expression_shares, save_model
+
+    model, raw = deep
+    cells = normalise(raw)
+    save_model(model, "model", normalised_over=expression_shares(cells.X, cells.var_names))
+    raw.write_h5ad("raw.h5ad")
+    raw[:, list(model.gene_names_)].copy().write_h5ad("few.h5ad")
+    for on_disk in ("yes", "no"):
+        assert main(["predict", "raw.h5ad", "--model", "model", "--out", f"{on_disk}.csv", "--on-disk", on_disk]) == 0
+        assert main(["predict", "few.h5ad", "--model", "model", "--out", "few.csv", "--on-disk", on_disk]) == 2
+        assert "over which the model's values were normalised" in capsys.readouterr().err
+    assert (here / "yes.csv").read_bytes() == (here / "no.csv").read_bytes() and not (here / "few.csv").exists()
+
+
+@pytest.mark.parametrize("harm", ["weights", "leak", "a type that is no name"])
+def test_a_model_whose_scores_are_no_numbers_is_refused(harm: str, tmp_path: Path) -> None:
+    import hashlib
+
+    from safetensors.numpy import load_file, save_file
+
+    from selectormlp.classifiers import SelectorMLPClassifier
+    from selectormlp.saving import load_model, save_model
+
+    X, y = np.random.default_rng(0).random((30, 4)).astype(np.float32), np.repeat(["a", "b"], 15)
+    save_model(SelectorMLPClassifier(hidden_sizes=(4,), max_epochs=1).fit(X, y), tmp_path / "m")
+    load_model(tmp_path / "m")
+    about = read_json(tmp_path / "m" / "config.json")
+    if harm == "weights":
+        weights = tmp_path / "m" / "weights.safetensors"
+        arrays = load_file(weights)
+        save_file(
+            {name: np.full_like(part, 3e38) if part.dtype.kind == "f" else part for name, part in arrays.items()},
+            weights,
+        )
+        about["checksums"][weights.name] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    elif harm == "leak":
+        about["settings"]["leak"] = 1e308
+    else:
+        about["types"] = [0.5, float("nan")]
+    (tmp_path / "m" / "config.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="scores that are not numbers|'types' in config.json"):
+        load_model(tmp_path / "m")
+
+
+# ------------------------------------------------------------------------------------------------------- odd machines
+
+
+def test_a_fit_leaves_the_random_numbers_of_torch_as_they_were() -> None:
+    import torch
+
+    from selectormlp.classifiers import SelectorMLPClassifier
+
+    X, y = np.random.default_rng(0).random((30, 4)).astype(np.float32), np.repeat(["a", "b"], 15)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    SelectorMLPClassifier(hidden_sizes=(4,), max_epochs=1).fit(X, y)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_terminal_of_ascii_and_a_home_that_cannot_be_written(here: Path, counts: AnnData) -> None:
+    import subprocess
+    import sys
+
+    renamed = counts.copy()
+    renamed.var_names = [f"β{name}" for name in counts.var_names]
+    renamed.write_h5ad("greek.h5ad")
+    odd = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii:strict",
+        "HOME": "/proc/1/x",
+    }
+    command = [
+        "select",
+        "greek.h5ad",
+        "--label-key",
+        "cell_type",
+        "--n-genes",
+        "3",
+        "--page",
+        "false",
+        "--out",
+        "p.csv",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "selectormlp", *command], env={**os.environ, **odd}, capture_output=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u03b2" in done.stdout and all(gene.startswith("β") for gene in read_panel("p.csv").genes)
