@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 # %% auto #0
-__all__ = ['PLATFORMS', 'Platform', 'find_platform', 'TypeRates', 'simulate_platform', 'fit_platform']
+__all__ = ['PLATFORMS', 'Platform', 'find_platform', 'simulate_platform', 'fit_platform']
 
 # %% ../nbs/09c_platforms.ipynb #00e2496b
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class Platform:
             possible = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < np.inf
             if not possible or (name == "capture" and value == 0) or (name in ("failed", "spillover") and value >= 1):
                 limits = {"capture": "above 0", "failed": "0 to below 1", "spillover": "0 to below 1"}
-                raise InputError(f"{name}={value!r} is no platform: it must be a number, {limits.get(name, '0 or more')}")
+                raise InputError(
+                    f"{name}={value!r} is no platform: it must be a number, {limits.get(name, '0 or more')}"
+                )
 
 # %% ../nbs/09c_platforms.ipynb #2217aec2
 PLATFORMS: dict[str, Platform] = {
@@ -129,7 +131,9 @@ def find_platform(target: str | Platform | Mapping[str, Any]) -> Platform:
     if isinstance(target, Mapping):
         unknown = sorted(set(target) - {each.name for each in fields(Platform)})
         if unknown:
-            raise InputError(f"a platform has no {unknown[0]!r}; it has {', '.join(each.name for each in fields(Platform))}")
+            raise InputError(
+                f"a platform has no {unknown[0]!r}; it has {', '.join(each.name for each in fields(Platform))}"
+            )
         return Platform(**target)
     if not isinstance(target, str) or target not in PLATFORMS:
         near = nearest_name(str(target), PLATFORMS)
@@ -139,7 +143,7 @@ def find_platform(target: str | Platform | Mapping[str, Any]) -> Platform:
 
 # %% ../nbs/09c_platforms.ipynb #298669a4
 @dataclass(frozen=True, eq=False)
-class TypeRates:
+class _TypeRates:
     """What counts say of each gene in each type: `sums` of counts (types x genes), `exposure` of the types.
 
     The exposure of a type is the sum of its cells' depths, in parts of the median depth; `dispersion` (genes,) is what
@@ -162,7 +166,7 @@ class TypeRates:
         return rng.gamma(self.sums + 0.5 * overall + 1e-9) / (self.exposure[:, None] + 0.5)
 
 
-def _type_rates(counts: csr_matrix, codes: np.ndarray, depth: np.ndarray, n_types: int) -> TypeRates:
+def _type_rates(counts: csr_matrix, codes: np.ndarray, depth: np.ndarray, n_types: int) -> _TypeRates:
     """Rates of the types from counts (cells x genes), types as numbers and depths in parts of the median."""
     member = csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_types, len(codes)))
     sums, exposure = np.asarray((member @ counts).todense(), dtype=float), np.bincount(codes, depth, minlength=n_types)
@@ -172,10 +176,12 @@ def _type_rates(counts: csr_matrix, codes: np.ndarray, depth: np.ndarray, n_type
     square_depths = np.bincount(codes, depth**2, minlength=n_types)[:, None]
     expected = (square_depths * rates**2).sum(axis=0)
     beyond = squares - 2 * (rates * weighted).sum(axis=0) + expected - sums.sum(axis=0)
-    return TypeRates(sums, exposure, np.clip(beyond / np.maximum(expected, 1e-12), 0.02, 10.0))
+    return _TypeRates(sums, exposure, np.clip(beyond / np.maximum(expected, 1e-12), 0.02, 10.0))
 
 # %% ../nbs/09c_platforms.ipynb #6838bf83
-def _labelled_counts(adata: AnnData, label_key: str, genes: Sequence[str] | None) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
+def _labelled_counts(
+    adata: AnnData, label_key: str, genes: Sequence[str] | None
+) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
     """Raw counts of some genes of the labelled cells, their types and their depths (over all genes)."""
     refuse_label_key(adata.obs, label_key)
     if value_kind(adata.X) != "raw counts":
@@ -253,7 +259,9 @@ def simulate_platform(
     ]
     names = [f"cell_{number}" for number in range(len(drawn))]
     obs = pd.DataFrame({label_key: pd.Categorical(y[drawn]), "depth": depth[drawn]}, index=names)
-    var = pd.DataFrame({"efficiency": effects.mean(axis=0)}, index=reference.var_names if genes is None else list(genes))
+    var = pd.DataFrame(
+        {"efficiency": effects.mean(axis=0)}, index=reference.var_names if genes is None else list(genes)
+    )
     return AnnData(vstack(blocks, format="csr"), obs=obs, var=var, uns={"platform": platform.name})
 
 

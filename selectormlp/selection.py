@@ -5,6 +5,7 @@
 # %% ../nbs/10_better_panels.ipynb #a3d0a1ed
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
 from selectormlp.data import (
-    InputError, above_trend, by_score, cell_labels, existing_path, is_whole, kept_labels, load_cells, nearest_name,
+    VALUES, InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels, load_cells, nearest_name,
     prepare_cells, refuse_label_key, user_level,
 )  # fmt: skip
 from .evaluation import Scores, score_panel
@@ -47,8 +48,8 @@ __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWA
            'sum_by', 'average_by', 'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant',
            'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'GeneSummary', 'GeneSums', 'summarise_genes',
            'unwanted_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
-           'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'with_genes_left_out', 'about_cells', 'by_gene',
-           'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
+           'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'values_of', 'with_genes_left_out', 'about_cells',
+           'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
            'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
@@ -398,16 +399,21 @@ def _means_and_folds(
 
 # %% ../nbs/10_better_panels.ipynb #4cb9633f
 UNWANTED_GENES: dict[str, str] = {
-    "ribosomal": r"^M?RP[SL]\d+[ABCXY]?\d?(L\d?)?(P\d+)?$|^RPLP\d|^RPSA$",
-    "mitochondrial": r"^MT[-.]",
-    "haemoglobin": r"^HB[ABDEGMQZ]\d?([-.]\w+)?$",
+    "ribosomal": r"^M?RP[SL]-?\d+[ABCXY]{0,2}\d?(L\d?)?(P\d+)?(\.\d)?(-like)?$|^RPLP\d|^RPSA$|^R[LP]A-[012]$",
+    "mitochondrial": r"^MT[-.:]|^MTCE\.\d|^NDUO-\d$|^NDFL-4$|^CTC-[123]$|^CTB-1$|^ATP-6$",  # the last five: worm
+    "haemoglobin": r"^HB[ABDEGMQZ]\d?([-.]\w+)?$|^HB[AB][AE]\d(\.\d)?L?$",
     "immunoglobulin": r"^IGH([ADEGM]\d?P?$|[VDJ]\d)|^IG[KL][VJC]",
     "T cell receptor": r"^TR[ABDG][VDJC]\d*",
-    "heat shock": r"^HSP[ABDEH]\d|^HSP90|^DNAJ[AB]\d",
-    "immediate early": r"^(FOS[BL]?\d?|JUN[BD]?|EGR\d|IER\d|ATF3|NR4A\d|DUSP1)$",
-    "sex": r"^(XIST|TSIX|RPS4Y\d|DDX3Y|UTY|KDM5D|EIF2S3Y|USP9Y|ZFY)$",
+    "heat shock": r"^HSP([ABDEH]\d|-?\d)|^DNAJ[AB]\d|^DNJ-\d",
+    "immediate early": (
+        r"^(FOS(B|AA|AB|L\d[AB]?|-1)?|JUN([ABD]|B[AB]|D[AB]|-1)?|EGR\d[AB]?|IER\d[AB]?|ATF3|NR4A\d[AB]?|DUSP1|HR38)$"
+    ),
+    "sex": r"^(XIST|TSIX|RPS4Y\d|DDX3Y|UTY|KDM5D|EIF2S3Y|USP9Y|ZFY\d?|(LNCRNA:)?ROX[12])$",
     "nuclear RNA": r"^(MALAT1|NEAT1|MEG3|KCNQ1OT1)$",
-    "unnamed": r"^(AC|AL|AP|BX)\d{6}\.\d|^LINC\d|^LOC\d|^RP\d+-\d|^CT[ABCD]-\d|^GM\d+$|\wRIK$",
+    "unnamed": (
+        r"^(AC|AL|AP|BX|CR|CU|FO|FP)\d{6}\.\d|^CABZ\d+\.\d|^LINC\d|^LOC\d|^RP\d+-\d|^CT[ABCD]-\d+[A-Z]\d|^GM\d+$|\wRIK$"
+        r"|^CG\d{3,}$|^((LNC|AS)RNA:)?CR\d{4,}$|^(SI|ZGC|IM|WU|ZMP):|^[BCDEFHKMRTWYZ]\d{1,3}[A-Z]\d{1,2}[A-Z]{0,2}\.\d+$"
+    ),
     "spike-in": r"^ERCC[-.]",
 }
 
@@ -616,6 +622,9 @@ def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
     """
     names = {str(name) for name in names}
     found = {entry: _matching(names, entry) for entry in exclude}
+    for entry, genes in found.items():
+        if not genes and entry in UNWANTED_GENES:
+            announce(f"exclude: no gene of the data is on the ready list '{entry}'")
     idle = [entry for entry, genes in found.items() if not genes and entry not in UNWANTED_GENES]
     if idle:
         warnings.warn(
@@ -630,12 +639,21 @@ def _matching(names: set[str], entry: str) -> set[str]:
     """The names that one entry of `exclude` means."""
     pattern = UNWANTED_GENES.get(entry)
     if pattern is None and (entry in names or not re.search(r"^\^|\$$|[|\[(*+?]", entry)):
+        _refuse_misspelt_list(names, entry)
         return names & {entry}
     try:
         found = re.compile(pattern or entry, re.IGNORECASE)
     except re.error as error:
         raise InputError(f"exclude={entry!r} is not a regular expression: {error}") from None
     return {name for name in names if found.search(name)}
+
+
+def _refuse_misspelt_list(names: set[str], entry: str) -> None:
+    """Raise an `InputError` where an entry of `exclude` is no gene and nearly the name of a ready list."""
+    near = difflib.get_close_matches(entry.lower(), [name.lower() for name in UNWANTED_GENES], n=1, cutoff=0.8)
+    if near and entry not in names:
+        name = next(name for name in UNWANTED_GENES if name.lower() == near[0])
+        raise InputError(f"exclude names {entry!r}, which is no gene and no ready list; did you mean {name!r}?")
 
 
 def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str]) -> None:
@@ -771,7 +789,6 @@ def _types_without_a_gene(search: DiscriminantSearch, marks: np.ndarray) -> np.n
     """
     without = np.setdiff1d(marks[marks >= 0], marks[search.chosen])
     return np.isin(marks, without) if search.shifts is not None and len(without) else None
-
 
 # %% ../nbs/10_better_panels.ipynb #20a7f3c8
 def grow_panel(
@@ -950,9 +967,15 @@ def choose_panel(
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
     candidates = candidate_genes(summarise_genes(train, label_key), design)
     ranked = rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
+    about = {**with_genes_left_out(about or {}, candidates), "values": values_of(train)}
     train = by_gene(train, candidates.names)  # and the cells as they were need no memory any more
-    about = with_genes_left_out(about or {}, candidates)
     return build_panel(train, label_key, design, split, ranked=ranked, model_settings=model_settings, about=about)
+
+
+def values_of(cells: AnnData) -> dict[str, Any]:
+    """Which values of their file prepared cells hold, what these were, and of how many genes."""
+    noted = cells.uns.get(VALUES, {})
+    return {"place": noted.get("place", "X"), "kind": noted.get("was", "log-normalised"), "n_genes": cells.n_vars}
 
 
 def with_genes_left_out(about: Mapping[str, Any], candidates: Candidates) -> dict[str, Any]:
