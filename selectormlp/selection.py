@@ -9,7 +9,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from .evaluation import Scores, score_panel
 from .masking import rank_genes
 from .panels import GenePanel, read_panel
 from .files import changes_of_cells, fingerprint_cells, fingerprint_path
+from .platforms import Platform, find_platform
 from .signatures import check_settings, describes_settings, setting, settings_of, takes_settings
 from .split import CellSplit, split_batches, split_cells
 
@@ -236,12 +237,19 @@ class DiscriminantSearch:
     """Grow a panel gene by gene: `best()` gene, or `worth()` of every one, for the types still confused; then `add` it.
 
     Parameters: `X` log-normalised training cells x genes (CSR, CSC or dense), `y` their types, `pair_costs` types x
-    types in the order of `profiles.types` (what a confusion costs; 1 each), `batches` the donor or batch of each cell.
+    types in the order of `profiles.types` (what a confusion costs; 1 each), `batches` the donor or batch of each cell,
+    `platform` the machine that will measure the panel.
     Sources: McLachlan 1992 (Mahalanobis distance); Walther et al. 2016, doi:10.1016/j.neuroimage.2015.12.012 (batches).
     """
 
     def __init__(
-        self, X: Any, y: ArrayLike, *, pair_costs: np.ndarray | None = None, batches: ArrayLike | None = None
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        pair_costs: np.ndarray | None = None,
+        batches: ArrayLike | None = None,
+        platform: Platform | None = None,
     ) -> None:
         X = csc_matrix(X)
         self.X = X if X.dtype.kind == "f" else X.astype(np.float64)
@@ -255,6 +263,8 @@ class DiscriminantSearch:
         self.judge = HeldOutDiscriminant(self.profiles.codes, folds, ridge=self.ridge)
         self.variance = variance + self.ridge
         self.loadings, self.nearest = np.empty((0, len(variance))), np.zeros(len(variance))
+        type_sd = np.log(2) * (0.0 if platform is None else platform.type_sd)
+        self.shifts = np.square(type_sd * -np.expm1(-self.profiles.means)) / 2 if type_sd else None
         self.chosen: list[int] = []
         self.covariances: list[np.ndarray] = []
         self.steps = [HeldOut(np.full((n_types, n_types), 1 / n_types), np.full(n_types, 1 / n_types))]
@@ -270,8 +280,10 @@ class DiscriminantSearch:
         """Share of each pair's confusion that each gene would end, by the bound (pairs x genes, 0 to 1)."""
         means = np.take(self.means, genes, axis=2)
         squares = _squared_differences(means[:, self.first] - means[:, self.second])
-        more = self.ridge * len(self.chosen) / CAUTION
-        return -np.expm1(squares / (-8 * (self.variance[genes] + more)))
+        noise = self.variance[genes] + self.ridge * len(self.chosen) / CAUTION
+        if self.shifts is not None:
+            noise = noise + self.shifts[self.first][:, genes] + self.shifts[self.second][:, genes]
+        return -np.expm1(squares / (-8 * noise))
 
     def worth(self) -> np.ndarray:
         """What each gene would add now; chosen genes and copies of them have less than 0."""
@@ -328,6 +340,8 @@ class DiscriminantSearch:
         spread = np.sqrt(self.variance[gene])
         loading = (shared - self.loadings[:, gene] @ self.loadings) / spread
         self.means = self.means - self.means[:, :, [gene]] / spread * loading
+        if self.shifts is not None:  # what is left of a gene after the chosen ones is moved by their shifts too
+            self.shifts = self.shifts + np.outer(self.shifts[:, gene] / self.variance[gene], loading**2)
         self.variance = np.maximum(self.variance - loading**2, 1e-9)
         self.loadings = np.vstack([self.loadings, loading])
         self.chosen.append(gene)
@@ -467,6 +481,13 @@ class PanelDesign:
         "what confusing types of one group costs, for each level of `groups` that they share", 0.25, least=0, most=1
     )
     batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
+    target: Any = setting(
+        "machine that will measure the panel: 'same' as the reference's, 'sequencing', 'sequencing_targeted', 'imaging',"
+        " or a `Platform`",
+        "same",
+        kind="str or Platform",
+        option=str,
+    )
     method: Any = setting(
         "'discriminant', the search; a classifier whose ranking is used ('selector_l1', 'mlp', 'svm_l1', ...); or an"
         " estimator with feature_importances_ or coef_",
@@ -485,6 +506,7 @@ class PanelDesign:
         for name in ("must_include", "candidates", "exclude"):
             object.__setattr__(self, name, _names_listed(getattr(self, name)))
         check_settings(self)
+        find_platform(self.target)
         _refuse_contradictions(self)
 
     @property
@@ -500,7 +522,9 @@ class PanelDesign:
         dict
             The value of each rule by its name; an estimator by the name of its class.
         """
-        return {each.name: getattr(self, each.name) for each in settings_of(type(self))} | {"method": self.method_name}
+        plain = {each.name: getattr(self, each.name) for each in settings_of(type(self))}
+        target = self.target if isinstance(self.target, str) else asdict(find_platform(self.target))
+        return plain | {"method": self.method_name, "target": target}
 
 # %% ../nbs/10_better_panels.ipynb #45d62a06
 def _names_listed(names: str | Iterable[str] | None) -> list[str]:
@@ -521,7 +545,7 @@ def _refuse_contradictions(design: PanelDesign) -> None:
         raise InputError(f"method is {design.method!r}; it must be a name such as 'discriminant', or an estimator")
     usual = {each.name: each.default for each in settings_of(PanelDesign)}
     of_the_search = ("min_markers", "type_weights", "groups", "batch_key")
-    asked = [name for name in of_the_search if getattr(design, name)]
+    asked = [name for name in of_the_search if getattr(design, name)] + ["target"] * (design.target != "same")
     if asked and design.method != "discriminant":
         raise InputError(f"{asked[0]} needs method='discriminant': {design.method_name!r} only ranks the genes")
     idle = {
@@ -757,6 +781,15 @@ def _needy(search: DiscriminantSearch, marks: np.ndarray, n_left: int, min_marke
     least = 1 if need.sum() <= n_left else need.max()  # too few places: the types that lack most come first
     return np.isin(marks, np.flatnonzero(need >= least))
 
+
+def _types_without_a_gene(search: DiscriminantSearch, marks: np.ndarray) -> np.ndarray | None:
+    """Genes that mark a type of which no chosen gene is a marker, where the search is for another machine; else None.
+
+    A gene that is on in one type is on in it elsewhere too. What splits groups of types by their levels comes after.
+    """
+    without = np.setdiff1d(marks[marks >= 0], marks[search.chosen])
+    return np.isin(marks, without) if search.shifts is not None and len(without) else None
+
 # %% ../nbs/10_better_panels.ipynb #20a7f3c8
 def grow_panel(
     search: DiscriminantSearch, n_genes: int, *, required: Sequence[int], min_markers: int = 0
@@ -772,6 +805,7 @@ def grow_panel(
             gene, reason = required[step], "must include"
         else:
             forced = _needy(search, marks, n_genes - step, min_markers)
+            forced = _types_without_a_gene(search, marks) if forced is None else forced
             gene = search.best(forced)
             reason = "chosen" if forced is None else f"marker of {search.profiles.types[marks[gene]]}"
         gains = search.pair_weights * search.pair_gains([gene])[:, 0]
@@ -782,9 +816,11 @@ def grow_panel(
     return pd.DataFrame(rows, columns=["index", "importance", "reason", "separates", "accuracy", "gain"])
 
 
-def rank_by_discriminant(X: Any, y: ArrayLike, gene_names: Sequence[str], n_genes: int = 100) -> pd.DataFrame:
+def rank_by_discriminant(
+    X: Any, y: ArrayLike, gene_names: Sequence[str], n_genes: int = 100, *, target: str | Platform = "same"
+) -> pd.DataFrame:
     """The search alone, as a ranking of its first `n_genes` genes: `gene`, `importance` (at its step), `rank`."""
-    grown = grow_panel(DiscriminantSearch(X, y), n_genes, required=[])
+    grown = grow_panel(DiscriminantSearch(X, y, platform=find_platform(target)), n_genes, required=[])
     names = np.asarray(gene_names)[grown["index"]]
     return grown[["importance"]].assign(gene=names, rank=np.arange(1, n_genes + 1))[["gene", "importance", "rank"]]
 
@@ -1026,7 +1062,7 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
         refuse_label_key(train.obs, design.batch_key, setting="batch_key")
     batches = None if design.batch_key is None else cell_labels(train.obs, design.batch_key).fillna("none").to_numpy()
     costs = pair_costs(np.unique(y).tolist(), train.obs, label_key, design)
-    return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches)
+    return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches, platform=find_platform(design.target))
 
 
 def rank_by_model(
