@@ -3,16 +3,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SETUP := settings.ini setup.py constraints.txt
+SETUP := settings.ini setup.py constraints.txt requirements.lock requirements-dev.lock
 export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help report test stress matrix site export clean
+.PHONY: help report check test stress audit lock matrix site export clean
 
 help:
 	@echo "make report   the whole report on the shipped pancreas cells, into runs/report"
+	@echo "make check    what is checked of a change in five minutes: style, types, sync, and the quick tests"
 	@echo "make test     everything that is checked before a change is accepted"
 	@echo "make stress   the long checks: kills, damaged files, memory, mutants (hours); writes data/studies/stress"
+	@echo "make audit    what the public advisories know of the packages that are installed (needs a network)"
+	@echo "make lock     requirements.lock and requirements-dev.lock, after a change of settings.ini or constraints.txt"
 	@echo "make matrix   the tests on Python 3.11, 3.12 and 3.13, with the oldest packages allowed, and each extra (an hour)"
 	@echo "make site     the site, into _docs"
 	@echo "make export   the library, README.md and the exercises from the notebooks"
@@ -21,17 +24,29 @@ help:
 report: $(VENV)/.installed
 	.venv/bin/selectormlp report pancreas --out runs/report
 
+check: $(VENV)/.installed-dev
+	$(BIN)/python tools/check.py lint types sync readme quick
+
 test: $(VENV)/.installed-dev
 	$(BIN)/python tools/check.py
 
 stress: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install -qq 'mutmut>=3.8,<4' 'coverage>=7.10'
 	$(BIN)/python tests/stress/fuzz.py --cases 11000 --write
+	$(BIN)/python tests/stress/attacks.py --cases 20000 --write
 	$(BIN)/python tests/stress/kills.py
 	$(BIN)/python tests/stress/fits.py
 	SELECTORMLP_EXAMPLES=500 $(BIN)/python -m pytest -q tests/test_properties.py
 	$(BIN)/python tests/stress/mutants.py --write
 	$(BIN)/python tests/stress/lines.py --write
+
+audit: $(BIN)/python
+	$(BIN)/python -m pip install -qq pip-audit==2.10.1
+	$(BIN)/python -m pip_audit --disable-pip --require-hashes -r requirements-dev.lock
+
+lock: $(BIN)/python
+	$(BIN)/python -m pip install -qq uv==0.13.9
+	$(BIN)/python tools/lock.py
 
 matrix: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install -qq 'uv>=0.5'
@@ -56,10 +71,14 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(SETUP) | $(BIN)/python
 	@echo "installing into $(VENV); the first time takes some minutes"
-	@$(BIN)/python -m pip install -qq -c constraints.txt -e .
+	@$(BIN)/python -m pip install -qq --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install -qq -c constraints.txt torch
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(SETUP) | $(BIN)/python
 	@echo "installing into $(VENV); the first time takes some minutes"
-	@$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev]"
+	@$(BIN)/python -m pip install -qq --require-hashes --no-deps -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq -c constraints.txt torch
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.installed $@

@@ -22,7 +22,7 @@ from selectormlp.data import (
     LARGEST_LOG_VALUE, READY, InputError, attach_labels, check_cells, data_folder, kept_labels, log_per_total,
     nearest_name, read_cells, refuse_label_key, refuse_repeated_names,
 )  # fmt: skip
-from .signatures import user_level
+from .data import user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -23,7 +23,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .data import InputError, figure_text
-from .signatures import refuse_unknown, user_level
+from .data import user_level
+from .signatures import refuse_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -374,13 +375,14 @@ class NetworkClassifier(GeneClassifier):
         if validation is None:
             train, validation = hold_out(train, self.validation_fraction, seed=seed)
         make = self._network_maker(x.shape[1])
-        torch.manual_seed(seed)
-        network = make()
-        try:
-            self._keep(network, self._train(network, train, validation, seed))
-        except TrainingStopped as stop:
-            self._keep(network, stop.result)
-            raise
+        with torch.random.fork_rng(range(torch.cuda.device_count())):  # whoever calls keeps their own random numbers
+            torch.manual_seed(seed)
+            network = make()
+            try:
+                self._keep(network, self._train(network, train, validation, seed))
+            except TrainingStopped as stop:
+                self._keep(network, stop.result)
+                raise
 
     def _keep(self, network: Any, result: TrainingResult) -> None:
         """What a training left."""

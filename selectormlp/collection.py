@@ -23,7 +23,7 @@ from .classifiers import GeneClassifier
 from .data import InputError, is_whole, nearest_name, read_json, write_json, write_whole
 from .files import only_run
 from .saving import load_model, save_model
-from .signatures import user_level
+from .data import user_level
 
 INDEX = "models.json"
 INDEX_VERSION = 1
@@ -385,8 +385,8 @@ def _download(url: str, path: Path, limits: tuple[int, float]) -> None:
     with requests.Session() as session:
         for _ in range(1 + _MOST_HOPS):
             _checked_url(url, local=first_is_local)
-            wanted = {"stream": True, "allow_redirects": False, "timeout": (10, 30)}
-            response = session.get(url, headers={"Accept-Encoding": "identity"}, **wanted)
+            session.headers["Accept-Encoding"] = "identity"
+            response = session.get(url, stream=True, allow_redirects=False, timeout=(10, 30))
             if not response.is_redirect:
                 break
             url = urljoin(url, response.headers["location"])

@@ -10,8 +10,10 @@ import difflib
 import errno
 import gzip
 import inspect
+import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -21,14 +23,15 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, issparse, vstack
+from scipy.sparse import csc_matrix, csr_matrix, issparse, vstack
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,18 +41,34 @@ ValueKind = Literal["raw counts", "normalised, not logged", "log-normalised", "s
 Paths = str | Path | Sequence[str | Path]
 
 # %% auto #0
-__all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'READY', 'READERS', 'BRAIN_URL', 'BRAIN_SHA256', 'BRAIN_FILE', 'EXAMPLES',
-           'InputError', 'nearest_name', 'is_whole', 'user_level', 'data_folder', 'load_pancreas', 'ValueSummary',
-           'summarise_values', 'kind_of', 'value_kind', 'refuse_label_key', 'cell_labels', 'refuse_repeated_names',
-           'CellCheck', 'check_cells', 'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend',
-           'by_score', 'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'attach_labels',
-           'short_names', 'read_cells', 'load_pbmc68k', 'fetch_brain', 'Example', 'load_cells', 'spreadsheet_text',
-           'unescaped_text', 'terminal_text', 'figure_text', 'markdown_text', 'write_whole', 'write_table',
-           'read_table', 'write_json', 'read_json', 'reference_table']
+__all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'VALUES', 'READY', 'READERS', 'LACKING', 'BRAIN_URL', 'BRAIN_SHA256',
+           'BRAIN_FILE', 'EXAMPLES', 'InputError', 'nearest_name', 'is_whole', 'user_level', 'data_folder',
+           'load_pancreas', 'ValueSummary', 'summarise_values', 'sample_places', 'as_sample', 'ValueEvidence',
+           'evidence_of', 'kind_of', 'value_kind', 'announce', 'gene_places', 'named_genes', 'known_genes',
+           'HeldValues', 'ValueChoice', 'choose_values', 'raw_genes', 'take_values', 'natural_order',
+           'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck', 'check_cells', 'to_log',
+           'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
+           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'refuse_outside', 'open_root',
+           'cells_group', 'outer_labels', 'has_half_floats', 'attach_labels', 'short_names', 'joined_genes',
+           'genes_left_out', 'numbered_names', 'read_cells', 'without_types', 'load_pbmc68k', 'fetch_brain', 'Example',
+           'load_cells', 'spreadsheet_text', 'unescaped_text', 'terminal_text', 'figure_text', 'markdown_text',
+           'write_whole', 'write_table', 'read_table', 'write_json', 'read_json', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one sentence that names it and the way out."""
+    """Report that what the user gave cannot be used.
+
+    The message is one sentence that names the value and the way out.
+
+    Examples
+    --------
+    >>> from selectormlp import InputError, simulate_cells
+    >>> try:
+    ...     simulate_cells(n_types=1)
+    ... except InputError as error:
+    ...     print(error)
+    n_types is 1; it must be a whole number of at least 2
+    """
 
 
 def nearest_name(name: str, known: Iterable[object]) -> str | None:
@@ -106,9 +125,23 @@ def data_folder() -> Path:
 
 # %% ../nbs/00_data.ipynb #43753425
 def load_pancreas() -> AnnData:
-    """Return 1,937 cells x 20,125 genes of a human pancreas: raw counts (CSR float32), 14 types in obs["cell_type"].
+    """Load 1,937 cells x 20,125 genes of a human pancreas that are shipped with the package.
 
-    Source: donor 1 of Baron et al. 2016, doi:10.1016/j.cels.2016.08.011 (GSE84133).
+    Returns
+    -------
+    AnnData
+        Raw counts (CSR float32), 14 types in `obs["cell_type"]`.
+
+    References
+    ----------
+    .. [1] Baron M and others. A single-cell transcriptomic map of the human and mouse pancreas. Cell Systems 3 (2016),
+       donor 1 (GSE84133). doi:10.1016/j.cels.2016.08.011
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas
+    >>> load_pancreas().shape
+    (1937, 20125)
     """
     from anndata import read_h5ad
 
@@ -125,7 +158,8 @@ def _row_blocks(X: Any) -> Iterator[tuple[int, csr_matrix]]:
     X = X.tocsr() if issparse(X) else X
     n_rows = max(1, _VALUES_PER_BLOCK // max(1, X.shape[1]))
     for first in range(0, X.shape[0], n_rows):
-        yield first, csr_matrix(X[first : first + n_rows])
+        rows = X[first : first + n_rows]
+        yield first, csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
 
 # %% ../nbs/00_data.ipynb #9d3d4d83
 @dataclass(frozen=True)
@@ -178,31 +212,872 @@ def summarise_values(X: Any, cells: pd.Index | None = None, genes: pd.Index | No
 
 # %% ../nbs/00_data.ipynb #d82b9b3d
 LARGEST_LOG_VALUE = 20.0  # log2 of a million is 19.9: no logged count or count per million is larger
+_LOG_BASES = {math.e: "e", 2.0: "2", 10.0: "10"}
+_SAMPLE_STRETCHES, _SAMPLE_STRETCH = 10, 20  # 200 cells, from all parts of a table, tell what its values are
 
 
-def kind_of(values: ValueSummary) -> ValueKind:
-    """Decide the kind of values from their range and the cells' totals."""
+def sample_places(n_cells: int) -> list[slice]:
+    """Return stretches of neighbouring cells from all parts of a table: 200 cells, or all where there are fewer.
+
+    Parameters
+    ----------
+    n_cells : int
+        Number of cells of the table.
+
+    Returns
+    -------
+    list of slice
+        Rising, without overlap.
+
+    Examples
+    --------
+    >>> sample_places(100)
+    [slice(0, 100, None)]
+    """
+    if n_cells <= _SAMPLE_STRETCHES * _SAMPLE_STRETCH:
+        return [slice(0, n_cells)]
+    firsts = np.linspace(0, n_cells - _SAMPLE_STRETCH, _SAMPLE_STRETCHES).astype(int)
+    return [slice(int(first), int(first) + _SAMPLE_STRETCH) for first in firsts]
+
+
+def as_sample(X: Any) -> csr_matrix:
+    """Return some cells as CSR float64, without stored zeros; a value that is not finite counts as 0."""
+    X = X.compute() if hasattr(X, "compute") else X
+    if X.dtype.kind not in "biuf":
+        raise InputError(f"the values are of type '{X.dtype}', not numbers; convert them to counts first")
+    sample = csr_matrix(X if issparse(X) else np.asarray(X, dtype=np.float64), dtype=np.float64, copy=True)
+    sample.data[~np.isfinite(sample.data)] = 0
+    sample.sum_duplicates()
+    sample.eliminate_zeros()
+    return sample
+
+
+def _sample_of(X: Any) -> csr_matrix:
+    """Return the sample of a matrix in memory."""
+    places = np.concatenate([np.arange(place.start, place.stop) for place in sample_places(X.shape[0])])
+    X = X if not issparse(X) or X.format in ("csr", "csc") else X.tocsr()
+    return as_sample(X[places])
+
+# %% ../nbs/00_data.ipynb #30e4d7df
+def _unlog(values: np.ndarray, base: float | None) -> np.ndarray:
+    """Undo log(1 + x) of a base; None leaves the values as they are."""
+    return values if base is None else np.expm1(values * math.log(base))
+
+
+def _step_distance(sample: csr_matrix, base: float | None) -> float:
+    """Return how far, on average, a cell's values are from whole multiples of one step: about 0.2 by chance.
+
+    The step is the cell's smallest value, or a half or a third of it; NaN where too few values tell.
+    """
+    values, n_cells = _unlog(sample.data, base), sample.shape[0]
+    filled = np.diff(sample.indptr) > 0
+    rows = np.repeat(np.arange(n_cells), np.diff(sample.indptr))
+    smallest = np.ones(n_cells)
+    smallest[filled] = np.minimum.reduceat(values, sample.indptr[:-1][filled])
+    ratios = values / smallest[rows]
+    telling = (ratios > 1.2) & (ratios < 10)
+    if telling.sum() < 10:
+        return math.nan
+    rows, ratios = rows[telling], ratios[telling]
+    numbers = np.maximum(np.bincount(rows, minlength=n_cells), 1)
+    distances = [
+        np.bincount(rows, np.abs(ratios * part - np.rint(ratios * part)), minlength=n_cells) / numbers
+        for part in (1, 2, 3)
+    ]
+    return float((np.min(distances, axis=0) * numbers)[numbers > 0].sum() / len(rows))
+
+
+def _spread_of_totals(sample: csr_matrix, base: float | None) -> float:
+    """Return the spread (sd / mean) of the cells' totals, the logarithm undone; infinity for fewer than 3 cells."""
+    unlogged = csr_matrix((_unlog(sample.data, base), sample.indices, sample.indptr), shape=sample.shape)
+    totals = np.asarray(unlogged.sum(axis=1)).ravel()
+    totals = totals[totals > 0]
+    return float(totals.std() / totals.mean()) if len(totals) > 2 else math.inf
+
+# %% ../nbs/00_data.ipynb #7bc73dfa
+def _has_unit_variances(sample: csr_matrix) -> bool:
+    """Say whether nearly all genes that are seen often have about the same standard deviation, 1."""
+    columns = sample.tocsc()
+    often = np.diff(columns.indptr) >= max(5, 0.1 * sample.shape[0])
+    if sample.shape[0] < 20 or often.sum() < 20:
+        return False
+    squares = np.asarray(columns.multiply(columns).mean(axis=0)).ravel()
+    deviations = np.sqrt(np.maximum(squares - np.square(np.asarray(columns.mean(axis=0)).ravel()), 0))[often]
+    low, middle, high = np.quantile(deviations, [0.1, 0.5, 0.9])
+    return bool(0.9 < middle < 1.1 and low > 0.8 and high < 1.25)
+
+
+def _grows_with_genes(sample: csr_matrix) -> float:
+    """Return the rank correlation, over cells, of the mean value that is not zero with the number of genes seen."""
+    numbers = np.diff(sample.indptr)
+    kept = numbers > 0
+    if kept.sum() < 20 or len(np.unique(numbers[kept])) < 5:
+        return 0.0
+    means = np.asarray(sample.sum(axis=1)).ravel()[kept] / numbers[kept]
+    return float(pd.Series(means).corr(pd.Series(numbers[kept]), method="spearman"))
+
+
+@dataclass(frozen=True)
+class ValueEvidence:
+    """What a sample of cells says about values: their kind, and how it is undone.
+
+    Parameters
+    ----------
+    kind : ValueKind
+        What the values are.
+    sure : bool
+        Whether the evidence is clear; a guess is said to be one.
+    log_base : float
+        Base of the logarithm of log-normalised values.
+    depth_removed : bool
+        False for counts that were logged without being brought to one total.
+    empty : bool
+        Whether there is no value but 0.
+    told : bool
+        Whether the user says so.
+    """
+
+    kind: ValueKind
+    sure: bool = True
+    log_base: float = math.e
+    depth_removed: bool = True
+    empty: bool = False
+    told: bool = False
+
+
+def _logged_or_linear(sample: csr_matrix, base: float | None) -> ValueEvidence:
+    """Return what values are that steps or totals have shown to be logged with a base, or not at all (None)."""
+    if base is None:
+        return ValueEvidence("normalised, not logged")
+    counts = _unlog(sample.data, base)
+    counts = counts[counts < 100]
+    whole = len(counts) > 0 and bool((np.abs(counts - np.rint(counts)) < 2e-3 * np.maximum(counts, 1)).mean() > 0.99)
+    return ValueEvidence("log-normalised", log_base=base, depth_removed=not whole)
+
+
+def evidence_of(sample: csr_matrix, *, noted_base: float | None = None) -> ValueEvidence:
+    """Say what the values of a sample of cells are.
+
+    Parameters
+    ----------
+    sample : csr_matrix
+        Some cells x all genes, without stored zeros.
+    noted_base : float, optional
+        Base of the logarithm that the file itself notes (scanpy's `uns["log1p"]`); it decides where the values do not.
+
+    Returns
+    -------
+    ValueEvidence
+        The kind, and whether it is sure.
+
+    Examples
+    --------
+    >>> evidence_of(csr_matrix([[1.0, 0.0, 2.0], [3.0, 1.0, 0.0]])).kind
+    'raw counts'
+    """
+    values = sample.data
+    if len(values) == 0:
+        return ValueEvidence("raw counts", empty=True)
+    if values.min() < 0:
+        return ValueEvidence("scaled")
+    if (values == np.rint(values)).all():
+        return ValueEvidence("raw counts")
+    highest = values.max()
+    bases: list[float | None] = [None, *(base for base in _LOG_BASES if highest * math.log(base) < 60)]
+    for measure, limit in ((_spread_of_totals, 5e-3), (_step_distance, 0.06)):
+        found = [measure(sample, base) for base in bases]
+        found = [math.inf if math.isnan(each) else each for each in found]
+        if min(found) < limit:
+            return _logged_or_linear(sample, bases[int(np.argmin(found))])
+    if _has_unit_variances(sample):
+        return ValueEvidence("scaled")
+    if highest > LARGEST_LOG_VALUE or (values == np.rint(values)).mean() > 0.02:
+        return ValueEvidence("normalised, not logged")
+    if noted_base is not None:
+        return ValueEvidence("log-normalised", log_base=noted_base)
+    growth = _grows_with_genes(sample)
+    kind: ValueKind = "normalised, not logged" if growth > 0.2 else "log-normalised"
+    return ValueEvidence(kind, sure=abs(growth) > 0.5)
+
+# %% ../nbs/00_data.ipynb #254b9453
+def kind_of(values: ValueSummary, sample: csr_matrix) -> ValueKind:
+    """Return the kind of values, from one pass over all of them and a sample of cells.
+
+    Parameters
+    ----------
+    values : ValueSummary
+        What `summarise_values` found.
+    sample : csr_matrix
+        Some of the cells.
+
+    Returns
+    -------
+    ValueKind
+        "raw counts", "normalised, not logged", "log-normalised" or "scaled".
+    """
     if values.lowest < 0:
         return "scaled"
     if values.whole:
         return "raw counts"
-    totals = values.cell_totals[values.cell_totals > 0]
-    same_total = len(totals) > 2 and totals.std() < 1e-3 * totals.mean()
-    return "normalised, not logged" if values.highest > LARGEST_LOG_VALUE or same_total else "log-normalised"
+    found = evidence_of(sample).kind
+    return "normalised, not logged" if found == "raw counts" or values.highest > 60 else found
 
 # %% ../nbs/00_data.ipynb #7f4ad9fb
 def value_kind(X: Any) -> ValueKind:
     """Say what kind of values X (cells x genes, dense or sparse) holds; NaN or infinity is an InputError.
 
-    "raw counts": whole numbers from 0 up; "scaled": some are negative; "log-normalised": neither, and none above 20;
-    "normalised, not logged": neither, but larger, or all cells have the same total.
+    Parameters
+    ----------
+    X : array or sparse matrix of shape (cells, genes)
+        The values.
+
+    Returns
+    -------
+    ValueKind
+        "raw counts": whole numbers from 0 up. "scaled": some are negative, or all genes have a standard deviation of 1.
+        "log-normalised": the cells' totals are the same, or their values are multiples of a step, once a logarithm is
+        undone. "normalised, not logged": the same without a logarithm, or counts that are not whole.
+
+    Raises
+    ------
+    InputError
+        Where there is no value, or one that is no finite number.
+
+    Examples
+    --------
+    >>> value_kind(np.array([[0, 3], [1, 0]]))
+    'raw counts'
     """
     if X is None or 0 in X.shape:
         raise InputError("there are no values to look at; pass at least one cell and one gene")
-    return kind_of(summarise_values(X))
+    return kind_of(summarise_values(X), _sample_of(X))
+
+# %% ../nbs/00_data.ipynb #5f79c465
+_MISSING_LABELS = frozenset(
+    {"", "nan", "none", "na", "n/a", "<na>", "null", "(none)", "(nan)", "(na)", "(null)", "(missing)"}
+)
+
+
+def announce(line: str) -> None:
+    """Tell the user one line about what was chosen or left out: logged at INFO, and printed by the command line.
+
+    Parameters
+    ----------
+    line : str
+        One sentence without a full stop.
+
+    Examples
+    --------
+    >>> announce("values: X, raw counts, 20,125 genes")
+    """
+    _logger.info("%s", line, extra={"notice": True})
+
+
+_GENE_ID = re.compile(r"([A-Za-z0-9.]+_+)?(ENS[A-Z]{0,6}G\d{6,}|FBgn\d{7}|WBGene\d{8})(\.\d+)?")
+_SYMBOL_COLUMNS = (
+    "feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol", "symbols", "hgnc_symbol",
+    "mgi_symbol", "external_gene_name", "gene_short_name", "features", "feature", "gene", "genes", "name", "names",
+    "_index", "index", "gene_ids", "gene_id",
+)  # fmt: skip
+_ID_COLUMNS = (
+    "gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl_gene_id", "ensembl", "ensembl_gene", "feature_id",
+    "feature_ids", "accession", "id", "ids", "ensg", "gene",
+)  # fmt: skip
+
+
+def _plain(name: object) -> str:
+    """Return a name in small letters, without what separates its words."""
+    return re.sub(r"[\W_]+", "", str(name)).lower()
+
+
+def _texts(values: Any) -> np.ndarray:
+    """Return names as text, "" where one is missing."""
+    series = pd.Series(np.asarray(values, dtype=object))
+    texts = series.map(lambda value: value.decode() if isinstance(value, bytes) else str(value).strip())
+    return texts.where(~(series.isna() | texts.str.lower().isin(_MISSING_LABELS)), "").to_numpy(dtype=object)
+
+
+def _share_of_ids(names: np.ndarray) -> float:
+    """Return the share of names, of some from all parts, that are gene ids of Ensembl, FlyBase or WormBase."""
+    some = [name for name in names[:: max(1, len(names) // 1000)] if name]
+    return float(np.mean([bool(_GENE_ID.fullmatch(name)) for name in some])) if some else 0.0
+
+
+def _are_numbers(names: np.ndarray) -> bool:
+    """Say whether all names are plain numbers: places in a table, not names."""
+    return len(names) > 0 and all(name.isdigit() for name in names[:: max(1, len(names) // 1000)])
+
+
+def _column_of(var: pd.DataFrame, known: Sequence[str], fits: Callable[[np.ndarray], bool]) -> str | None:
+    """Return the first of the known columns, however it is written, whose names fit."""
+    there = {}
+    for column in var.columns:
+        there.setdefault(_plain(column), column)
+    for name in dict.fromkeys(map(_plain, known)):
+        if name in there and fits(_texts(var[there[name]])):
+            return str(there[name])
+    return None
+
+
+def _are_symbols(names: np.ndarray) -> bool:
+    """Say whether a column can name genes: text, mostly there, mostly different, and no ids."""
+    there = [name for name in names if name]
+    different = len(set(there)) > 0.5 * len(there)
+    return len(there) >= 0.5 * len(names) > 0 and different and not _are_numbers(names) and _share_of_ids(names) < 0.5
+
+# %% ../nbs/00_data.ipynb #d4c25936
+_GENE_FEATURES = frozenset({"geneexpression", "gene", "genes", "rna", "gex", "expression", "mrna", "transcriptome"})
+_OTHER_FEATURES = frozenset(
+    {"antibodycapture", "antibody", "antibodies", "adt", "protein", "proteins", "prot", "peaks", "peak", "atac"}
+    | {"crisprguidecapture", "crispr", "guide", "guides", "custom", "multiplexingcapture", "hto", "hashtag", "cmo"}
+    | {"antigencapture", "negativecontrolprobe", "negativecontrolcodeword", "blankcodeword", "unassignedcodeword"}
+    | {"deprecatedcodeword", "genomiccontrol", "chromatinaccessibility", "spikein", "negative", "control", "blank"}
+)
+_FEATURE_COLUMNS = ("feature_types", "feature_type", "modality", "feature_biotype")
+_CONTROL_NAME = re.compile(
+    r"(NegControl(Probe|Codeword)|NegPrb|UnassignedCodeword|DeprecatedCodeword|SystemControl|FalseCode|BLANK[-_]?\d"
+    r"|Blank[-_]?\d|antisense_|Negative\d|GenomicControl|Intergenic_Region)",
+)
+
+
+def gene_places(var: pd.DataFrame, where: str = "the cells") -> tuple[np.ndarray, str]:
+    """Return which features of a table are genes, and a line about those that are not.
+
+    Parameters
+    ----------
+    var : DataFrame
+        One row per feature; `feature_types`, `modality` or a name of a control probe tells what it is.
+    where : str
+        What the table belongs to, for the sentence of an error.
+
+    Returns
+    -------
+    places : array of int
+        Rising places of the genes.
+    line : str
+        What was left out, "" for nothing.
+
+    Raises
+    ------
+    InputError
+        Where no feature is a gene.
+
+    Examples
+    --------
+    >>> gene_places(pd.DataFrame({"feature_types": ["Gene Expression", "Antibody Capture"]}, index=["CD3E", "CD3"]))[0]
+    array([0])
+    """
+    controls = np.array([bool(_CONTROL_NAME.match(str(name))) for name in var.index], dtype=bool)
+    types = np.where(controls, "control probes", "")
+    for column in _FEATURE_COLUMNS:
+        if column in var.columns:
+            texts = _texts(var[column])
+            plain = np.array([_plain(text) for text in texts])
+            if np.isin(plain, [*_GENE_FEATURES, *_OTHER_FEATURES]).any():
+                other = ~np.isin(plain, [*_GENE_FEATURES, ""])
+                types = np.where(other, texts, types)
+    places = np.flatnonzero(types == "")
+    if len(places) == len(var):
+        return places, ""
+    counts = pd.Series(types[types != ""]).value_counts()
+    seen = ", ".join(f"{name} {number:,}" for name, number in counts.items())
+    if not len(places):
+        raise InputError(f"no feature of {where} is a gene ({seen}); pass cells with gene expression")
+    return places, f"left out: {len(var) - len(places):,} features that are no genes ({seen})"
+
+# %% ../nbs/00_data.ipynb #746a6bac
+def named_genes(var: pd.DataFrame, gene_names: str | None = None) -> pd.DataFrame:
+    """Return a table of genes under the names that people read, with `gene_ids` beside them where they are known.
+
+    Parameters
+    ----------
+    var : DataFrame
+        One row per gene, under its id or its symbol; the other may be in a column.
+    gene_names : str, optional
+        Column whose names are taken; "index" for those that the table has. By default symbols are taken where the
+        table's own names are ids or numbers.
+
+    Returns
+    -------
+    DataFrame
+        The same rows and columns under their names; genes that share a symbol have their id in the name.
+
+    Raises
+    ------
+    InputError
+        Where there is no such column.
+
+    Examples
+    --------
+    >>> named_genes(pd.DataFrame({"feature_name": ["INS", "GCG"]}, index=["ENSG00000254647", "ENSG00000115263"])).index
+    Index(['INS', 'GCG'], dtype='object')
+    """
+    own = _texts(var.index)
+    own_are_ids, column = _share_of_ids(own) > 0.8, None
+    if gene_names is not None and gene_names != "index":
+        if gene_names not in var.columns:
+            held = ", ".join(map(str, var.columns[:20])) or "none"
+            raise InputError(
+                f"gene_names '{gene_names}' is no column of the genes;"
+                f" {_did_you_mean(gene_names, [*var.columns, 'index'], f'there are: {held}')}"
+            )
+        column = gene_names
+    elif gene_names is None and (own_are_ids or _are_numbers(own)):
+        column = _column_of(var, _SYMBOL_COLUMNS, _are_symbols)
+    id_column = None if own_are_ids else _column_of(var, _ID_COLUMNS, lambda names: _share_of_ids(names) > 0.5)
+    column = id_column if column is None and id_column and gene_names is None and _are_numbers(own) else column
+    ids = own if own_are_ids else None if id_column is None else _texts(var[id_column])
+    names = own if column is None else _texts(var[column])
+    names = np.where(names == "", own if ids is None else np.where(ids == "", own, ids), names)
+    table = var.copy()
+    if ids is not None:
+        table["gene_ids"] = ids
+        if column is not None or not pd.Index(names).is_unique:
+            names = _name_genes(pd.Series(names), pd.Series(np.where(ids == "", own, ids))).to_numpy()
+    table.index = pd.Index(names.astype(str), dtype=object)
+    return table
+
+
+def _name_genes(symbols: pd.Series, gene_ids: pd.Series) -> pd.Index:
+    """Return the symbols as names; the gene id is added to each that occurs more than once, as some do in 10x files."""
+    shared = symbols.duplicated(keep=False).to_numpy() & (symbols.to_numpy() != gene_ids.to_numpy())
+    if shared.any():
+        _logger.info("%d genes share a symbol; their gene id was added to the name", int(shared.sum()))
+    return pd.Index(np.where(shared, symbols + "_" + gene_ids.to_numpy(), symbols), dtype=str)
+
+# %% ../nbs/00_data.ipynb #509513d4
+def known_genes(asked: Iterable[str], var: pd.DataFrame, *, one: str | None = None) -> list[str]:
+    """Return the genes that are meant, under the names of a table: a name, an id with or without its version, a symbol.
+
+    Parameters
+    ----------
+    asked : iterable of str
+        Names, ids or symbols; what is none of them is returned as it is.
+    var : DataFrame
+        One row per gene, as `named_genes` returns it.
+    one : str, optional
+        Name of a setting that must mean one gene each; a symbol that several genes share is then refused.
+
+    Returns
+    -------
+    list of str
+        In the order asked, each once.
+
+    Raises
+    ------
+    InputError
+        Where a symbol is shared and `one` gene must be meant.
+
+    Examples
+    --------
+    >>> genes = pd.DataFrame({"gene_ids": ["ENSG00000254647.7"]}, index=["INS"])
+    >>> known_genes(["ENSG00000254647", "GCG"], genes)
+    ['INS', 'GCG']
+    """
+    names, found = set(var.index), []
+    others = _other_names(var) if any(name not in names for name in asked) else {}
+    for name in asked:
+        meant = [name] if name in names else others.get(str(name), others.get(_without_version(str(name)), [name]))
+        if one is not None and len(meant) > 1:
+            raise InputError(f"{one} names '{name}', which {len(meant)} genes share; name one of {', '.join(meant)}")
+        found += meant
+    return list(dict.fromkeys(found))
+
+
+def _without_version(gene_id: str) -> str:
+    """Return an id without its version: ENSG00000254647.7 is ENSG00000254647."""
+    return re.sub(r"\.\d+$", "", gene_id) if _GENE_ID.fullmatch(gene_id) else gene_id
+
+
+def _other_names(var: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the genes of each id, without version, and of each symbol that several genes share."""
+    others: dict[str, list[str]] = {}
+    if "gene_ids" in var:
+        for name, gene_id in zip(var.index, var["gene_ids"].astype(str), strict=True):
+            others.setdefault(_without_version(gene_id), []).append(name)
+            if name.endswith(f"_{gene_id}"):
+                others.setdefault(name.removesuffix(f"_{gene_id}"), []).append(name)
+    return others
+
+# %% ../nbs/00_data.ipynb #f250442b
+VALUES = "selectormlp_values"  # in adata.uns: which values were taken, and what they are
+READY = "values_taken_as"  # in adata.uns of cells (or samples) whose values are ready: what they were taken as
+_KINDS_OF_VALUES = {"counts": ("raw counts", "normalised, not logged"), "log": ("log-normalised",)}
+_LAST_LAYERS = re.compile(
+    r"splice|ambiguous|spanning|nascent|mature|^m[su]$|velocity|imput|magic|denois|smooth|binar|rank|mask|fit_"
+    r"|ambient|background|scvi|probab|residual|scale|z_?score|weight|varian|^std",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class HeldValues:
+    """One matrix that a file or an AnnData holds.
+
+    Parameters
+    ----------
+    place : str
+        "X", "raw.X" or "layers['counts']".
+    var : DataFrame
+        The table of its features, one row per column.
+    sample : callable
+        Returns some of its cells as CSR.
+    named : bool
+        Whether its genes have names.
+    """
+
+    place: str
+    var: pd.DataFrame
+    sample: Callable[[], csr_matrix]
+    named: bool = True
+
+
+@dataclass(frozen=True)
+class ValueChoice:
+    """Which matrix is taken, what its values are, and which of its columns are genes under which names.
+
+    Parameters
+    ----------
+    place : str
+        "X", "raw.X" or "layers['counts']".
+    evidence : ValueEvidence
+        The kind of the values.
+    genes : DataFrame
+        The genes, under the names that are used.
+    columns : array of int
+        Their columns in the matrix.
+    lines : tuple of str
+        What the user is told.
+    """
+
+    place: str
+    evidence: ValueEvidence
+    genes: pd.DataFrame
+    columns: np.ndarray
+    lines: tuple[str, ...]
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What is written to `uns`."""
+        return {
+            "place": self.place,
+            "kind": self.evidence.kind,
+            "n_genes": len(self.genes),
+            "sure": self.evidence.sure,
+            "log_base": self.evidence.log_base,
+            "depth_removed": self.evidence.depth_removed,
+            "told": self.evidence.told,
+        }
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A matrix, its evidence, the columns that are genes, and the line about those that are not."""
+
+    held: HeldValues
+    evidence: ValueEvidence
+    columns: np.ndarray
+    left_out: str
+    number: int
+
+    def said(self) -> str:
+        """Name the matrix and what it holds."""
+        kind = "only zeros" if self.evidence.empty else self.evidence.kind
+        return f"{self.held.place}: {kind}, {len(self.columns):,} genes{'' if self.held.named else ' without names'}"
+
+    @property
+    def usable(self) -> bool:
+        """Whether a panel can be chosen from the values."""
+        return self.evidence.kind != "scaled" and not self.evidence.empty and self.held.named
+
+    @property
+    def is_part(self) -> bool:
+        """Whether a layer holds a part of the molecules, or what a model made of them."""
+        return self.held.place.startswith("layers") and bool(_LAST_LAYERS.search(self.held.place[8:-2]))
+
+    @property
+    def order(self) -> tuple[bool, int, int, int]:
+        """Where it stands: parts last, most genes first, counts before logged values, X before raw before layers."""
+        kinds = ("raw counts", "normalised, not logged", "log-normalised", "scaled")
+        return (self.is_part, -len(self.columns), kinds.index(self.evidence.kind), self.number)
+
+# %% ../nbs/00_data.ipynb #7c58fe22
+def _candidates(held: Sequence[HeldValues], where: str, noted_base: float | None, *, every: bool) -> list[_Candidate]:
+    """Look at the matrices; unless `every` one is asked for, none is looked at that could not win."""
+    found: list[_Candidate] = []
+    for number, each in enumerate(held):
+        columns, left_out = gene_places(each.var, where)
+        counts = [one for one in found if one.usable and not one.is_part and one.evidence.kind == "raw counts"]
+        if every or all(len(one.columns) < len(columns) for one in counts):
+            evidence = evidence_of(each.sample(), noted_base=noted_base)
+            found.append(_Candidate(each, evidence, columns, left_out, number))
+    return found
+
+
+def _asked_for(held: Sequence[HeldValues], where: str, layer: str | None, use_raw: bool | None) -> Sequence[HeldValues]:
+    """Return the matrices that are meant; one that there is not is an InputError."""
+    places = [each.place for each in held]
+    if layer is not None and use_raw:
+        raise InputError("layer and use_raw name two matrices; pass one of them")
+    if layer is not None:
+        wanted = "X" if layer == "X" else f"layers['{layer}']"
+        if wanted not in places:
+            layers = [place[8:-2] for place in places if place.startswith("layers")]
+            listed = ", ".join(layers) or "none"
+            raise InputError(
+                f"there is no layer '{layer}' in {where}; {_did_you_mean(layer, layers, f'its layers are: {listed}')}"
+            )
+        return [each for each in held if each.place == wanted]
+    if use_raw and "raw.X" not in places:
+        raise InputError(f"{where} hold no raw.X; leave out use_raw, or pass the name of a layer")
+    if use_raw is None:
+        return held
+    return [each for each in held if (each.place == "raw.X") == use_raw]
+
+# %% ../nbs/00_data.ipynb #d50fb9a9
+def choose_values(
+    held: Sequence[HeldValues],
+    *,
+    where: str = "the cells",
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
+    noted_base: float | None = None,
+) -> ValueChoice:
+    """Decide which matrix is worked with, what its values are, and how its genes are named.
+
+    Of the matrices that hold counts or logged values the one with the most genes is taken; of those with as many,
+    counts before logged values, and `X` before `raw.X` before layers.
+
+    Parameters
+    ----------
+    held : sequence of HeldValues
+        Every matrix there is.
+    where : str
+        What holds them, for the sentence of an error.
+    layer : str, optional
+        Name of the layer to take; "X" for X itself.
+    use_raw : bool, optional
+        True takes raw.X, False leaves it out.
+    values : {"counts", "log"}, optional
+        What the values are, where the decision would be another.
+    gene_names : str, optional
+        Column of the table of genes that names them ("index": the table's own names).
+    noted_base : float, optional
+        Base of the logarithm that the file notes.
+
+    Returns
+    -------
+    ValueChoice
+        The choice, with the lines to tell.
+
+    Raises
+    ------
+    InputError
+        Where nothing can be used; the sentence lists what there is.
+
+    Examples
+    --------
+    >>> var = pd.DataFrame(index=["INS", "GCG"])
+    >>> held = [HeldValues("X", var, lambda: csr_matrix([[1.0, 2.0], [0.0, 3.0]]))]
+    >>> choose_values(held).lines
+    ('values: X, raw counts, 2 genes',)
+    """
+    if values not in (None, *_KINDS_OF_VALUES):
+        raise InputError(f"values={values!r} is not known; pass 'counts' or 'log', or leave it out to have it decided")
+    if not held:
+        raise InputError(f"{where} hold no values: adata.X is None; put counts there, or get the file again")
+    asked = _asked_for(held, where, layer, use_raw)
+    found = _candidates(asked, where, noted_base, every=values is not None)
+    usable = [one for one in found if one.usable]
+    if values is not None:
+        usable = [one for one in usable if one.evidence.kind in _KINDS_OF_VALUES[values]] or [
+            replace(one, evidence=_as_told(values, noted_base))
+            for one in found
+            if not one.evidence.empty and one.held.named and one.held.sample().data.min(initial=0) >= 0
+        ]
+    usable = usable or [one for one in found if one.evidence.empty and len(found) == 1]
+    if not usable:
+        listed = "; ".join(one.said() for one in found)
+        kinds = {one.evidence.kind for one in found if not one.evidence.empty}
+        what = "only scaled values" if kinds == {"scaled"} else "no counts and no logged values of named genes"
+        raise InputError(f"{where} hold {what} ({listed}); pass raw counts or log-normalised values")
+    best = min(usable, key=lambda one: one.order)
+    genes = named_genes(best.held.var.iloc[best.columns], gene_names)
+    return ValueChoice(best.held.place, best.evidence, genes, best.columns, _lines(best, genes))
+
+
+def _as_told(values: str, noted_base: float | None) -> ValueEvidence:
+    """Return the evidence that the user gives."""
+    if values == "log":
+        return ValueEvidence("log-normalised", log_base=noted_base or math.e, told=True)
+    return ValueEvidence("normalised, not logged", told=True)
+
+
+def _lines(best: _Candidate, genes: pd.DataFrame) -> tuple[str, ...]:
+    """Say what was taken: the values, what is left out of them, and how the genes are named."""
+    evidence, kind = best.evidence, best.evidence.kind
+    if kind == "log-normalised" and evidence.log_base != math.e:
+        kind += f" (base {_LOG_BASES.get(evidence.log_base, evidence.log_base)})"
+    kind += "" if evidence.depth_removed else " (logged counts, whose depth is removed here)"
+    guess = "" if evidence.sure else " (a guess: values='counts' or 'log', --values, overrules it)"
+    lines = [f"values: {best.held.place}, {kind}, {len(genes):,} genes{guess}", best.left_out]
+    renamed = (genes.index.to_numpy() != best.held.var.index.astype(str).to_numpy()[best.columns]).any()
+    if renamed:
+        lines.append(f"genes: named as '{genes.index[0]}', ids as '{genes['gene_ids'].iloc[0]}'" if "gene_ids" in genes
+                     else f"genes: named as '{genes.index[0]}'")  # fmt: skip
+    return tuple(line for line in lines if line)
+
+# %% ../nbs/00_data.ipynb #6f2bd039
+def _held_by(adata: AnnData) -> list[HeldValues]:
+    """Return the matrices of an AnnData; only the cells of the sample are cut out of it."""
+    places = sample_places(adata.n_obs)
+    rows = np.concatenate([np.arange(place.start, place.stop) for place in places])
+    few = adata[rows] if len(rows) < adata.n_obs else adata
+    held = []
+    if few.X is not None:
+        held.append(HeldValues("X", adata.var, lambda: as_sample(few.X)))
+    if adata.raw is not None:
+        raw_var = raw_genes(adata.raw.var, adata.var)
+        var = adata.raw.var if raw_var is None else raw_var
+        held.append(HeldValues("raw.X", var, lambda: as_sample(few.raw.X), named=raw_var is not None))
+    for name in adata.layers:
+        held.append(HeldValues(f"layers['{name}']", adata.var, partial(_sample_of_layer, few, name)))
+    return held
+
+
+def _sample_of_layer(few: AnnData, name: str) -> csr_matrix:
+    return as_sample(few.layers[name])
+
+
+def raw_genes(raw_var: pd.DataFrame, var: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the table of raw's genes, with what only the table of X's genes says; None where raw's have no names.
+
+    Parameters
+    ----------
+    raw_var, var : DataFrame
+        Tables of the genes of raw and of X.
+
+    Returns
+    -------
+    DataFrame or None
+        Some programs number raw's genes: the names then come from a column, or from X where it has as many genes.
+
+    Examples
+    --------
+    >>> raw_genes(pd.DataFrame(index=["0", "1"]), pd.DataFrame(index=["INS", "GCG"])).index.tolist()
+    ['INS', 'GCG']
+    """
+    if _are_numbers(_texts(raw_var.index)) and not _are_numbers(_texts(var.index)):
+        if _column_of(raw_var, [*_SYMBOL_COLUMNS, *_ID_COLUMNS], lambda names: not _are_numbers(names)) is not None:
+            return raw_var
+        return var if len(var) == len(raw_var) else None
+    missing = [column for column in var.columns if column not in raw_var.columns]
+    wanted = [column for column in missing if _plain(column) in map(_plain, [*_SYMBOL_COLUMNS, *_ID_COLUMNS])
+              or column in _FEATURE_COLUMNS]  # fmt: skip
+    if not wanted or not var.index.is_unique:
+        return raw_var
+    return raw_var.join(var[wanted].astype(object))
+
+# %% ../nbs/00_data.ipynb #704c5520
+def take_values(
+    adata: AnnData,
+    *,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
+) -> AnnData:
+    """Return cells with one matrix: the values that are worked with, under the genes' names; nothing is copied.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells x genes, as they come; they are not changed.
+    layer, use_raw, values, gene_names
+        As in `choose_values`; they overrule what would be decided.
+
+    Returns
+    -------
+    AnnData
+        `X` holds the values as stored; `uns["selectormlp_values"]` notes where they are from and what they are.
+
+    Raises
+    ------
+    InputError
+        Where nothing can be used.
+
+    Examples
+    --------
+    >>> take_values(load_pancreas()).uns["selectormlp_values"]["kind"]
+    'raw counts'
+    """
+    given = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
+    taken = _taken(adata, given)
+    return _with_values(taken.adata, taken.X, taken.var, taken.note)
+
+
+class _Taken(NamedTuple):
+    """Cells, the values that are worked with, their genes, whether the values are a copy, and the note about them."""
+
+    adata: AnnData
+    X: Any
+    var: pd.DataFrame
+    own: bool
+    note: dict[str, Any]
+
+
+def _taken(adata: AnnData, given: dict[str, Any] | None = None) -> _Taken:
+    """Decide which values of some cells are worked with, unless that is noted, and say so."""
+    adata = adata.to_memory() if adata.isbacked else adata
+    given = {name: value for name, value in (given or {}).items() if value is not None}
+    if READY in adata.uns:
+        return _Taken(adata, adata.X, adata.var, adata.is_view, {"place": "X", "kind": "log-normalised"})
+    noted = adata.uns.get(VALUES)
+    if not given and noted is not None and 0 not in adata.shape and _still_true(noted, adata):
+        return _Taken(adata, adata.X, adata.var, adata.is_view, dict(noted))
+    if 0 in adata.shape and adata.X is not None:
+        raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
+    noted_base = float(adata.uns["log1p"].get("base") or math.e) if "log1p" in adata.uns else None
+    choice = choose_values(_held_by(adata), noted_base=noted_base, **given)
+    for line in choice.lines:
+        announce(line)
+    X = adata.X if choice.place == "X" else adata.raw.X if choice.place == "raw.X" else adata.layers[choice.place[8:-2]]
+    every = len(choice.columns) == X.shape[1]
+    return _Taken(adata, X if every else X[:, choice.columns], choice.genes, adata.is_view or not every, choice.note)
+
+
+def _still_true(noted: Any, adata: AnnData) -> bool:
+    """Say whether values can still be what was noted: someone may have changed them since."""
+    X = _held_by(adata)[:1]
+    if not X or X[0].place != "X":
+        return False
+    sample, kind = X[0].sample(), noted["kind"]
+    if noted.get("told"):
+        return bool(sample.data.min(initial=0) >= 0)
+    if kind == "raw counts":
+        return bool((sample.data == np.rint(sample.data)).all() and sample.data.min(initial=0) >= 0)
+    high = 60 if kind == "log-normalised" else math.inf
+    inside = sample.data.min(initial=0) >= 0 and sample.data.max(initial=0) <= high
+    return bool(inside and not _has_unit_variances(sample))
+
+
+def _with_values(adata: AnnData, X: Any, var: pd.DataFrame | None = None, note: Any = None) -> AnnData:
+    """Return new cells with the same obs and obsm, and other values; `var` may be other genes."""
+    from anndata import AnnData
+
+    known = {"log1p": dict(adata.uns.get("log1p", {}))}  # scanpy keeps the base of the logarithm here
+    known |= {name: adata.uns[name] for name in (READY, VALUES) if name in adata.uns}
+    known |= {} if note is None else {VALUES: dict(note)}
+    var = adata.var if var is None else var
+    return AnnData(X, obs=adata.obs.copy(), var=var.copy(), obsm=dict(adata.obsm), uns=known)
 
 # %% ../nbs/00_data.ipynb #bfcfe467
-_MISSING_LABELS = frozenset({"", "nan", "none", "na", "n/a", "<na>", "null"})
+_ODD_LABELS = re.compile(
+    r"(unknown|unassigned|unclassified|unlabell?ed|undefined|undetermined|unidentified|notassigned|ambiguous|doublets?"
+    r"|multiplets?|lowquality|lowqualitycells?|debris|outliers?|removed?|artefacts?|artifacts?|contaminat\w*)"
+)
 
 
 def _label_text(value: object) -> str | None:
@@ -211,6 +1086,31 @@ def _label_text(value: object) -> str | None:
         value = int(value)
     text = value.decode() if isinstance(value, bytes) else str(value)
     return None if text.strip().lower() in _MISSING_LABELS else text.strip()
+
+
+def natural_order(names: Iterable[object]) -> list[str]:
+    """Return names in the order that people count in: 0, 1, 2, 10.
+
+    Parameters
+    ----------
+    names : iterable
+        Names of types, clusters or the like.
+
+    Returns
+    -------
+    list of str
+        Sorted, numbers inside the names by their size.
+
+    Examples
+    --------
+    >>> natural_order(["10", "2", "T 3", "1"])
+    ['1', '2', '10', 'T 3']
+    """
+
+    def parts(name: str) -> list[Any]:
+        return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]
+
+    return sorted(map(str, names), key=lambda name: (parts(name), name))
 
 
 def refuse_label_key(
@@ -228,11 +1128,41 @@ def cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     refuse_label_key(obs, label_key)
     column = pd.Categorical(obs[label_key])
     names = np.array([*map(_label_text, column.categories), None], dtype=object)
+    longest = max((len(name) for name in names if name), default=0)
+    if longest > 1000:
+        raise InputError(f"'{label_key}' holds a label of {longest:,} characters; a type needs a name that can be read")
     return pd.Series(names[column.codes], index=obs.index, name=label_key)
 
+
+def _refuse_measurement(labels: pd.Series) -> None:
+    """Raise InputError where a column holds a measurement, or a name for each cell, and no cell types."""
+    there = labels.dropna()
+    names = there.unique()
+    numbers = pd.to_numeric(pd.Series(names, dtype=object), errors="coerce").to_numpy(dtype=float)
+    n_cells, n_names = len(there), len(names)
+    if n_names and np.isfinite(numbers).all():
+        fractions = (numbers != np.rint(numbers)).any()
+        measured = n_names > 20 or (n_cells >= 10 and n_names > n_cells / 2) if fractions else n_names > 200
+        what = "numbers: it is a measurement"
+    else:
+        measured, what = n_cells >= 20 and n_names > n_cells / 2, "names: it names the cells"
+    if measured:
+        raise InputError(
+            f"'{labels.name}' holds {n_names:,} different {what}, not a cell type; pass as label_key the column that"
+            " holds the types"
+        )
+
 # %% ../nbs/00_data.ipynb #c510d80b
+_LONGEST_NAME = 1000  # characters, of cells, genes and types
+
+
 def refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
     """Raise InputError where cells or genes share a name."""
+    longest = max(map(len, map(str, names)), default=0)
+    if longest > _LONGEST_NAME:
+        raise InputError(
+            f"a {what} has a name of {longest:,} characters; names of up to {_LONGEST_NAME:,} can be worked with"
+        )
     repeated = names[names.duplicated()].unique()
     if len(repeated):
         first, remedy = repeated[0], f"adata.{ {'cell': 'obs', 'gene': 'var'}[what] }_names_make_unique()"
@@ -261,7 +1191,21 @@ def _count_types(labels: pd.Series, min_cells: int) -> pd.Series:
 # %% ../nbs/00_data.ipynb #cd80864d
 @dataclass(frozen=True)
 class CellCheck:
-    """What `check_cells` found; `type_counts` (cells of each type, largest first) is None without a label_key."""
+    """Hold what `check_cells` found.
+
+    Parameters
+    ----------
+    value_kind : str
+        What the values are: "raw counts", "log-normalised", ...
+    n_cells : int
+        Number of cells.
+    n_genes : int
+        Number of genes.
+    type_counts : Series or None
+        Cells of each type, the largest first; None without a label_key.
+    warnings : tuple of str
+        A sentence for each thing that is odd but can be worked with.
+    """
 
     value_kind: ValueKind
     n_cells: int
@@ -273,7 +1217,7 @@ class CellCheck:
 def _notes(values: ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
     """Return a sentence for each thing that is odd but can be worked with."""
     empty_cells, empty_genes = (values.values_per_cell == 0).sum(), (values.values_per_gene == 0).sum()
-    missing = 0 if labels is None else labels.isna().sum()
+    missing = 0 if labels is None else int(labels.isna().sum())
     notes = (
         (empty_cells, f"{empty_cells:,} of {len(values.values_per_cell):,} cells are empty: no gene above 0"),
         (empty_genes, f"{empty_genes:,} of {len(values.values_per_gene):,} genes are empty: 0 in every cell"),
@@ -283,52 +1227,99 @@ def _notes(values: ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
 
 # %% ../nbs/00_data.ipynb #042a532d
 def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int = 3) -> CellCheck:
-    """Check names, values and labels before any work, and that each type has `min_cells` cells.
+    """Check names, values and labels before any work.
 
-    The first thing that cannot be worked with is an InputError; what can be is told in `CellCheck.warnings`.
+    The first thing that cannot be worked with is an error; what can be is named in the result. The values are those
+    that `choose_values` takes.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells x genes.
+    label_key : str or None, default None
+        The column of `obs` that holds the cell types. None: labels are not looked at.
+    min_cells : int, default 3
+        Cells that each type must have.
+
+    Returns
+    -------
+    CellCheck
+        What the values are, cells, genes, cells of each type, and warnings.
+
+    Raises
+    ------
+    InputError
+        Where names repeat, values are missing or cannot be used, the column is missing, or a type is too small.
+
+    Examples
+    --------
+    >>> from selectormlp import check_cells, load_pancreas
+    >>> found = check_cells(load_pancreas())
+    >>> found.value_kind, found.n_cells
+    ('raw counts', 1937)
     """
-    return _checked(adata, adata.X, label_key, min_cells)
+    return _checked(_taken(adata), label_key, min_cells)
 
 
-def _checked(adata: AnnData, X: Any, label_key: str | None = None, min_cells: int = 3) -> CellCheck:
-    """Check cells whose values are `X`: a view would cut them out anew each time that it is asked."""
-    if X is None:
-        raise InputError("the cells hold no values: adata.X is None; put counts there, or get the file again")
-    if 0 in adata.shape:
-        raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
-    refuse_repeated_names(adata.obs_names, "cell")
-    refuse_repeated_names(adata.var_names, "gene")
-    values = summarise_values(X, adata.obs_names, adata.var_names)
+def _checked(taken: _Taken, label_key: str | None = None, min_cells: int = 3) -> CellCheck:
+    """Check cells and the values that were taken of them."""
+    obs, genes = taken.adata.obs, taken.var.index
+    refuse_repeated_names(obs.index, "cell")
+    refuse_repeated_names(genes, "gene")
+    values = summarise_values(taken.X, obs.index, genes)
     if values.lowest == values.highest == 0:
         raise InputError("every value is 0; pass cells in which something was counted")
-    labels = None if label_key is None else cell_labels(adata.obs, label_key)
+    _refuse_other_values(taken.note, values)
+    labels = None if label_key is None else cell_labels(obs, label_key)
+    if labels is not None:
+        _refuse_measurement(labels)
     counts = None if labels is None else _count_types(labels.dropna(), min_cells)
-    return CellCheck(kind_of(values), adata.n_obs, adata.n_vars, counts, _notes(values, labels))
+    kind = taken.note["kind"]
+    kind = "normalised, not logged" if kind == "raw counts" and not values.whole else kind
+    return CellCheck(kind, len(obs), len(genes), counts, _notes(values, labels))
 
 # %% ../nbs/00_data.ipynb #45d61623
-READY = "values_taken_as"  # in adata.uns of cells (or samples) whose values are ready: what they were taken as
+def _refuse_other_values(note: Any, values: ValueSummary) -> None:
+    """Raise InputError where all values together are not what a sample of the cells said."""
+    too_high = note["kind"] == "log-normalised" and values.highest > 60 and not note.get("told")
+    if values.lowest < 0 or too_high:
+        odd = "negative" if values.lowest < 0 else f"as large as {values.highest:.6g}"
+        raise InputError(
+            f"most values of {note['place']} look like {note['kind']}, but some are {odd}; pass raw counts or"
+            " log-normalised values of one kind"
+        )
 
 
-def _with_values(adata: AnnData, X: Any) -> AnnData:
-    """Return new cells with the same obs, var and obsm, and other values."""
-    from anndata import AnnData
+def to_log(X: csr_matrix, note: Any, target_sum: float = 1e4) -> csr_matrix:
+    """Bring values of any usable kind to natural log(1 + x) of counts per `target_sum`, in place.
 
-    known = {"log1p": dict(adata.uns.get("log1p", {}))}  # scanpy keeps the base of the logarithm here
-    known |= {READY: adata.uns[READY]} if READY in adata.uns else {}
-    return AnnData(X, obs=adata.obs.copy(), var=adata.var.copy(), obsm=dict(adata.obsm), uns=known)
+    Parameters
+    ----------
+    X : csr_matrix of float32
+        Cells x genes; it is changed.
+    note : mapping
+        What the values are: `kind`, and of logged ones `log_base` and `depth_removed`.
+    target_sum : float
+        Total of each cell. Log-normalised values keep theirs.
 
+    Returns
+    -------
+    csr_matrix
+        The same matrix.
 
-def _values_before_scaling(adata: AnnData) -> AnnData:
-    """Return the cells with the values kept in `adata.raw` or the layer "counts"; InputError where there are none."""
-    raw_genes = [] if adata.raw is None else adata.var_names[adata.var_names.isin(adata.raw.var_names)]
-    if len(raw_genes) and value_kind(adata.raw[:, raw_genes].X) != "scaled":
-        return _with_values(adata[:, raw_genes], adata.raw[:, raw_genes].X)
-    if "counts" in adata.layers and value_kind(adata.layers["counts"]) != "scaled":
-        return _with_values(adata, adata.layers["counts"])
-    raise InputError(
-        "the values are scaled (some are negative) and neither adata.raw nor adata.layers['counts'] keeps the values"
-        " from before; pass raw counts or log-normalised values"
-    )
+    Examples
+    --------
+    >>> float(to_log(csr_matrix([[1.0, 3.0]], dtype=np.float32), {"kind": "raw counts"}, 4).max().round(3))
+    1.386
+    """
+    if note["kind"] != "log-normalised":
+        return log_per_total(X, target_sum)
+    if (base := note.get("log_base", math.e)) != math.e:
+        X.data *= np.float32(math.log(base))
+    if not note.get("depth_removed", True):
+        np.expm1(X.data, out=X.data)
+        return log_per_total(X, target_sum)
+    return X
 
 # %% ../nbs/00_data.ipynb #5ea8aa20
 def log_per_total(X: csr_matrix, target_sum: float) -> csr_matrix:
@@ -342,46 +1333,148 @@ def log_per_total(X: csr_matrix, target_sum: float) -> csr_matrix:
     return X
 
 # %% ../nbs/00_data.ipynb #8b2c8a87
-def normalise(adata: AnnData, *, target_sum: float = 1e4) -> AnnData:
-    """Return new cells with log-normalised values (CSR float32): each total brought to target_sum, then log(1 + x).
-
-    Log-normalised cells keep their values. Scaled ones are taken from `adata.raw` or the layer "counts", else
-    InputError. Values with a note in uns["values_taken_as"] are kept. Raw, layers and uns are left behind.
-    """
-    return _normalised(adata, adata.X, target_sum=target_sum, own=adata.is_view)
-
-
-def _normalised(
-    adata: AnnData, X: Any, *, target_sum: float = 1e4, own: bool, kind: ValueKind | None = None
+def normalise(
+    adata: AnnData,
+    *,
+    target_sum: float = 1e4,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
 ) -> AnnData:
-    """Normalise cells whose values are `X`, in place where they are our `own`: those that a view has cut out are."""
-    kind = "log-normalised" if READY in adata.uns else kind or value_kind(X)
-    if kind == "scaled":
-        _logger.info("X is scaled: the values are taken from adata.raw or adata.layers['counts']")
-        return normalise(_values_before_scaling(adata), target_sum=target_sum)
-    X = csr_matrix(X, dtype=np.float32, copy=not own)
+    """Make new cells with log-normalised values: each cell's total becomes `target_sum`, then log(1 + x).
+
+    Values that are log-normalised already are kept, those with a note in `uns["values_taken_as"]` too.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells x genes. Which of its values are taken is decided by `choose_values`.
+    target_sum : float, default 10000.0
+        Total of each cell before the logarithm.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+
+    Returns
+    -------
+    AnnData
+        Log-normalised values (CSR float32). Raw, layers and most of `uns` are left behind.
+
+    Raises
+    ------
+    InputError
+        Where no values can be used, as where all are scaled.
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas, normalise
+    >>> normalise(load_pancreas()).uns["selectormlp_values"]["kind"]
+    'log-normalised'
+    """
+    taken = _taken(adata, {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names})
+    _refuse_other_values(taken.note, summarise_values(taken.X, taken.adata.obs_names, taken.var.index))
+    return _normalised(taken, target_sum=target_sum)
+
+
+def _normalised(taken: _Taken, *, target_sum: float = 1e4) -> AnnData:
+    """Normalise the values that were taken, in place where they are our own: those that a view has cut out are."""
+    X = taken.X.astype(np.float32) if taken.X.dtype == np.float16 else taken.X
+    X = csr_matrix(X, dtype=np.float32, copy=not taken.own)
     X.sum_duplicates()
-    return _with_values(adata, X if kind == "log-normalised" else log_per_total(X, target_sum))
+    X = to_log(X, taken.note, target_sum)
+    was = taken.note.get("was", taken.note["kind"])
+    note = {"place": taken.note["place"], "was": was, "kind": "log-normalised", "n_genes": X.shape[1], "sure": True}
+    found = _with_values(taken.adata, X, taken.var, note)
+    if taken.note.get("log_base", math.e) != math.e:
+        found.uns["log1p"] = {}
+    return found
 
 # %% ../nbs/00_data.ipynb #ce94b5f1
-def _kept_cells(labels: pd.Series, min_cells: int | None) -> np.ndarray:
+def _kept_cells(labels: pd.Series, min_cells: int | None, drop_types: Sequence[str] = ()) -> np.ndarray:
     """Return which cells to keep, as a mask: the labelled ones, of types with at least min_cells cells."""
     kept = labels.notna().to_numpy()
     if not kept.all():
         lost = f"{(~kept).sum():,} of {len(kept):,} cells have no label in '{labels.name}'"
-        warnings.warn(f"{lost} and are left out", stacklevel=3)
+        warnings.warn(f"{lost} and are left out", stacklevel=user_level())
+    counts = labels.value_counts()
+    if len(drop_types):
+        kept &= ~labels.isin(_known_types(drop_types, counts)).to_numpy()
+        announce(f"left out: {counts[list(drop_types)].sum():,} cells of {', '.join(drop_types)} (drop_types)")
     if min_cells is not None:
-        large = labels.map(labels.value_counts()).fillna(0).to_numpy() >= min_cells
-        small = sorted(labels[kept & ~large].unique())
-        _logger.info("types with fewer than %d cells, left out: %s", min_cells, ", ".join(small) or "none")
+        large = labels.map(counts).fillna(0).to_numpy() >= min_cells
+        small = labels[kept & ~large].value_counts()
+        if len(small):
+            listed = ", ".join(f"{name} {small[name]:,}" for name in natural_order(small.index)[:10])
+            more = f" and {len(small) - 10} more" if len(small) > 10 else ""
+            announce(
+                f"left out: {small.sum():,} cells of {len(small)} types with fewer than {min_cells} cells ({listed}{more})"
+            )
         kept = kept & large
+    _ask_about_odd_types(labels[kept])
     return kept
 
+
+def _known_types(names: Sequence[str], counts: pd.Series) -> list[str]:
+    """Return the names of types; one that there is not is an InputError."""
+    for name in names:
+        if name not in counts.index:
+            listed = ", ".join(natural_order(counts.index)[:20])
+            raise InputError(
+                f"drop_types names '{name}', which is no type; {_did_you_mean(name, counts.index, f'there are: {listed}')}"
+            )
+    return list(names)
+
+
+def _ask_about_odd_types(labels: pd.Series) -> None:
+    """Ask about labels such as Unknown or doublet, which are treated as types."""
+    counts = labels.value_counts()
+    odd = [name for name in natural_order(counts.index) if _ODD_LABELS.fullmatch(_plain(name))]
+    if odd:
+        listed = ", ".join(f"'{name}' ({counts[name]:,} cells)" for name in odd)
+        announce(f"kept as cell types: {listed}; are they? leave them out with drop_types (--drop-types)")
+
 # %% ../nbs/00_data.ipynb #6097f1b8
-def kept_labels(obs: pd.DataFrame, label_key: str, *, min_cells: int | None = None) -> pd.Series:
-    """Return the labels, as text, of the cells that are worked with: `prepare_cells` says which."""
+def kept_labels(
+    obs: pd.DataFrame, label_key: str, *, min_cells: int | None = None, drop_types: Sequence[str] = ()
+) -> pd.Series:
+    """Return the labels, as text, of the cells that are worked with; what is left out is said in one line.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row per cell.
+    label_key : str
+        Column of the cell types. A column of measurements is refused.
+    min_cells : int, optional
+        Types with fewer cells are left out; without it, one with fewer than 3 is an InputError.
+    drop_types : sequence of str
+        Types to leave out, such as "Unknown" or "doublet".
+
+    Returns
+    -------
+    Series of str
+        Without missing labels.
+
+    Raises
+    ------
+    InputError
+        Where fewer than two types are left.
+
+    Examples
+    --------
+    >>> obs = pd.DataFrame({"type": ["a"] * 3 + ["b"] * 3 + ["c"]})
+    >>> len(kept_labels(obs, "type", min_cells=3))
+    6
+    """
     labels = cell_labels(obs, label_key)
-    mask = _kept_cells(labels, min_cells)
+    _refuse_measurement(labels)
+    mask = _kept_cells(labels, min_cells, [drop_types] if isinstance(drop_types, str) else list(drop_types))
     kept = labels if mask.all() else labels[mask]
     if min_cells is not None and kept.nunique() < min(2, labels.nunique()):
         raise InputError(
@@ -392,25 +1485,68 @@ def kept_labels(obs: pd.DataFrame, label_key: str, *, min_cells: int | None = No
     return kept
 
 
-def prepare_cells(adata: AnnData, label_key: str, *, min_cells: int | None = None) -> AnnData:
-    """Return new cells: checked, log-normalised (CSR float32), labelled with text categories in obs[label_key].
+def prepare_cells(
+    adata: AnnData,
+    label_key: str,
+    *,
+    min_cells: int | None = None,
+    drop_types: Sequence[str] = (),
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
+) -> AnnData:
+    """Make new cells that are checked, log-normalised and labelled.
 
-    Cells without a label are left out with a warning, types with fewer than `min_cells` cells too. Without `min_cells`
-    a type with fewer than 3 cells is an InputError, as is all that `check_cells` refuses.
+    Cells without a label are left out with a warning.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells x genes.
+    label_key : str
+        The column of `obs` that holds the cell types.
+    min_cells : int or None, default None
+        Types with fewer cells are left out, which is said. None: a type with fewer than 3 is an error.
+    drop_types : sequence of str, default ()
+        Types to leave out.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+
+    Returns
+    -------
+    AnnData
+        Log-normalised values (CSR float32), types as text categories in `obs[label_key]`; `uns["selectormlp_values"]`
+        says where the values are from.
+
+    Raises
+    ------
+    InputError
+        For all that `check_cells` refuses.
+
+    Examples
+    --------
+    >>> from selectormlp import load_pancreas, prepare_cells
+    >>> prepare_cells(load_pancreas(), "cell_type", min_cells=20).shape
+    (1895, 20125)
     """
     adata = adata.to_memory() if adata.isbacked else adata
     refuse_label_key(adata.obs, label_key)
-    X, own = adata.X, adata.is_view  # a view cuts out its values anew each time that it is asked
-    check = _checked(adata, X)
-    kind: ValueKind | None = check.value_kind
-    for note in check.warnings:
+    taken = _taken(adata, {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names})
+    for note in _checked(taken).warnings:
         _logger.info(note)
-    labels = kept_labels(adata.obs, label_key, min_cells=min_cells)
+    labels = kept_labels(adata.obs, label_key, min_cells=min_cells, drop_types=drop_types)
     if len(labels) < adata.n_obs:
         kept = adata.obs_names.isin(labels.index)
-        adata, X, own, kind = adata[kept], X[kept], True, None
-    prepared = _normalised(adata, X, own=own, kind=kind)
-    prepared.obs[label_key] = pd.Categorical(labels)
+        taken = taken._replace(adata=taken.adata[kept], X=taken.X[kept], own=True)
+    prepared = _normalised(taken)
+    prepared.obs[label_key] = pd.Categorical(labels, categories=natural_order(labels.unique()))
     return prepared
 
 # %% ../nbs/00_data.ipynb #c6b0a8ec
@@ -470,16 +1606,45 @@ def by_score(names: Sequence[str], scores: np.ndarray) -> list[str]:
 
 # %% ../nbs/00_data.ipynb #b1aa164f
 def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = "trend") -> list[str]:
-    """Return the names of the `n_genes` most variable genes, highest first; pass log-normalised training cells only.
+    """Choose the most variable genes.
 
-    `flavor` is "trend" (log variance above that of genes of similar mean) or "seurat" (scanpy's; Satija et al. 2015,
-    doi:10.1038/nbt.3192). Equal genes come by name, genes that never vary last; `n_genes` above their number gives all.
+    Parameters
+    ----------
+    adata : AnnData
+        Training cells x genes, log-normalised; cells that are not for training would leak.
+    n_genes : int, default 2000
+        How many genes; where there are fewer, all.
+    flavor : {'trend', 'seurat'}, default 'trend'
+        "trend": log variance above that of genes of similar mean; "seurat": scanpy's normalised dispersion.
+
+    Returns
+    -------
+    list of str
+        The genes, the most variable first; equal ones by name, those that never vary last.
+
+    Raises
+    ------
+    InputError
+        Where a setting cannot be, or the values are not log-normalised.
+
+    References
+    ----------
+    .. [1] Satija R and others. Spatial reconstruction of single-cell gene expression data.
+       Nature Biotechnology 33 (2015). doi:10.1038/nbt.3192
+
+    Examples
+    --------
+    >>> from selectormlp import choose_variable_genes, normalise, simulate_cells
+    >>> adata = normalise(simulate_cells(n_cells=200, n_genes=100, n_types=3))
+    >>> len(choose_variable_genes(adata, 20))
+    20
     """
     if not is_whole(n_genes, least=1):
         raise InputError(f"n_genes={n_genes!r} leaves no gene; pass a whole number of 1 or more")
     if flavor not in ("trend", "seurat"):
         raise InputError(f"flavor={flavor!r} is not known; pass 'trend' or 'seurat'")
-    if READY not in adata.uns and (kind := value_kind(adata.X)) != "log-normalised":
+    ready = READY in adata.uns or adata.uns.get(VALUES, {}).get("kind") == "log-normalised"
+    if not ready and (kind := value_kind(adata.X)) != "log-normalised":
         raise InputError(f"variable genes need log-normalised values but these are {kind}; call normalise first")
     scores = _above_trend(adata) if flavor == "trend" else _dispersions(adata)
     return by_score(adata.var_names, scores)[:n_genes]
@@ -498,6 +1663,29 @@ def existing_path(path: Path) -> Path:
     raise InputError(f"'{path}' does not exist; {hint}")
 
 # %% ../nbs/00_data.ipynb #340380b7
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NEXT_STEPS = {
+    (".rds", ".rda", ".rdata", ".qs", ".h5seurat"): "R wrote it: export the counts and the labels as chapter 18b shows",
+    (".xlsx", ".xls", ".ods"): "it is a spreadsheet: save its table as csv",
+    (".parquet", ".feather", ".arrow"): "it is a table of another kind: save it as csv with pandas",
+    (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar"): "it is an archive: unpack it, and pass what is inside",
+    (".bam", ".fastq", ".fastq.gz", ".fq.gz", ".sra"): "it holds reads: count molecules first, as Cell Ranger does",
+}
+
+
+def _what_bytes_say(path: Path) -> str | None:
+    """Say what a file is by its first bytes, where it is none of cells; None where they tell nothing."""
+    head = path.open("rb").read(512) if path.is_file() else b"x"
+    text = head.lstrip()[:200].lower()
+    if not head:
+        return "it is empty; get it again"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, not the file that the page offers; download the file itself"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-lfs, not the file; run 'git lfs pull'"
+    return None
+
+
 def _why_unreadable(path: Path, error: Exception) -> str:
     """Say in one sentence why a file could not be read: a broken one raises anything."""
     if isinstance(error, PermissionError):
@@ -507,6 +1695,13 @@ def _why_unreadable(path: Path, error: Exception) -> str:
             f"'{path}' asks for more memory than there is; read it in parts with open_cells, or get it again if it is"
             " a small file"
         )
+    if isinstance(error, OSError) and (error.errno in _NO_ROOM or "usable temporary directory" in str(error)):
+        place = os.environ.get("TMPDIR") or "the folder for temporary files"
+        return f"there is no room in {place} to unpack '{path}'; make room there, or set TMPDIR to a folder that has it"
+    if isinstance(error, RecursionError):
+        return f"'{path}' holds lists within lists, deeper than anything should be; get it again from where it is made"
+    if (known := _what_bytes_say(path)) is not None:
+        return f"cannot read '{path}': {known}"
     said = str(error).replace(str(path), path.name).split(" (")[0]
     detail = textwrap.shorten(said, 100, placeholder=" ...")
     return (
@@ -515,15 +1710,26 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     )
 
 
+def _tell_watcher(words: str) -> None:
+    """Tell the process that watches this one, if there is one, that a file begins to be read, or was read."""
+    pid, _, pipe = os.environ.get("SELECTORMLP_WATCHED", "").partition(":")
+    if pid == str(os.getpid()):
+        with suppress(OSError):
+            os.write(int(pipe), f"{words[:2000]}\n".encode("utf-8", "replace"))
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside, while a file is read, into one sentence."""
+    _tell_watcher(f"+{str(path).replace(chr(10), ' ')}")
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         raise InputError(_why_unreadable(path, error)) from error
+    finally:
+        _tell_watcher("-")
 
 # %% ../nbs/00_data.ipynb #6dc24f92
 def _narrow_places(values: Any) -> None:
@@ -541,52 +1747,404 @@ def refuse_broken_matrix(values: Any) -> None:
         if (np.diff(values.indptr) < 0).any():  # scipy does not look at this where the last number is 0
             raise ValueError("the places of its cells fall")
 
+# %% ../nbs/00_data.ipynb #68dbd8ab
+_HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
+_MOST_METADATA = 2**28  # bytes of a JSON file
+_CODECS = """
+adler32 astype base64 bitround blosc bytes bz2 categorize crc32 crc32c delta fixedscaleoffset fletcher32 gzip
+jenkins_lookup3 json2 lz4 lzma msgpack2 packbits pcodec quantize sharding_indexed shuffle transpose vlen-array
+vlen-bytes vlen-utf8 zfpy zlib zstd
+"""
+_TRUSTED_CODECS = frozenset(_CODECS.split())
+
+
+def _untrusted(path: object, what: str) -> InputError:
+    """Return the error for a file that reaches outside itself."""
+    name = path if isinstance(path, Path) else "the unpacked file"
+    return InputError(f"'{name}' {what}, and a file of cells must hold its own data; copy them into one file first")
+
+
+def _refuse_outside_hdf5(path: Any) -> None:
+    """Raise InputError where an HDF5 file has parts in other files; soft links stay inside, and are not followed."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        groups, seen = [file["/"]], set()
+        while groups:
+            group = groups.pop()
+            for name in group:
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.SoftLink):
+                    continue
+                if not isinstance(link, h5py.HardLink):
+                    raise _untrusted(path, f"leads to another file at '{group.name}/{name}'")
+                found = group[name]
+                if isinstance(found, h5py.Dataset):
+                    if found.is_virtual or found.id.get_create_plist().get_external_count():
+                        raise _untrusted(path, f"keeps '{found.name}' in another file")
+                elif isinstance(found, h5py.Group) and (place := h5py.h5o.get_info(found.id).addr) not in seen:
+                    seen.add(place)
+                    groups.append(found)
+
+
+def _codecs(value: Any) -> Iterator[str]:
+    """Yield the names of the codecs in the metadata of a zarr array or store."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if key in ("compressor", "compressors", "filters", "codecs", "index_codecs", "serializer"):
+            for codec in item if isinstance(item, list) else [item]:
+                if codec is not None:
+                    name = codec if isinstance(codec, str) else codec.get("id") or codec.get("name")
+                    yield str(name).removeprefix("numcodecs.")
+                    yield from _codecs(codec) if isinstance(codec, dict) else ()
+        elif not key.endswith((".zattrs", "attributes")):
+            yield from _codecs(item)
+
+
+def _refuse_outside_zarr(path: Path) -> None:
+    """Raise InputError where a .zarr folder holds links, or wants to be unpacked by a program that could run code."""
+    path = path.resolve()
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            if Path(folder, name).is_symlink():
+                raise _untrusted(path, f"holds the link '{name}'")
+        for name in {".zarray", ".zmetadata", "zarr.json"}.intersection(files):
+            _refuse_codecs(read_json(Path(folder, name)), path)
+
+
+def _refuse_outside_zip(path: Path) -> None:
+    """Raise InputError where a packed zarr store is a bomb, or wants to be unpacked by a program that could run code."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as packed:
+        for part in packed.infolist():
+            if part.file_size > max(2**30, 300 * part.compress_size):
+                raise InputError(f"'{path}' holds a part that unpacks to {part.file_size:,} bytes; unpack it yourself")
+            if part.filename.rpartition("/")[2] in (".zarray", ".zmetadata", "zarr.json"):
+                if part.file_size > _MOST_METADATA:
+                    raise InputError(f"'{path}' describes itself in {part.file_size:,} bytes, which no store needs")
+                _refuse_codecs(json.loads(packed.read(part)), path)
+
+
+def _refuse_codecs(about: Any, path: Path) -> None:
+    """Raise InputError where the metadata of a store name a codec that is not trusted."""
+    for codec in _codecs(about):
+        if codec not in _TRUSTED_CODECS:
+            raise InputError(
+                f"'{path}' is packed with {codec!r}, which is not among the codecs that are known to run no code; have"
+                " it written again with zstd or blosc"
+            )
+
+
+def refuse_outside(path: str | Path) -> None:
+    """Raise InputError where a file of cells would have other files read, or code run, when it is opened.
+
+    Parameters
+    ----------
+    path : str or Path
+        An HDF5 file, a zarr store (folder or .zip), or anything else, which passes.
+
+    Raises
+    ------
+    InputError
+        With what leads outside.
+
+    Examples
+    --------
+    >>> from selectormlp.data import data_folder, refuse_outside
+    >>> refuse_outside(data_folder() / "pancreas.h5ad")
+    """
+    path = Path(path)
+    if path.is_dir() and any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
+        _refuse_outside_zarr(path)
+    elif path.is_file():
+        with path.open("rb") as file:
+            head = file.read(8)
+        if head == _HDF5_BEGINS:
+            _refuse_outside_hdf5(path)
+        elif head[:2] == b"PK" and ".zarr" in path.name.lower():
+            _refuse_outside_zip(path)
+
 # %% ../nbs/00_data.ipynb #2fde1f9f
-def _read_h5ad(path: Path, label_key: str | None) -> AnnData:
-    """Read .h5ad, or .h5ad.gz through a temporary unpacked copy."""
+_MODALITIES = ("rna", "gex", "geneexpression", "gene", "scrna", "snrna", "transcriptome", "counts")
+
+
+def open_root(path: Path) -> Any:
+    """Open the root of an HDF5 file, whatever its name, or of a zarr store (a folder or a .zip), for reading.
+
+    Parameters
+    ----------
+    path : Path
+        A file or a folder.
+
+    Returns
+    -------
+    group or None
+        None where it is neither.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(8)
+        if head == _HDF5_BEGINS:
+            import h5py
+
+            refuse_outside(path)
+            return h5py.File(path, "r")
+        if head[:2] == b"PK" and ".zarr" in path.name.lower():
+            import zarr
+
+            refuse_outside(path)
+            return zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
+    if path.suffix.lower() == ".zarr" or any((path / name).exists() for name in (".zgroup", "zarr.json")):
+        import zarr
+
+        refuse_outside(path)
+        return zarr.open_group(path, mode="r")
+    return None
+
+
+def cells_group(root: Any, path: Path) -> Any:
+    """Return the group that holds cells as AnnData writes them: the root, or one inside of MuData or SpatialData.
+
+    Parameters
+    ----------
+    root : group
+        From `open_root`.
+    path : Path
+        For the sentence of an error.
+
+    Returns
+    -------
+    group or None
+        None where the file has another layout.
+    """
+    held = set(root)
+    for place in ("mod", "tables", "table"):
+        if place in held and hasattr(root[place], "keys"):
+            names = [name for name in root[place] if "var" in root[place][name]]
+            if names:
+                return root[place][_one_of(names, path)]
+    return root if {"obs", "var"} <= held else None
+
+
+def _one_of(names: Sequence[str], path: Path) -> str:
+    """Return the only name, or the one that means gene expression; InputError where that is not clear."""
+    fit = [name for name in names if _plain(name) in _MODALITIES] or [name for name in names if name == "table"]
+    if len(names) == 1 or len(fit) == 1:
+        return names[0] if len(names) == 1 else fit[0]
+    raise InputError(
+        f"'{path}' holds {len(names)} tables ({', '.join(names)}), and none is clearly gene expression; save the one"
+        " that is meant as .h5ad"
+    )
+
+
+def outer_labels(root: Any, obs: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that MuData keeps outside of the modality, for its cells; those that it has already stay.
+
+    Parameters
+    ----------
+    root : group
+        From `open_root`.
+    obs : DataFrame
+        The cells of the modality.
+
+    Returns
+    -------
+    DataFrame
+        `obs` with more columns.
+    """
+    from anndata.io import read_elem
+
+    if "mod" not in root or "obs" not in root:
+        return obs
+    outer = read_elem(root["obs"])
+    outer.index = outer.index.astype(str)
+    outer.columns = [re.sub(r"^(rna|gex|RNA|GEX):", "", str(name)) for name in outer.columns]
+    new = [name for name in dict.fromkeys(outer.columns) if name not in obs.columns]
+    return obs.join(outer.loc[:, ~outer.columns.duplicated()][new]) if new and outer.index.is_unique else obs
+
+
+def _read_anndata(root: Any, path: Path, where: Any) -> AnnData | None:
+    """Read the cells that a store holds (at a path, or in an open file) as AnnData writes them; None for others."""
     from anndata import read_h5ad
+    from anndata.io import read_elem
 
-    if path.suffix.lower() != ".gz":
-        return read_h5ad(path)
-    with tempfile.TemporaryDirectory() as folder:
-        unpacked = Path(folder) / "cells.h5ad"
-        with gzip.open(path, "rb") as packed, unpacked.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-        return read_h5ad(unpacked)
-
-
-def _read_zarr(path: Path, label_key: str | None) -> AnnData:
-    """Read an AnnData .zarr folder."""
-    from anndata import read_zarr
-
-    return read_zarr(path)
-
-# %% ../nbs/00_data.ipynb #745c64b9
-def _name_genes(symbols: pd.Series, gene_ids: pd.Series) -> pd.Index:
-    """Return the symbols as names; the gene id is added to each that occurs more than once, as some do in 10x files."""
-    shared = symbols.duplicated(keep=False).to_numpy()
-    if shared.any():
-        _logger.info("%d genes share a symbol; their gene id was added to the name", int(shared.sum()))
-    return pd.Index(np.where(shared, symbols + "_" + gene_ids.to_numpy(), symbols), dtype=str)
-
-
-def _read_10x_h5(path: Path, label_key: str | None) -> AnnData:
-    """Read the gene expression of a 10x .h5 file."""
-    import scanpy
-
-    with warnings.catch_warnings():  # shared symbols are told apart just below
-        warnings.filterwarnings("ignore", message="Variable names are not unique")
-        adata = scanpy.read_10x_h5(path, gex_only=False)
-    refuse_broken_matrix(adata.X)
-    if "feature_types" in adata.var:  # leave out antibodies and the like
-        adata = adata[:, (adata.var["feature_types"] == "Gene Expression").to_numpy()].copy()
-    adata.var_names = _name_genes(adata.var_names.to_series(), adata.var["gene_ids"].astype(str))
+    group = cells_group(root, path)
+    if group is None:
+        return None
+    if has_half_floats(group):
+        adata = _with_single_floats(group)
+    elif group.name != "/" or not isinstance(_file_of(root), str):
+        adata = read_elem(group)
+    else:
+        adata = read_h5ad(where)
+    adata.obs = outer_labels(root, adata.obs)
     return adata
 
+
+def _file_of(root: Any) -> str | None:
+    """Return the name of an HDF5 file, None for a zarr store."""
+    return getattr(root, "filename", None)
+
+
+def _sparse_places(group: Any) -> list[str]:
+    """Return the places of a group at which sparse matrices may be."""
+    return ["X", "raw/X", *(f"layers/{name}" for name in (group.get("layers", ())))]
+
+
+def has_half_floats(group: Any) -> bool:
+    """Say whether a sparse matrix keeps its values in 16 bits, which scipy does not take."""
+    found = [group[place] for place in _sparse_places(group) if place in group]
+    return any(hasattr(each, "keys") and "data" in each and each["data"].dtype == np.float16 for each in found)
+
+
+def _with_single_floats(group: Any) -> AnnData:
+    """Read AnnData whose sparse values take 16 bits."""
+    from anndata.experimental import read_dispatched
+
+    def callback(read: Callable[..., Any], name: str, elem: Any, iospec: Any) -> Any:
+        if iospec.encoding_type in ("csr_matrix", "csc_matrix") and elem["data"].dtype == np.float16:
+            parts = (elem["data"][:].astype(np.float32), elem["indices"][:], elem["indptr"][:])
+            kind = csr_matrix if iospec.encoding_type == "csr_matrix" else csc_matrix
+            return kind(parts, shape=tuple(elem.attrs["shape"]))
+        return read(elem)
+
+    return read_dispatched(group, callback)
+
+# %% ../nbs/00_data.ipynb #9545bbe5
+def _strings(values: Any) -> np.ndarray:
+    """Return a column of an HDF5 file as text."""
+    return _texts(values[:])
+
+
+def _read_10x_h5(root: Any, path: Path) -> AnnData:
+    """Read a 10x .h5 file: of Cell Ranger 3 and later, or of 2, whose groups are genomes."""
+    from anndata import AnnData
+    from scipy.sparse import hstack
+
+    groups = {"": root["matrix"]} if "matrix" in root else {name: root[name] for name in root if "indptr" in root[name]}
+    parts, tables, cells = [], [], None
+    for genome, group in groups.items():
+        features = group.get("features", group)
+        ids = _strings(features["id" if "id" in features else "genes"])
+        table = pd.DataFrame(
+            {"gene_ids": ids}, index=_strings(features["name" if "name" in features else "gene_names"])
+        )
+        if len(groups) > 1:
+            table.index = [f"{genome}_{name}" for name in table.index]
+        for name, column in (("feature_type", "feature_types"), ("genome", "genome")):
+            if name in features:
+                table[column] = _strings(features[name])
+        here = _strings(group["barcodes"])
+        if cells is not None and not np.array_equal(cells, here):
+            raise InputError(
+                f"'{path}' holds the genomes {', '.join(groups)}, each with cells of its own; export one of them as"
+                " .h5ad with scanpy.read_10x_h5(genome=...)"
+            )
+        cells, shape = here, (len(here), len(table))
+        parts.append(csr_matrix((group["data"][:], group["indices"][:], group["indptr"][:]), shape=shape))
+        refuse_broken_matrix(parts[-1])
+        tables.append(table)
+    return AnnData(hstack(parts, format="csr"), obs=pd.DataFrame(index=cells), var=_told_apart(pd.concat(tables)))
+
+
+def _told_apart(var: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of genes in which those that share a symbol have their id in the name."""
+    names = _name_genes(pd.Series(var.index.to_numpy()), var["gene_ids"].astype(str).reset_index(drop=True))
+    return var.set_axis(names.to_numpy(), axis=0)
+
+
+def _read_loom(root: Any, path: Path) -> AnnData:
+    """Read a .loom file: genes x cells, with attributes of rows and columns."""
+    from anndata import AnnData
+
+    var = pd.DataFrame({name: _strings(root["row_attrs"][name]) for name in root["row_attrs"]
+                        if root["row_attrs"][name].ndim == 1})  # fmt: skip
+    columns = {name: root["col_attrs"][name][:] for name in root["col_attrs"] if root["col_attrs"][name].ndim == 1}
+    obs = pd.DataFrame({name: _texts(value) if value.dtype.kind in "OSU" else value for name, value in columns.items()})
+    genes = next((name for name in ("Gene", "gene", "var_names", "gene_names", "Accession") if name in var), None)
+    cells = next((name for name in ("CellID", "obs_names", "cell_id", "cell_names", "barcode") if name in obs), None)
+    if genes is None or cells is None:
+        lacks = "row_attrs/Gene" if genes is None else "col_attrs/CellID"
+        raise InputError(f"the loom file '{path}' has no {lacks}; add it, or save the cells as .h5ad")
+    layers = {name: csr_matrix(root["layers"][name][:].T) for name in (root.get("layers", ()))}
+    obs, var = obs.set_index(cells), var.set_index(genes)
+    id_column = _column_of(var, _ID_COLUMNS, lambda names: _share_of_ids(names) > 0.5)
+    if id_column is not None:
+        var = _told_apart(var.rename(columns={id_column: "gene_ids"}))
+    obs.index.name = var.index.name = None
+    return AnnData(csr_matrix(root["matrix"][:].T), obs=obs, var=var, layers=layers)
+
+
+def _read_store(path: Path, label_key: str | None, unpacked: Any = None) -> AnnData:
+    """Read an HDF5 file or a zarr store by what it holds, whatever it is called; `unpacked` is an open file of it."""
+    root = open_root(path) if unpacked is None else _open_unpacked(unpacked)
+    if root is None:
+        raise ValueError("it is neither HDF5 nor zarr")
+    adata = _read_anndata(root, path, path if unpacked is None else unpacked)
+    if adata is not None:
+        return adata
+    held = set(root)
+    if {"matrix", "row_attrs", "col_attrs"} <= held:
+        return _read_loom(root, path)
+    if {"barcode_idx", "feature_idx"} <= held or {"barcode", "umi"} <= held:
+        raise InputError(
+            f"'{path}' holds single molecules (molecule_info); pass filtered_feature_bc_matrix.h5 of the same run"
+        )
+    if "assays" in held:
+        raise InputError(f"'{path}' is an h5Seurat file; export its counts and labels as chapter 18b shows")
+    if any(hasattr(root[name], "keys") and {"indptr", "barcodes"} <= set(root[name]) for name in held):
+        return _read_10x_h5(root, path)
+    listed = ", ".join(sorted(held)[:8]) or "nothing"
+    raise InputError(
+        f"'{path}' is of a layout that is not known: it holds {listed}; save the cells as .h5ad (AnnData), loom or 10x .h5"
+    )
+
+
+_MOST_UNPACKED = 2**38  # bytes
+_HIGHEST_RATIO = 300  # unpacked to packed, above 1 GiB: counts of cells reach some tens
+_LEFT_FREE = 2**28  # bytes of the disk for temporary files that are left to others
+
+
+def _unpack(path: Path, file: Any) -> None:
+    """Unpack a .gz into an open file, after a look at its first bytes and at the room; a bomb is an InputError."""
+    place, packed_size = tempfile.gettempdir(), path.stat().st_size
+    limit = min(_MOST_UNPACKED, max(2**30, _HIGHEST_RATIO * packed_size))
+    with gzip.open(path, "rb") as packed:
+        part, size = packed.read(2**20), 0
+        if not part.startswith(_HDF5_BEGINS):
+            raise ValueError("unpacked, it does not begin like an .h5ad file")
+        while part:
+            size += len(part)
+            if size > limit:
+                raise InputError(
+                    f"'{path}' unpacks to more than {limit / 2**30:,.0f} GiB; unpack it yourself if it is sound"
+                )
+            if shutil.disk_usage(place).free < _LEFT_FREE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            file.write(part)
+            part = packed.read(2**24)
+    file.flush()
+
+
+def _open_unpacked(file: Any) -> Any:
+    """Open the root of an unpacked HDF5 file, after a look at where it leads."""
+    import h5py
+
+    _refuse_outside_hdf5(file)
+    return h5py.File(file, "r")
+
+
+def _read_packed(path: Path, label_key: str | None) -> AnnData:
+    """Read a packed .h5ad.gz (or .h5.gz, .loom.gz) through an unpacked copy without a name, gone with the program."""
+    with tempfile.TemporaryFile() as file:
+        _unpack(path, file)
+        return _read_store(path, label_key, file).to_memory()
+
 # %% ../nbs/00_data.ipynb #109142af
-def _one_file(folder: Path, *endings: str) -> Path:
+def _one_file(folder: Path, *endings: str, prefix: str = "") -> Path:
     """Return the one file of a folder whose name ends so, plain or .gz."""
-    found = [file for file in sorted(folder.iterdir()) if file.name.removesuffix(".gz").endswith(endings)]
+    files = [file for file in sorted(folder.iterdir()) if file.name.startswith(prefix)]
+    found = [file for file in files if file.name.removesuffix(".gz").endswith(endings)]
     if len(found) != 1:
         held = " and ".join(file.name for file in found) or "none"
         raise InputError(f"'{folder}' must hold one {' or '.join(endings)} (or .gz) but holds {held}; leave one there")
@@ -619,30 +2177,100 @@ def _cells_by_genes(matrix: Any, n_cells: int, n_genes: int, folder: Path) -> cs
 
 
 def _read_10x_folder(path: Path, label_key: str | None) -> AnnData:
-    """Read a 10x folder: genes x cells in matrix.mtx, barcodes.tsv, and features.tsv or genes.tsv; plain or .gz."""
+    """Read a folder with a matrix.mtx and the names of its rows and columns; several samples are put together."""
+    folder = path if path.is_dir() else path.parent
+    for layout in (_read_parse_folder, _read_kallisto_folder):
+        if (found := layout(folder)) is not None:
+            return found
+    matrices = sorted(file for file in folder.glob("*matrix.mtx*")) if path.is_dir() else [path]
+    prefixes = [re.sub(r"matrix\.mtx(\.gz)?$", "", file.name) for file in matrices]
+    if len(matrices) > 1 and len(set(prefixes)) == len(matrices):
+        return _read_samples(folder, matrices, prefixes)
+    matrix = path if path.is_file() else _one_file(folder, "matrix.mtx")
+    several = len(list(folder.glob("*barcodes.tsv*"))) > 1
+    return _read_10x_sample(folder, matrix, re.sub(r"matrix\.mtx(\.gz)?$", "", matrix.name) if several else "")
+
+
+def _read_10x_sample(folder: Path, matrix: Path, prefix: str) -> AnnData:
+    """Read genes x cells in matrix.mtx, barcodes.tsv, and features.tsv or genes.tsv; plain or .gz."""
     from anndata import AnnData
     from scipy.io import mmread
 
-    folder = path if path.is_dir() else path.parent
-    matrix = path if path.is_file() else _one_file(folder, "matrix.mtx")
     _refuse_zero_end(matrix)
-    genes = _name_table(_one_file(folder, "features.tsv", "genes.tsv"))
-    cells = _name_table(_one_file(folder, "barcodes.tsv"))
+    genes = _name_table(_one_file(folder, "features.tsv", "genes.tsv", prefix=prefix))
+    cells = _name_table(_one_file(folder, "barcodes.tsv", prefix=prefix))
     counts = _cells_by_genes(mmread(matrix), len(cells), len(genes), folder)
-    obs, var = pd.DataFrame(index=pd.Index(cells[0].to_numpy())), pd.DataFrame({"gene_ids": genes[0].to_numpy()})
-    adata = AnnData(counts, obs=obs, var=var.set_index(genes[0].to_numpy()))
-    adata.var_names = _name_genes(genes[min(1, genes.shape[1] - 1)], genes[0])
-    if genes.shape[1] > 2:  # leave out antibodies and the like
-        adata = adata[:, (genes[2] == "Gene Expression").to_numpy()].copy()
-    return adata
+    var = pd.DataFrame({"gene_ids": genes[0].to_numpy()}, index=genes[min(1, genes.shape[1] - 1)].to_numpy())
+    if genes.shape[1] > 2:
+        var["feature_types"] = genes[2].to_numpy()
+    return AnnData(counts, obs=pd.DataFrame(index=pd.Index(cells[0].to_numpy())), var=_told_apart(var))
+
+
+def _read_samples(folder: Path, matrices: Sequence[Path], prefixes: Sequence[str]) -> AnnData:
+    """Read the samples of a folder, as archives keep them (GSM1_matrix.mtx, GSM2_...); obs["sample"] tells which."""
+    from anndata import concat
+
+    names = [prefix.strip("._- ") for prefix in prefixes]
+    parts = [_read_10x_sample(folder, matrix, prefix) for matrix, prefix in zip(matrices, prefixes, strict=True)]
+    unique = pd.Index(np.concatenate([part.obs_names for part in parts])).is_unique
+    joined = concat(
+        dict(zip(names, parts, strict=True)), label="sample", merge="same", index_unique=None if unique else "-"
+    )
+    announce(f"{len(parts)} samples of '{folder.name}' are put together: {joined.n_vars:,} genes that all have")
+    return joined
+
+
+def _read_parse_folder(folder: Path) -> AnnData | None:
+    """Read a folder of Parse Biosciences: cells x genes, cell_metadata.csv and all_genes.csv; None for another."""
+    from anndata import AnnData
+    from scipy.io import mmread
+
+    found = {name: list(folder.glob(f"{name}*")) for name in ("cell_metadata.csv", "all_genes.csv")}
+    matrix = [file for name in ("DGE.mtx", "count_matrix.mtx") for file in folder.glob(f"{name}*")]
+    if not (all(found.values()) and matrix):
+        return None
+    obs = pd.read_csv(found["cell_metadata.csv"][0], index_col=0)
+    genes = pd.read_csv(found["all_genes.csv"][0], dtype=str, na_filter=False)
+    var = genes.rename(columns={"gene_id": "gene_ids"}).set_index("gene_name")
+    var.index.name = obs.index.name = None
+    obs.index = obs.index.astype(str)
+    counts = _cells_by_genes(mmread(matrix[0]).T, len(obs), len(var), folder)
+    return AnnData(counts, obs=obs, var=_told_apart(var))
+
+
+def _read_kallisto_folder(folder: Path) -> AnnData | None:
+    """Read a folder of kallisto | bustools or of alevin: cells x genes, and the names of both; None for another."""
+    from anndata import AnnData
+    from scipy.io import mmread
+
+    for matrix, cells, genes, symbols in (
+        ("cells_x_genes.mtx", "cells_x_genes.barcodes.txt", "cells_x_genes.genes.txt", "cells_x_genes.genes.names.txt"),
+        ("cells_x_genes.mtx", "barcodes.txt", "genes.txt", "genes.names.txt"),
+        ("quants_mat.mtx", "quants_mat_rows.txt", "quants_mat_cols.txt", ""),
+    ):
+        found = [next(iter(folder.glob(f"{name}*")), None) for name in (matrix, cells, genes)]
+        if found[0] is None or found[1] is None or found[2] is None:
+            continue
+        _refuse_zero_end(found[0])
+        obs, ids = _name_table(found[1])[0].to_numpy(), _name_table(found[2])[0].to_numpy()
+        named = list(folder.glob(f"{symbols}*")) if symbols else []
+        var = pd.DataFrame({"gene_ids": ids}, index=_name_table(named[0])[0].to_numpy() if named else ids)
+        counts = _cells_by_genes(mmread(found[0]).T, len(obs), len(ids), folder)
+        return AnnData(counts, obs=pd.DataFrame(index=obs), var=_told_apart(var))
+    return None
 
 # %% ../nbs/00_data.ipynb #127655f6
+_LONGEST_LINE = 2**26  # characters
+
+
 class _TableHead(NamedTuple):
     """The first row of a csv or tsv file."""
 
     separator: str
     corner: str | None  # the name above the first column; None where it was left out
     names: list[str]  # the names above the other columns
+    comments: int = 0  # lines before it that begin with #
+    decimal: str = "."
 
 
 def _table_head(path: Path) -> _TableHead:
@@ -653,20 +2281,62 @@ def _table_head(path: Path) -> _TableHead:
     """
     opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        lines = [file.readline(), file.readline()]
+        comments, line = 0, file.readline(_LONGEST_LINE)
+        while line.startswith("#") and not line.startswith("#\t"):
+            comments, line = comments + 1, file.readline(_LONGEST_LINE)
+        lines = [line, file.readline(_LONGEST_LINE)]
+    if any(len(line) >= _LONGEST_LINE for line in lines):
+        raise InputError(f"'{path}' has a line of more than {_LONGEST_LINE:,} characters; no table of cells needs that")
     separator = max(",;\t", key=lambda mark: (lines[0].count(mark), lines[1].count(mark)))
     separator = separator if separator in "".join(lines) else " "
     first, second = (next(csv.reader([line], delimiter=separator), []) for line in lines)
     if len(second) < 2:
         raise InputError(f"'{path}' is no table of names and values; pass one row for each cell below a row of names")
     short = len(first) == len(second) - 1
-    return _TableHead(separator, None if short else first[0], first if short else first[1:])
+    comma = (
+        separator == ";"
+        and re.search(r"(^|;)-?\d+,\d+(;|$)", lines[1].strip())
+        and "." not in lines[1].partition(";")[2]
+    )
+    names = first if short else first[1:]
+    return _TableHead(separator, None if short else first[0], names, comments, "," if comma else ".")
 
 # %% ../nbs/00_data.ipynb #051e55bc
+class _ShortLines(io.RawIOBase):
+    """A file whose lines are looked at as they are read: one that never ends must not fill the memory."""
+
+    def __init__(self, path: Path):
+        opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
+        self.file, self.length = opener(path, "rb"), 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes; ValueError where a line is too long."""
+        part = self.file.read(len(buffer))
+        lines = [len(line) for line in part.split(b"\n")] if len(part) > _LONGEST_LINE else [part.find(b"\n")]
+        longest = max(self.length + (len(part) if lines[0] < 0 else lines[0]), *lines)
+        ends = part.rfind(b"\n")
+        self.length = self.length + len(part) if ends < 0 else len(part) - ends
+        if longest > _LONGEST_LINE:
+            raise ValueError(f"a line has more than {_LONGEST_LINE:,} characters")
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        """Close the file below as well."""
+        self.file.close()
+        super().close()
+
+
 def _table_rows(path: Path, head: _TableHead, *, skip: int = 1, **options: Any) -> Any:
     """Open a table with pandas: its first column holds names, its first row (or none) is left out."""
+    skip += head.comments
     options = {"header": None, "skiprows": skip, "index_col": 0, "encoding": "utf-8-sig", **options}
-    return pd.read_csv(path, sep=head.separator, **options)
+    lines = io.BufferedReader(_ShortLines(path), 2**16)
+    return pd.read_csv(lines, sep=head.separator, decimal=head.decimal, **options)
 
 # %% ../nbs/00_data.ipynb #cbe5491a
 def _refuse_text(rows: pd.DataFrame, path: Path) -> None:
@@ -676,28 +2346,56 @@ def _refuse_text(rows: pd.DataFrame, path: Path) -> None:
             raise InputError(f"the column '{name}' of '{path}' holds text; pass it as label_key, or take it out")
 
 # %% ../nbs/00_data.ipynb #aa04e1a2
+_TABLE_METADATA = re.compile(
+    r"(nCount_|nFeature_|nUMI$|nGene$|percent[._]|pct[._]|seurat_clusters$|leiden|louvain|orig\.ident$|\w+_res\.\d"
+    r"|total_counts|n_genes(_by_counts)?$|n_counts$|n_umis?$|doublet_score|predicted_doublet|S\.Score$|G2M\.Score$|Phase$"
+    r"|cell_?types?$|clusters?$|barcodes?$|donor(_id)?$|batch$|sample(_id)?$)",
+    re.IGNORECASE,
+)
+_FEATURE_COUNTS = ["Chr", "Start", "End", "Strand", "Length"]
+
+
 def _read_table(path: Path, label_key: str | None) -> AnnData:
-    """Read csv or tsv expression, 1,000 rows at a time; rows are cells, and a column named label_key holds labels."""
+    """Read csv or tsv expression, 1,000 rows at a time; rows are cells, columns of labels and of metadata go to obs."""
     from anndata import AnnData
 
     head = _table_head(path)
-    blocks, cells, labels = [], [], []
+    if head.names[:5] == _FEATURE_COUNTS:
+        return _read_feature_counts(path, head)
+    aside = [name for name in head.names if name == label_key or _TABLE_METADATA.match(name)]
+    blocks, cells, others = [], [], []
     for rows in _table_rows(path, head, chunksize=1000, low_memory=False, converters={0: str}):
         rows.columns = head.names
-        if label_key in head.names:
-            labels.extend(rows.pop(label_key))
+        if aside:
+            others.append(rows[aside])
+            rows = rows.drop(columns=aside)
         _refuse_text(rows, path)
         blocks.append(csr_matrix(rows.to_numpy(dtype=np.float32)))
         cells.extend(rows.index)
-    obs = pd.DataFrame({label_key: labels} if labels else {}, index=pd.Index(cells, dtype=str))
+    obs = pd.concat(others) if others else pd.DataFrame(index=cells)
+    obs.index = pd.Index(cells, dtype=str)
+    metadata = [name for name in aside if name != label_key]
+    if metadata:
+        announce(f"'{path.name}': {len(metadata)} columns are metadata, not genes: {', '.join(metadata[:8])}")
     return AnnData(vstack(blocks, format="csr"), obs=obs, var=pd.DataFrame(index=pd.Index(rows.columns, dtype=str)))
+
+
+def _read_feature_counts(path: Path, head: _TableHead) -> AnnData:
+    """Read what featureCounts writes: genes in rows, after five columns that say where they are."""
+    from anndata import AnnData
+
+    table = _table_rows(path, head)
+    table.columns = head.names
+    counts = table.drop(columns=_FEATURE_COUNTS)
+    _refuse_text(counts, path)
+    names = [re.sub(r"\.(sorted\.)?bam$", "", Path(name).name) for name in counts.columns]
+    var = pd.DataFrame(index=pd.Index(counts.index.astype(str)))
+    return AnnData(csr_matrix(counts.to_numpy(dtype=np.float32).T), obs=pd.DataFrame(index=names), var=var)
 
 # %% ../nbs/00_data.ipynb #df666447
 READERS: dict[str, Callable[[Path, str | None], AnnData]] = {
-    ".h5ad": _read_h5ad,
-    ".h5ad.gz": _read_h5ad,
-    ".zarr": _read_zarr,
-    ".h5": _read_10x_h5,
+    **dict.fromkeys((".h5ad", ".zarr", ".zarr.zip", ".h5", ".h5mu", ".loom"), _read_store),
+    **dict.fromkeys((".h5ad.gz", ".h5.gz"), _read_packed),
     ".mtx": _read_10x_folder,
     ".mtx.gz": _read_10x_folder,
     **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz"), _read_table),
@@ -705,16 +2403,31 @@ READERS: dict[str, Callable[[Path, str | None], AnnData]] = {
 
 # %% ../nbs/00_data.ipynb #c75cc243
 def _find_reader(path: Path) -> Callable[[Path, str | None], AnnData]:
-    """Return the reader for a file or folder: by its name, or by what a folder holds."""
-    if path.is_dir() and any(path.glob("*matrix.mtx*")):
+    """Return the reader for a file or folder: by what it holds, or by its name."""
+    if path.is_dir() and any(path.glob("*.mtx*")):
         return _read_10x_folder
     if path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json")):
-        return _read_zarr
-    endings = [ending for ending in READERS if path.is_file() and path.name.lower().endswith(ending)]
-    if not endings:
-        kind = "folder" if path.is_dir() else "file"
-        raise InputError(f"'{path}' is a {kind} of no known kind; known are {', '.join(READERS)} and 10x folders")
-    return READERS[max(endings, key=len)]
+        return _read_store
+    name = path.name.lower()
+    endings = [ending for ending in READERS if path.is_file() and name.endswith(ending)]
+    with reading(path):
+        if endings or (path.is_file() and open_root(path) is not None):
+            return READERS[max(endings, key=len)] if endings else _read_store
+    for known, step in _NEXT_STEPS.items():
+        if path.is_file() and name.endswith(known):
+            raise InputError(f"'{path}' cannot be read: {step}")
+    inside = [file.name for file in sorted(path.iterdir()) if _is_cells(file)] if path.is_dir() else []
+    if inside:
+        raise InputError(f"'{path}' is a folder that holds {', '.join(inside[:5])}; pass one of these, or several")
+    kind = "folder" if path.is_dir() else "file"
+    raise InputError(f"'{path}' is a {kind} of no known kind; known are {', '.join(READERS)} and 10x folders")
+
+
+def _is_cells(path: Path) -> bool:
+    """Say whether a file or folder inside of a folder looks like one of cells."""
+    return path.name.lower().endswith((".h5ad", ".h5", ".h5mu", ".zarr", ".loom")) or (
+        path.is_dir() and any(path.glob("*matrix.mtx*"))
+    )
 
 # %% ../nbs/00_data.ipynb #90ff3ac6
 def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataFrame:
@@ -740,7 +2453,8 @@ def attach_labels(adata: AnnData, path: str | Path, label_key: str | None) -> An
         labels = _read_labels(path, {*adata.obs_names, *adata.var_names}, label_key)
     if not adata.obs_names.isin(labels.index).any() and adata.var_names.isin(labels.index).any():
         adata = adata.T.copy()
-        adata.X = csr_matrix(adata.X)
+        adata.X = None if adata.X is None else csr_matrix(adata.X)
+        adata.uns.pop(VALUES, None)
     if not adata.obs_names.isin(labels.index).any():
         theirs, ours = labels.index[0], adata.obs_names[0]
         raise InputError(f"the label file '{path}' has '{theirs}' where a cell is '{ours}'; use one naming in both")
@@ -755,8 +2469,16 @@ def _refuse_unlike_files(parts: Sequence[AnnData], files: Sequence[Path]) -> Non
     """Raise InputError where files hold different kinds of values, or a gene twice."""
     for part in parts:
         refuse_repeated_names(part.var_names, "gene")
-    kinds = [value_kind(part.X) for part in parts]
-    if len(set(kinds)) > 1:
+    kinds = [part.uns[VALUES]["kind"] for part in parts]
+    if (
+        len(
+            {
+                (note["kind"], note.get("log_base"), note.get("depth_removed"))
+                for note in (part.uns[VALUES] for part in parts)
+            }
+        )
+        > 1
+    ):
         held = ", ".join(f"'{file}' holds {kind}" for file, kind in zip(files, kinds, strict=True))
         raise InputError(f"the files are of different kinds ({held}); pass files of one kind")
 
@@ -767,61 +2489,289 @@ def short_names(files: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(file) for file in files]
 
 # %% ../nbs/00_data.ipynb #d5e36d92
-def _shared_genes(parts: Sequence[AnnData], files: Sequence[Path]) -> list[str]:
-    """Return the genes that all files have, in the order of the first; InputError where there are none."""
-    genes = [gene for gene in parts[0].var_names if all(gene in part.var_names for part in parts)]
-    if not genes:
-        raise InputError(f"the files share no gene: '{files[0]}' begins with '{parts[0].var_names[0]}'; use one naming")
-    _logger.info("%d of %d genes of '%s' are in all %d files", len(genes), parts[0].n_vars, files[0], len(parts))
-    return genes
+def joined_genes(tables: Sequence[pd.DataFrame], files: Sequence[Path], join: str = "inner") -> pd.DataFrame:
+    """Return the genes of several files together, and say how many they share.
+
+    Parameters
+    ----------
+    tables : sequence of DataFrame
+        The genes of each file.
+    files : sequence of Path
+        Their names.
+    join : {"inner", "outer"}
+        The genes that all files have, in the order of the first; or those that any has.
+
+    Returns
+    -------
+    DataFrame
+        One row per gene; `missing_in` names, of each gene, the files that lack it ("" for none).
+
+    Raises
+    ------
+    InputError
+        Where the files share no gene.
+
+    Examples
+    --------
+    >>> tables = [pd.DataFrame(index=["INS", "GCG"]), pd.DataFrame(index=["GCG", "SST"])]
+    >>> joined_genes(tables, [Path("a"), Path("b")]).index.tolist()
+    ['GCG']
+    """
+    if join not in ("inner", "outer"):
+        raise InputError(f"join={join!r} is not known; pass 'inner' (the genes that all files have) or 'outer'")
+    order = list(dict.fromkeys(name for table in tables for name in table.index))
+    held = [set(table.index) for table in tables]
+    shared = [name for name in order if all(name in known for known in held)]
+    if not shared:
+        first = f"'{files[0]}' begins with '{tables[0].index[0]}', '{files[-1]}' with '{tables[-1].index[0]}'"
+        raise InputError(f"the files share no gene: {first}; use one naming")
+    names = shared if join == "inner" else order
+    table = pd.DataFrame(index=pd.Index(names, dtype=object))
+    ids = [each["gene_ids"] for each in tables if "gene_ids" in each]
+    if ids:
+        every = pd.concat(ids)
+        table["gene_ids"] = every[~every.index.duplicated()].reindex(names).fillna("")
+    if len(shared) < len(order):
+        others = f"{len(order) - len(shared):,} others"
+        what = (
+            f"{others} are left out (join='outer', --join outer, keeps them)"
+            if join == "inner"
+            else f"{others} are 0 in the cells of files that did not measure them"
+        )
+        announce(f"genes: {len(shared):,} are in all {len(files)} files; {what}")
+    return table
+
+
+def genes_left_out(tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> dict[str, str]:
+    """Return, for each gene that not all files have, the name of the first file that lacks it.
+
+    Parameters
+    ----------
+    tables : sequence of DataFrame
+        The genes of each file.
+    files : sequence of Path
+        Their names.
+
+    Returns
+    -------
+    dict
+        From gene to file.
+
+    Examples
+    --------
+    >>> genes_left_out([pd.DataFrame(index=["INS"]), pd.DataFrame(index=["GCG"])], [Path("a"), Path("b")])
+    {'GCG': 'a', 'INS': 'b'}
+    """
+    every = list(dict.fromkeys(name for table in tables for name in table.index))
+    lacking: dict[str, str] = {}
+    for table, name in zip(tables, short_names(files), strict=True):
+        held = set(table.index)
+        for gene in every:
+            if gene not in held:
+                lacking.setdefault(gene, name)
+    return lacking
 
 # %% ../nbs/00_data.ipynb #f972ac72
-def _join_files(parts: Sequence[AnnData], files: Sequence[Path]) -> AnnData:
-    """Join the cells of several files on the genes they share, in the order of the first."""
+def _join_files(parts: Sequence[AnnData], files: Sequence[Path], join: str = "inner") -> AnnData:
+    """Join the cells of several files on the genes they share, or on all, in the order of the first."""
     from anndata import concat
 
     _refuse_unlike_files(parts, files)
-    genes = _shared_genes(parts, files)
+    tables = [part.var for part in parts]
+    genes = joined_genes(tables, files, join)
     unique = pd.Index(np.concatenate([part.obs_names for part in parts])).is_unique
     if not unique:
-        warnings.warn("cells of different files share names: each name now ends in its file's number", stacklevel=3)
+        warnings.warn(
+            "cells of different files share names: each name now ends in its file's number", stacklevel=user_level()
+        )
     numbers = [str(number) for number in range(1, len(parts) + 1)]
-    subsets = [part[:, genes] for part in parts]
-    joined = concat(subsets, join="outer", merge="same", keys=numbers, index_unique=None if unique else "-")
+    subsets = [part if join == "outer" else part[:, genes.index] for part in parts]
+    options: dict[str, Any] = {"fill_value": 0, "keys": numbers, "index_unique": None if unique else "-"}
+    joined = concat(subsets, join="outer", merge=None, **options)[:, genes.index].copy()
+    joined.var = genes
     codes = np.repeat(np.arange(len(parts)), [part.n_obs for part in parts])
     joined.obs["file"] = pd.Categorical.from_codes(codes, pd.Index(short_names(files)))
+    lacking = genes_left_out(tables, files)
+    joined.uns[VALUES] = parts[0].uns[VALUES] | {"n_genes": joined.n_vars}
+    joined.uns[LACKING] = pd.DataFrame({"gene": list(lacking), "file": list(lacking.values())}, dtype=object)
     return joined
 
 # %% ../nbs/00_data.ipynb #03a7d15c
-def _read_file(path: Path, labels: str | Path | None, label_key: str | None) -> AnnData:
+LACKING = "selectormlp_lacking"  # in adata.uns of joined files: which genes which file lacks
+
+
+def numbered_names(names: pd.Index) -> pd.Index:
+    """Return names, each different: those that occur again get a number (GENE, GENE-1, GENE-2).
+
+    Parameters
+    ----------
+    names : Index
+        Names of cells or genes.
+
+    Returns
+    -------
+    Index
+        The same where all are different already.
+
+    Examples
+    --------
+    >>> numbered_names(pd.Index(["INS", "GCG", "INS"])).tolist()
+    ['INS', 'GCG', 'INS-1']
+    """
+    from anndata.utils import make_index_unique
+
+    return names if names.is_unique else make_index_unique(pd.Index(names.astype(str)))
+
+
+def _read_file(path: Path, labels: str | Path | None, label_key: str | None, make_unique: bool = False) -> AnnData:
     """Read one file of cells and its labels."""
     reader = _find_reader(existing_path(path))
-    with reading(path):
+    with reading(path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*ames are not unique")  # said by those who need them to be
         adata = reader(path, label_key)
         for values in (adata.X, *adata.layers.values(), getattr(adata.raw, "X", None)):
             refuse_broken_matrix(values)
-    adata = adata if labels is None else attach_labels(adata, Path(labels), label_key)
+        adata = adata if labels is None else attach_labels(adata, Path(labels), label_key)
+    if make_unique:
+        adata.obs_names, adata.var_names = numbered_names(adata.obs_names), numbered_names(adata.var_names)
     if label_key is not None:
         refuse_label_key(adata.obs, label_key, f"the cells of '{path}'")
     return adata
 
-# %% ../nbs/00_data.ipynb #88507864
-def read_cells(paths: Paths, *, labels: Paths | None = None, label_key: str | None = None) -> AnnData:
-    """Read cells from one file or several: .h5ad(.gz), .zarr, 10x .h5 or folder, csv or tsv (.gz).
 
-    `labels` is a csv or tsv file (one, or one for each file) whose first column holds cell names; `label_key` must then
-    be in obs; it names the only column of a label file, or the label column of a table. Several files are joined on the
-    genes they share, and obs["file"] tells which. A missing, unknown or damaged file is an InputError.
+def _with_chosen_values(adata: AnnData, path: Path, given: dict[str, Any], make_unique: bool) -> AnnData:
+    """Return cells that were read with the values that are worked with in X, and obsm and uns as they were."""
+    if READY in adata.uns or 0 in adata.shape:
+        return adata
+    noted_base = float(adata.uns["log1p"].get("base") or math.e) if "log1p" in adata.uns else None
+    if VALUES in adata.uns and not given and _still_true(adata.uns[VALUES], adata):
+        return adata
+    choice = choose_values(_held_by(adata), where=f"the cells of '{path}'", noted_base=noted_base, **given)
+    for line in choice.lines:
+        announce(line)
+    unchanged = len(choice.columns) == adata.n_vars and choice.genes.index.equals(adata.var_names)
+    if choice.place == "X" and unchanged:
+        adata.uns[VALUES] = choice.note
+        if "gene_ids" in choice.genes and "gene_ids" not in adata.var:
+            adata.var["gene_ids"] = choice.genes["gene_ids"]
+        return adata
+    from anndata import AnnData
+
+    X = adata.X if choice.place == "X" else adata.raw.X if choice.place == "raw.X" else adata.layers[choice.place[8:-2]]
+    X = X if len(choice.columns) == X.shape[1] else X[:, choice.columns]
+    uns = {**adata.uns, VALUES: choice.note}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*ames are not unique")
+        found = AnnData(X, obs=adata.obs, var=choice.genes, obsm=dict(adata.obsm), uns=uns)
+    if make_unique:
+        found.var_names = numbered_names(found.var_names)
+    return found
+
+# %% ../nbs/00_data.ipynb #88507864
+def read_cells(
+    paths: Paths,
+    *,
+    labels: Paths | None = None,
+    label_key: str | None = None,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
+    join: str = "inner",
+    drop_types: Sequence[str] = (),
+    make_unique: bool = False,
+    as_stored: bool = False,
+) -> AnnData:
+    """Read cells from one file or several: AnnData, MuData, SpatialData, loom, 10x, Parse, kallisto, csv or tsv.
+
+    Parameters
+    ----------
+    paths : str or Path or sequence of those
+        Files or folders. Several are joined; `obs["file"]` tells which a cell is from.
+    labels : str or Path or sequence of those or None, default None
+        A csv or tsv file (one, or one for each file of cells) whose first column holds the cells' names.
+    label_key : str or None, default None
+        The column of `obs` that must be there; it names the only column of a label file, or the label column of a
+        table.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+    join : {'inner', 'outer'}, default 'inner'
+        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
+    drop_types : sequence of str, default ()
+        Types to leave out; needs `label_key`.
+    make_unique : bool, default False
+        Number cells and genes whose name occurs twice.
+    as_stored : bool, default False
+        Leave the values, the genes and their names as the file has them.
+
+    Returns
+    -------
+    AnnData
+        `X` holds the values that are worked with, as stored; `uns["selectormlp_values"]` notes what they are.
+
+    Raises
+    ------
+    InputError
+        For a missing, unknown or damaged file, and where no values can be used.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from selectormlp import read_cells, simulate_to_file
+    >>> with TemporaryDirectory() as folder:
+    ...     path = simulate_to_file(f"{folder}/cells.h5ad", n_cells=100, n_genes=100, n_types=3)
+    ...     adata = read_cells(path, label_key="cell_type")
+    >>> adata.shape
+    (100, 100)
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     label_files = [labels] if labels is None or isinstance(labels, str | Path) else list(labels)
     label_files = label_files * len(files) if len(label_files) == 1 else label_files
+    given = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
+    given = {name: value for name, value in given.items() if value is not None}
     if not files:
         raise InputError("no file of cells was named; pass one or more")
     if len(label_files) != len(files):
         raise InputError(f"there are {len(label_files)} label files for {len(files)} files of cells; pass one for each")
-    parts = [_read_file(file, labels, label_key) for file, labels in zip(files, label_files, strict=True)]
-    return parts[0] if len(parts) == 1 else _join_files(parts, files)
+    parts = [_read_file(file, some, label_key, make_unique) for file, some in zip(files, label_files, strict=True)]
+    if not as_stored:
+        parts = [_with_chosen_values(part, file, given, make_unique) for part, file in zip(parts, files, strict=True)]
+    adata = parts[0] if len(parts) == 1 else _join_files(parts, files, join)
+    if len(drop_types):
+        without_types(adata.obs, label_key, drop_types)
+    return adata
+
+
+def without_types(obs: pd.DataFrame, label_key: str | None, drop_types: Sequence[str]) -> None:
+    """Take the labels of some types out of a table of cells, in place, and say so.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row per cell; it is changed.
+    label_key : str
+        Column of the types.
+    drop_types : sequence of str
+        Their names.
+
+    Raises
+    ------
+    InputError
+        Where there is no such type, or no label column.
+    """
+    if label_key is None:
+        raise InputError("drop_types needs label_key: the column of obs that holds the types")
+    names = [drop_types] if isinstance(drop_types, str) else list(drop_types)
+    labels = cell_labels(obs, label_key)
+    out = labels.isin(_known_types(names, labels.value_counts()))
+    announce(f"left out: {out.sum():,} cells of {', '.join(names)} (drop_types)")
+    obs[label_key] = labels.where(~out)
 
 # %% ../nbs/00_data.ipynb #26e9eeec
 BRAIN_URL = "https://media.githubusercontent.com/media/aepstein96/selector-mlp/main/raw_data/adata.h5ad.gz"
@@ -830,9 +2780,25 @@ BRAIN_FILE = "sziraki_brain.h5ad.gz"
 
 
 def load_pbmc68k() -> AnnData:
-    """Return 700 blood cells x 765 genes that scanpy ships: log-normalised, ten types in obs["bulk_labels"].
+    """Load 700 blood cells x 765 genes that scanpy ships.
 
-    scanpy's X is scaled; these values are from its `.raw`. Source: Zheng et al. 2017, doi:10.1038/ncomms14049.
+    The X of scanpy is scaled; these values are from its `.raw`.
+
+    Returns
+    -------
+    AnnData
+        Log-normalised values, ten types in `obs["bulk_labels"]`.
+
+    References
+    ----------
+    .. [1] Zheng GXY and others. Massively parallel digital transcriptional profiling of single cells. Nature
+       Communications 8 (2017). doi:10.1038/ncomms14049
+
+    Examples
+    --------
+    >>> from selectormlp import load_pbmc68k
+    >>> load_pbmc68k().shape
+    (700, 765)
     """
     import scanpy
 
@@ -840,10 +2806,33 @@ def load_pbmc68k() -> AnnData:
 
 # %% ../nbs/00_data.ipynb #a7af4f91
 def fetch_brain(folder: str | Path | None = None) -> AnnData:
-    """Return 100,000 mouse brain cells x 2,000 genes, downloaded once (34 MB) into `folder` or the user's cache.
+    """Download 100,000 mouse brain cells x 2,000 genes, once (34 MB).
 
-    Types are in obs["Main_cluster_name"]. Without a network: an InputError that says what to put where.
-    Source: the original's example data, from Sziraki et al. 2023, doi:10.1038/s41588-023-01572-y.
+    Parameters
+    ----------
+    folder : str or Path or None, default None
+        Where the file is kept. None: the user's cache folder.
+
+    Returns
+    -------
+    AnnData
+        Cells x genes, types in `obs["Main_cluster_name"]`.
+
+    Raises
+    ------
+    InputError
+        Without a network; the sentence says what to put where.
+
+    References
+    ----------
+    .. [1] Sziraki A and others. A global view of aging and Alzheimer's pathogenesis-associated cell population dynamics
+       and molecular signatures in human and mouse brains. Nature Genetics 55 (2023). doi:10.1038/s41588-023-01572-y
+
+    Examples
+    --------
+    >>> from selectormlp import fetch_brain
+    >>> fetch_brain().shape  # doctest: +SKIP
+    (100000, 2000)
     """
     import pooch
 
@@ -872,14 +2861,84 @@ EXAMPLES: dict[str, Example] = {
 }
 
 # %% ../nbs/00_data.ipynb #35ec46c3
-def load_cells(source: Paths, label_key: str | None = None, labels: Paths | None = None) -> AnnData:
-    """Return the cells of an example ("pancreas", "pbmc68k", "brain"), or of files as `read_cells` reads them."""
+def load_cells(
+    source: Paths,
+    label_key: str | None = None,
+    labels: Paths | None = None,
+    *,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
+    join: str = "inner",
+    drop_types: Sequence[str] = (),
+    make_unique: bool = False,
+    as_stored: bool = False,
+) -> AnnData:
+    """Load the cells of an example, or of files as `read_cells` reads them.
+
+    Parameters
+    ----------
+    source : str or Path or sequence of those
+        The name of an example ("pancreas", "pbmc68k", "brain"), or files.
+    label_key : str or None, default None
+        The column of `obs` that must be there; an example knows its own.
+    labels : str or Path or sequence of those or None, default None
+        Label files, as in `read_cells`; an example takes none.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+    join : {'inner', 'outer'}, default 'inner'
+        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
+    drop_types : sequence of str, default ()
+        Types to leave out; needs `label_key`.
+    make_unique : bool, default False
+        Number cells and genes whose name occurs twice.
+    as_stored : bool, default False
+        Leave the values, the genes and their names as the file has them.
+
+    Returns
+    -------
+    AnnData
+        The cells. Of the settings an example takes `drop_types` only.
+
+    Raises
+    ------
+    InputError
+        For a name that is neither, and all that `read_cells` refuses.
+
+    Examples
+    --------
+    >>> from selectormlp import load_cells
+    >>> load_cells("pancreas").n_obs
+    1937
+    """
     if isinstance(source, str) and source in EXAMPLES:
-        return EXAMPLES[source].load()
+        adata = EXAMPLES[source].load()
+        if len(drop_types):
+            without_types(adata.obs, label_key or EXAMPLES[source].label_key, drop_types)
+        return adata
     if isinstance(source, str) and re.fullmatch(r"[\w-]*", source) and not Path(source).exists():
         hint = _did_you_mean(source, EXAMPLES, f"pass the path of a file, or one of {', '.join(EXAMPLES)}")
         raise InputError(f"'{source}' is neither a file nor an example; {hint}")
-    return read_cells(source, labels=labels, label_key=label_key)
+    return read_cells(
+        source,
+        labels=labels,
+        label_key=label_key,
+        layer=layer,
+        use_raw=use_raw,
+        values=values,
+        gene_names=gene_names,
+        join=join,
+        drop_types=drop_types,
+        make_unique=make_unique,
+        as_stored=as_stored,
+    )
 
 # %% ../nbs/00_data.ipynb #cef84b26
 _FORMULA = re.compile(
@@ -1010,7 +3069,13 @@ def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
     path = existing_path(Path(path))
     try:
+        if path.stat().st_size > _MOST_METADATA:
+            raise ValueError(f"it is larger than {_MOST_METADATA:,} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(
+            f"'{path}' is not a readable JSON file (lists within lists without end); write it again"
+        ) from error
     except (ValueError, OSError) as error:
         raise InputError(f"'{path}' is not a readable JSON file ({error}); correct it, or write it again") from error
 
@@ -1022,4 +3087,4 @@ def reference_table(name: str) -> pd.DataFrame:
         tables = sorted(data_folder().rglob("*.csv"))
         known = [table.relative_to(data_folder()).with_suffix("").as_posix() for table in tables]
         raise InputError(f"there is no table '{name}'; {_did_you_mean(name, known, 'known are ' + ', '.join(known))}")
-    return pd.read_csv(path)
+    return pd.read_csv(path).map(unescaped_text)

@@ -21,6 +21,7 @@ from .data import InputError, figure_text, prepare_cells, value_kind, write_tabl
 from .drawings import Drawing, sliding_bars
 from .files import fingerprint_path, remove_companions
 from .evaluation import JUDGES, confusion_table, judge_cells, plot_confusion, score_predictions
+from .platforms import Platform, find_platform, simulate_platform
 from .selection import DesignedPanel, PanelDesign, choose_panel
 from .split import CellSplit, draw_lots
 
@@ -36,7 +37,7 @@ SIZES = (2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 __all__ = ['LabelledPart', 'MANY_SIZES', 'SIZES', 'Counts', 'MOST_CELLS', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'PAGE_FILES',
            'panel_curve', 'enough_genes', 'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots',
            'panel_confusions', 'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability',
-           'thin_counts', 'panel_robustness', 'plot_robustness', 'panel_tables', 'write_panel_report']
+           'thin_counts', 'panel_robustness', 'plot_robustness', 'forecast_panel', 'panel_tables', 'write_panel_report']
 
 # %% ../nbs/10c_reading_a_panel.ipynb #22d8d499
 def _split_of(panel: DesignedPanel) -> CellSplit:
@@ -280,26 +281,19 @@ def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | Non
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #2751d618
-def thin_counts(X: csr_matrix, capture: float, *, y: np.ndarray, seed: int = 0) -> csr_matrix:
-    """Raw counts (cells x genes) as if `capture` times as many molecules had been caught; `y` is the type of each cell.
+def thin_counts(X: csr_matrix, capture: float, *, seed: int = 0) -> csr_matrix:
+    """Raw counts (cells x genes) as if only the share `capture` of the molecules had been caught (above 0, at most 1).
 
-    Below 1, each molecule is kept with that probability. Above 1, Poisson counts are added around the profile of the
-    cell's type at the cell's own depth, which makes cells of a type more alike than they are.
+    Each molecule is kept with that probability, whatever the others do. More than were caught cannot be had from counts.
     """
-    if not 0 < capture < np.inf:
-        raise InputError(f"capture={capture!r} is not possible: it must be above 0")
+    if not 0 < capture <= 1:
+        raise InputError(
+            f"capture={capture!r} is not possible: it must be above 0 and at most 1, the share of the counted molecules"
+        )
     rng, counts = np.random.default_rng(seed), csr_matrix(X, copy=True)
-    if capture <= 1:
-        counts.data = rng.binomial(counts.data.astype(np.int64), capture).astype(np.float32)
-        counts.eliminate_zeros()
-        return counts
-    more = np.zeros(counts.shape, dtype=np.float32)
-    for name in np.unique(y):
-        here = np.flatnonzero(y == name)
-        total = np.asarray(counts[here].sum(axis=0), dtype=float).ravel()
-        depth = np.asarray(counts[here].sum(axis=1), dtype=float)
-        more[here] = rng.poisson((capture - 1) * depth * total / max(total.sum(), 1))
-    return csr_matrix(counts + csr_matrix(more))
+    counts.data = rng.binomial(counts.data.astype(np.int64), capture).astype(np.float32)
+    counts.eliminate_zeros()
+    return counts
 
 
 def _as_measured(counts: csr_matrix, depth: np.ndarray, capture: float) -> csr_matrix:
@@ -312,13 +306,13 @@ def panel_robustness(
     panel: DesignedPanel,
     adata: AnnData,
     *,
-    captures: Sequence[float] = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
+    captures: Sequence[float] = (0.05, 0.1, 0.25, 0.5, 1.0),
     failures: Sequence[float] = (0.0, 0.1, 0.2),
     judge: str = "logistic_regression",
     seed: int = 0,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """Balanced accuracy on test cells under lower or higher capture and with a share of the panel's probes failing.
+    """Balanced accuracy on test cells under lower capture and with a share of the panel's probes failing.
 
     `adata` holds raw counts. Columns: `capture` (molecules caught, in parts of the atlas's), `failed` (share of genes
     that give nothing), `training` ("transferred": judge trained on the atlas; "trained alike": on cells thinned the
@@ -364,8 +358,8 @@ def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, Counts]:
 
 def _thinned_part(part: Counts, capture: float, seed: int) -> csr_matrix:
     """One part's log-normalised values at a capture."""
-    counts, y, depth = part
-    return _as_measured(thin_counts(counts, capture, y=y, seed=seed), depth, capture)
+    counts, _, depth = part
+    return _as_measured(thin_counts(counts, capture, seed=seed), depth, capture)
 
 
 def _without(X: csr_matrix, works: np.ndarray) -> csr_matrix:
@@ -389,6 +383,114 @@ def plot_robustness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="molecules caught, in parts of the atlas's", ylabel="balanced accuracy (test cells)")
     ax.legend(fontsize=7, frameon=False)
     return ax
+
+# %% ../nbs/10c_reading_a_panel.ipynb #c73ecd04
+def forecast_panel(
+    panel: DesignedPanel,
+    adata: AnnData,
+    target: str | Platform = "imaging",
+    *,
+    sizes: Sequence[int] | None = None,
+    n_draws: int = 20,
+    cells_per_type: int = 50,
+    judges: Sequence[str] = ("logistic_regression", "nearest_neighbours"),
+    confidence: float = 0.9,
+    seed: int = 0,
+    n_jobs: int | None = None,
+) -> pd.DataFrame:
+    """Balanced accuracy to expect of a panel on another machine, over machines drawn from a platform.
+
+    Parameters
+    ----------
+    panel : DesignedPanel
+        A panel with a split.
+    adata : AnnData
+        The cells that it was made from, as raw counts.
+    target : str or Platform, default "imaging"
+        The machine: a name of `PLATFORMS`, or a `Platform`, a fitted one too.
+    sizes : sequence of int, optional
+        Forecast for the first so many genes; 5, 10, 15, 25, 50, 100 and the whole panel unless given.
+    n_draws : int, default 20
+        Machines drawn; 2 or more.
+    cells_per_type : int, default 50
+        Cells of each type that a machine measures, and at most twice as many training cells for the transfer.
+    judges : sequence of str
+        Classifiers of `JUDGES`, whose accuracies are averaged.
+    confidence : float, default 0.9
+        Share of the machines between `low` and `high`; above 0, below 1.
+    seed : int, default 0
+        Of the machines and the cells.
+    n_jobs : int, optional
+        Machines at a time, as in `panel_stability`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per size and training ("retrained", "transferred"): `n_genes`, `training`, `accuracy` (the mean over
+        machines), `low`, `high`.
+
+    Raises
+    ------
+    InputError
+        If the panel has no split, the cells are no raw counts, or a number is out of range.
+    """
+    platform = find_platform(target)
+    if not n_draws >= 2 or not 0 < confidence < 1 or not cells_per_type >= 4:
+        raise InputError("a forecast needs n_draws of 2 or more, a confidence between 0 and 1, cells_per_type >= 4")
+    train = _counts_of_parts(panel, adata)["train"]
+    held_out = adata[_split_of(panel).cells("test")]
+    asked = _sizes(panel, (5, 10, 15, 25, 50, 100) if sizes is None else sizes)
+    tasks = (
+        (panel, held_out, train, platform, asked, cells_per_type, tuple(judges), seed + draw) for draw in range(n_draws)
+    )
+    drawn = pd.concat(_in_parallel(n_jobs, _forecast_of_one, tasks))
+    groups = drawn.groupby(["n_genes", "training"])["accuracy"]
+    tail = (1 - confidence) / 2
+    table = pd.DataFrame({"accuracy": groups.mean(), "low": groups.quantile(tail), "high": groups.quantile(1 - tail)})
+    return table.reset_index()
+
+
+def _forecast_of_one(
+    panel: DesignedPanel, cells: AnnData, train: Counts, platform: Platform, sizes: Sequence[int],
+    cells_per_type: int, judges: Sequence[str], seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """The accuracies of one machine: `n_genes`, `training`, `accuracy`."""
+    made = simulate_platform(
+        cells, panel.label_key, platform, genes=panel.genes, cells_per_type=cells_per_type, seed=seed
+    )
+    y, rng = made.obs[panel.label_key].to_numpy().astype(str), np.random.default_rng([seed, 10])
+    known = _some_of_each(train[1], 2 * cells_per_type, rng)
+    depths = train[2][known], made.obs["depth"].to_numpy() * platform.capture * np.median(train[2])
+    X_known, X = (
+        _scaled(counts, None if platform.panel_only else depth)
+        for counts, depth in zip((train[0][known], made.X), depths, strict=True)
+    )
+    first = np.zeros(len(y), dtype=bool)
+    first[_some_of_each(y, round(0.7 * cells_per_type), rng)] = True
+    trainings = {
+        "retrained": ((X[first], y[first]), (X[~first], y[~first])),
+        "transferred": ((X_known, train[1][known]), (X, y)),
+    }
+    rows = [
+        (size, name, float(np.mean([_judged(judge, *parts, size) for judge in judges])))
+        for size in sizes
+        for name, parts in trainings.items()
+    ]
+    return pd.DataFrame(rows, columns=["n_genes", "training", "accuracy"])
+
+
+def _some_of_each(y: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of at most `most` cells of each type, at random."""
+    order = rng.permutation(len(y))
+    return np.sort(order[pd.Series(order).groupby(y[order]).cumcount().to_numpy() < most])
+
+
+def _scaled(counts: csr_matrix, depth: np.ndarray | None) -> csr_matrix:
+    """Logarithms of counts per 10,000 of a cell's depth; without depths, per 100 of its own total."""
+    if depth is not None:
+        return _as_measured(counts, depth, 1.0)
+    total = np.asarray(counts.sum(axis=1), dtype=float).ravel()
+    return csr_matrix(counts.multiply((100 / np.maximum(total, 1))[:, None])).log1p().astype(np.float32)
 
 # %% ../nbs/10c_reading_a_panel.ipynb #620f5046
 MOST_CELLS = 20_000  # training cells, and test cells, that the judges of a page see

@@ -213,7 +213,7 @@ def panel_from_ranking(
         Column of obs whose types the ranking is for.
     method : str, default ""
         Name of the model that ranked the genes.
-    settings : mapping, optional
+    settings : mapping or None, default None
         How the ranking was made.
 
     Returns

@@ -105,7 +105,7 @@ class GeneSelector(SelectorMixin, BaseEstimator):
         ----------
         X : array, sparse matrix, pandas.DataFrame or anndata.AnnData of shape (cells, genes)
             Log-normalised expression; an AnnData may hold raw counts.
-        y : array of shape (cells,), optional
+        y : array of shape (cells,) or None, default None
             The type of each cell; an AnnData may have them in obs[`label_key`].
 
         Returns

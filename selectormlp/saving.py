@@ -20,9 +20,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from .classifiers import KINDS, GeneClassifier, NetworkClassifier, classifier_kind
 from selectormlp.data import (
-    InputError, existing_path, nearest_name, normalise, read_json, write_json, write_table, write_whole,
+    InputError, _row_blocks, existing_path, nearest_name, normalise, read_json, read_table, value_kind, write_json, write_table,
+    write_whole,
 )  # fmt: skip
-from .signatures import user_level
+from .data import user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,7 +35,7 @@ OF_THE_FIT = ("log_folder", "resume", "trainer_arguments", "random_state", "n_jo
 
 # %% auto #0
 __all__ = ['FORMAT_VERSION', 'NORMALISATION', 'OF_THE_FIT', 'DESCRIBED', 'UPGRADES', 'save_model', 'load_model', 'align_genes',
-           'annotate_cells']
+           'expression_shares', 'normalised_alike', 'annotate_cells']
 
 # %% ../nbs/05b_saved_models.ipynb #cf759e01
 def _settings(model: GeneClassifier) -> dict[str, Any]:
@@ -67,7 +68,10 @@ def _description(model: GeneClassifier) -> dict[str, Any]:
     }
 
 # %% ../nbs/05b_saved_models.ipynb #815fe87d
-def save_model(model: GeneClassifier, folder: str | Path) -> None:
+_BASIS = "normalised_over.csv"  # genes, and the share of a cell's counts that each has
+
+
+def save_model(model: GeneClassifier, folder: str | Path, *, normalised_over: pd.Series | None = None) -> None:
     """Write a fitted classifier to a folder of plain files.
 
     Parameters
@@ -76,6 +80,9 @@ def save_model(model: GeneClassifier, folder: str | Path) -> None:
         A fitted classifier of this library.
     folder : str or Path
         The folder; it gets config.json, weights.safetensors and, for networks, history.csv.
+    normalised_over : Series, optional
+        The genes that the values of the training cells were normalised over, with the share of the counts of each (see
+        `expression_shares`), where those are more than the model's own; kept in normalised_over.csv.
 
     See Also
     --------
@@ -107,7 +114,13 @@ def save_model(model: GeneClassifier, folder: str | Path) -> None:
         path.write_bytes(save({name: np.ascontiguousarray(value) for name, value in model.arrays().items()}))
     if hasattr(model, "history_"):
         files.append(Path(folder) / "history.csv")
-        write_table(model.history_, files[1])
+        write_table(model.history_, files[-1])
+    shares = normalised_over if normalised_over is not None else getattr(model, "normalised_over_", None)
+    if shares is not None:
+        files.append(Path(folder) / _BASIS)
+        write_table(pd.DataFrame({"gene": shares.index, "share": shares.to_numpy()}), files[-1])
+    else:
+        (Path(folder) / _BASIS).unlink(missing_ok=True)  # of another model
     checksums = {path.name: _checksum(path) for path in files}
     write_json({**_description(model), "checksums": checksums}, Path(folder) / "config.json")
 
@@ -165,6 +178,7 @@ def _in_todays_format(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _names(value: Any, *, least: int) -> bool:
     """Whether a value is a list of that many different names, or numbers, at least."""
     plain = isinstance(value, list) and all(isinstance(name, str | int | float) for name in value)
+    plain = plain and all(np.isfinite(name) for name in value if not isinstance(name, str))
     return plain and len(value) >= least and len(set(value)) == len(value) and len(set(map(type, value))) == 1
 
 
@@ -262,7 +276,23 @@ def load_model(folder: str | Path) -> GeneClassifier:
     if isinstance(model, NetworkClassifier):
         model.history_ = _history(folder, _own_file(folder, "history.csv", config["checksums"]))
         model.best_epoch_ = config["best_epoch"]
+    if _BASIS in (config["checksums"] or {}):
+        basis = read_table(_own_file(folder, _BASIS, config["checksums"]))
+        model.normalised_over_ = pd.Series(basis["share"].to_numpy(), index=basis["gene"])
+    _refuse_useless_scores(model, folder)
     return model
+
+
+def _refuse_useless_scores(model: GeneClassifier, folder: Path) -> None:
+    """Raise InputError where settings or weights, each of them a number, give scores that are none."""
+    probe = np.array([[0.0], [1.0], [np.log1p(1e4)]], dtype=np.float32).repeat(model.n_features_in_, axis=1)
+    try:
+        with np.errstate(all="ignore"):
+            useful = bool(np.isfinite(model.class_scores(probe)).all())
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        useful = False
+    if not useful:
+        raise _damaged(folder, "its settings or weights give scores that are not numbers")
 
 
 def _history(folder: Path, path: Path) -> pd.DataFrame:
@@ -318,6 +348,82 @@ def align_genes(adata: AnnData, gene_names: Iterable[str], *, max_missing: float
     places = (np.ones(found.shape[1], np.float32), (np.arange(found.shape[1]), np.flatnonzero(there)))
     return found @ sparse.csr_matrix(places, shape=(found.shape[1], len(wanted)))
 
+# %% ../nbs/05b_saved_models.ipynb #8785b0d3
+def expression_shares(X: Any, genes: Iterable[str]) -> pd.Series:
+    """The share of a cell's counts that each gene has, the mean of the cells.
+
+    Parameters
+    ----------
+    X : CSR matrix or array of shape (cells, genes)
+        Log-normalised values.
+    genes : iterable of str
+        Names of all genes that the values were normalised over.
+
+    Returns
+    -------
+    Series
+        Shares that add up to 1, indexed by gene: what `save_model` takes as `normalised_over`.
+
+    Examples
+    --------
+    >>> save_model(model, "my_model", normalised_over=expression_shares(cells.X, cells.var_names))
+    """
+    shares = np.zeros(X.shape[1])
+    for _, block in _row_blocks(X):
+        counts = sparse.csr_matrix(block, dtype=np.float64).expm1()
+        totals = np.asarray(counts.sum(axis=1)).ravel()
+        shares += counts.T @ np.divide(1.0, totals, out=np.zeros_like(totals), where=totals > 0)
+    return pd.Series(shares / max(shares.sum(), 1e-300), index=pd.Index([str(gene) for gene in genes]))
+
+
+def normalised_alike(model: GeneClassifier, cells: AnnData, *, logged: bool, max_missing: float = 0.1) -> AnnData:
+    """The cells, log-normalised over the genes that the values of the model's own cells were normalised over.
+
+    Parameters
+    ----------
+    model : GeneClassifier
+        Loaded with `load_model`; one that does not say what it was normalised over changes nothing.
+    cells : AnnData
+        Log-normalised over the genes that they have.
+    logged : bool
+        Whether they came log-normalised: then somebody else made the totals, and they stay.
+    max_missing : float, default 0.1
+        The share of the counts that may be in genes that the cells lack.
+
+    Raises
+    ------
+    InputError
+        Where more is missing, and the totals show that they were made without it.
+
+    Examples
+    --------
+    >>> cells = normalised_alike(model, normalise(adata), logged=False)
+    """
+    shares = getattr(model, "normalised_over_", None)
+    if shares is None:
+        return cells
+    shared = cells.var_names.isin(shares.index)
+    absent = shares[~shares.index.isin(cells.var_names)]
+    if (logged and absent.sum() <= max_missing) or (shared.all() and not len(absent)):
+        return cells
+    counts = sparse.csr_matrix(cells.X, dtype=np.float64).expm1()
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    filled = totals[totals > 0]
+    of_these = len(filled) > 0 and filled.max() - filled.min() <= 1e-3 * filled.mean()
+    if absent.sum() > max_missing and (not logged or of_these):
+        raise InputError(
+            f"the cells lack {len(absent):,} of the {len(shares):,} genes over which the model's values were"
+            f" normalised, and these hold {absent.sum():.0%} of a cell's counts, so every value would be too high; pass"
+            " the cells with all their genes, or values that were log-normalised over all of them"
+        )
+    if logged:
+        return cells
+    kept = np.asarray(counts[:, np.flatnonzero(shared)].sum(axis=1)).ravel()
+    factors = np.divide(1e4 * (1 - absent.sum()), kept, out=np.zeros_like(kept), where=kept > 0)
+    alike = cells.copy()
+    alike.X = sparse.csr_matrix(sparse.diags(factors) @ counts, dtype=np.float32).log1p()
+    return alike
+
 # %% ../nbs/05b_saved_models.ipynb #2166232a
 def annotate_cells(
     model: GeneClassifier, adata: AnnData, *, key: str = "predicted_type", max_missing: float = 0.1
@@ -361,7 +467,9 @@ def annotate_cells(
     """
     if key in adata.obs:
         raise InputError(f"adata.obs has a column {key!r} already; choose another with key=...")
-    X = align_genes(normalise(adata), model.gene_names_, max_missing=max_missing)
+    logged = value_kind(adata.X) not in ("raw counts", "normalised, not logged")
+    cells = normalised_alike(model, normalise(adata), logged=logged, max_missing=max_missing)
+    X = align_genes(cells, model.gene_names_, max_missing=max_missing)
     missing = [gene for gene in model.gene_names_ if gene not in adata.var_names]
     if missing:
         share = f"{len(missing)} of the model's {len(model.gene_names_)} genes"

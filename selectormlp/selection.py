@@ -5,6 +5,7 @@
 # %% ../nbs/10_better_panels.ipynb #a3d0a1ed
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
 from selectormlp.data import (
-    InputError, above_trend, by_score, cell_labels, existing_path, is_whole, kept_labels, load_cells, nearest_name,
+    VALUES, InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels, load_cells, nearest_name,
     prepare_cells, refuse_label_key, user_level,
 )  # fmt: skip
 from .evaluation import Scores, score_panel
@@ -46,9 +47,9 @@ __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWA
            'sum_by', 'average_by', 'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant',
            'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'GeneSummary', 'GeneSums', 'summarise_genes',
            'unwanted_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
-           'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'with_genes_left_out', 'about_cells', 'by_gene',
-           'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
-           'extend_panel', 'describe_panel', 'source_of_files', 'refuse_changed_source', 'remake_panel']
+           'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'values_of', 'with_genes_left_out', 'about_cells',
+           'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
+           'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
 @dataclass(frozen=True)
@@ -384,16 +385,21 @@ def _means_and_folds(
 
 # %% ../nbs/10_better_panels.ipynb #4cb9633f
 UNWANTED_GENES: dict[str, str] = {
-    "ribosomal": r"^M?RP[SL]\d+[ABCXY]?\d?(L\d?)?(P\d+)?$|^RPLP\d|^RPSA$",
-    "mitochondrial": r"^MT[-.]",
-    "haemoglobin": r"^HB[ABDEGMQZ]\d?([-.]\w+)?$",
+    "ribosomal": r"^M?RP[SL]-?\d+[ABCXY]{0,2}\d?(L\d?)?(P\d+)?(\.\d)?(-like)?$|^RPLP\d|^RPSA$|^R[LP]A-[012]$",
+    "mitochondrial": r"^MT[-.:]|^MTCE\.\d|^NDUO-\d$|^NDFL-4$|^CTC-[123]$|^CTB-1$|^ATP-6$",  # the last five: worm
+    "haemoglobin": r"^HB[ABDEGMQZ]\d?([-.]\w+)?$|^HB[AB][AE]\d(\.\d)?L?$",
     "immunoglobulin": r"^IGH([ADEGM]\d?P?$|[VDJ]\d)|^IG[KL][VJC]",
     "T cell receptor": r"^TR[ABDG][VDJC]\d*",
-    "heat shock": r"^HSP[ABDEH]\d|^HSP90|^DNAJ[AB]\d",
-    "immediate early": r"^(FOS[BL]?\d?|JUN[BD]?|EGR\d|IER\d|ATF3|NR4A\d|DUSP1)$",
-    "sex": r"^(XIST|TSIX|RPS4Y\d|DDX3Y|UTY|KDM5D|EIF2S3Y|USP9Y|ZFY)$",
+    "heat shock": r"^HSP([ABDEH]\d|-?\d)|^DNAJ[AB]\d|^DNJ-\d",
+    "immediate early": (
+        r"^(FOS(B|AA|AB|L\d[AB]?|-1)?|JUN([ABD]|B[AB]|D[AB]|-1)?|EGR\d[AB]?|IER\d[AB]?|ATF3|NR4A\d[AB]?|DUSP1|HR38)$"
+    ),
+    "sex": r"^(XIST|TSIX|RPS4Y\d|DDX3Y|UTY|KDM5D|EIF2S3Y|USP9Y|ZFY\d?|(LNCRNA:)?ROX[12])$",
     "nuclear RNA": r"^(MALAT1|NEAT1|MEG3|KCNQ1OT1)$",
-    "unnamed": r"^(AC|AL|AP|BX)\d{6}\.\d|^LINC\d|^LOC\d|^RP\d+-\d|^CT[ABCD]-\d|^GM\d+$|\wRIK$",
+    "unnamed": (
+        r"^(AC|AL|AP|BX|CR|CU|FO|FP)\d{6}\.\d|^CABZ\d+\.\d|^LINC\d|^LOC\d|^RP\d+-\d|^CT[ABCD]-\d+[A-Z]\d|^GM\d+$|\wRIK$"
+        r"|^CG\d{3,}$|^((LNC|AS)RNA:)?CR\d{4,}$|^(SI|ZGC|IM|WU|ZMP):|^[BCDEFHKMRTWYZ]\d{1,3}[A-Z]\d{1,2}[A-Z]{0,2}\.\d+$"
+    ),
     "spike-in": r"^ERCC[-.]",
 }
 
@@ -487,7 +493,13 @@ class PanelDesign:
         return self.method if isinstance(self.method, str) else type(self.method).__name__
 
     def rules(self) -> dict[str, Any]:
-        """The rules as plain values, by name, as `panel.settings` keeps them."""
+        """List the rules as plain values, as `panel.settings` keeps them.
+
+        Returns
+        -------
+        dict
+            The value of each rule by its name; an estimator by the name of its class.
+        """
         return {each.name: getattr(self, each.name) for each in settings_of(type(self))} | {"method": self.method_name}
 
 # %% ../nbs/10_better_panels.ipynb #45d62a06
@@ -586,6 +598,9 @@ def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
     """
     names = {str(name) for name in names}
     found = {entry: _matching(names, entry) for entry in exclude}
+    for entry, genes in found.items():
+        if not genes and entry in UNWANTED_GENES:
+            announce(f"exclude: no gene of the data is on the ready list '{entry}'")
     idle = [entry for entry, genes in found.items() if not genes and entry not in UNWANTED_GENES]
     if idle:
         warnings.warn(
@@ -600,12 +615,21 @@ def _matching(names: set[str], entry: str) -> set[str]:
     """The names that one entry of `exclude` means."""
     pattern = UNWANTED_GENES.get(entry)
     if pattern is None and (entry in names or not re.search(r"^\^|\$$|[|\[(*+?]", entry)):
+        _refuse_misspelt_list(names, entry)
         return names & {entry}
     try:
         found = re.compile(pattern or entry, re.IGNORECASE)
     except re.error as error:
         raise InputError(f"exclude={entry!r} is not a regular expression: {error}") from None
     return {name for name in names if found.search(name)}
+
+
+def _refuse_misspelt_list(names: set[str], entry: str) -> None:
+    """Raise an `InputError` where an entry of `exclude` is no gene and nearly the name of a ready list."""
+    near = difflib.get_close_matches(entry.lower(), [name.lower() for name in UNWANTED_GENES], n=1, cutoff=0.8)
+    if near and entry not in names:
+        name = next(name for name in UNWANTED_GENES if name.lower() == near[0])
+        raise InputError(f"exclude names {entry!r}, which is no gene and no ready list; did you mean {name!r}?")
 
 
 def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str]) -> None:
@@ -830,7 +854,7 @@ class DesignedPanel(GenePanel):
         Name of the method that chose the genes.
     settings : dict, default {}
         How the panel was made: `rules`, `model_settings`, `version`, `source` (the cells), `split` and `left_out`.
-    coverage : pandas.DataFrame
+    coverage : pandas.DataFrame, default DataFrame()
         One row per type: `n_cells`, `markers` (in the panel), `wanted`, `in_data`, `recall` (held-out training cells).
     split : CellSplit or None, default None
         The split whose training cells chose the genes.
@@ -866,7 +890,7 @@ class DesignedPanel(GenePanel):
             The cells to score on.
         seed : int, default 0
             Seed of the classifier.
-        model_settings : mapping, optional
+        model_settings : mapping or None, default None
             Settings of a classifier of `make_classifier`.
 
         Returns
@@ -907,9 +931,15 @@ def choose_panel(
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
     candidates = candidate_genes(summarise_genes(train, label_key), design)
     ranked = rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
+    about = {**with_genes_left_out(about or {}, candidates), "values": values_of(train)}
     train = by_gene(train, candidates.names)  # and the cells as they were need no memory any more
-    about = with_genes_left_out(about or {}, candidates)
     return build_panel(train, label_key, design, split, ranked=ranked, model_settings=model_settings, about=about)
+
+
+def values_of(cells: AnnData) -> dict[str, Any]:
+    """Which values of their file prepared cells hold, what these were, and of how many genes."""
+    noted = cells.uns.get(VALUES, {})
+    return {"place": noted.get("place", "X"), "kind": noted.get("was", "log-normalised"), "n_genes": cells.n_vars}
 
 
 def with_genes_left_out(about: Mapping[str, Any], candidates: Candidates) -> dict[str, Any]:
@@ -1104,9 +1134,9 @@ def select_genes(
     label_key : str
         Column of obs with the cell types.
     {n_genes}
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
-    model_settings : mapping, optional
+    model_settings : mapping or None, default None
         Settings of the classifier that `method` names, as in {'max_epochs': 20}; the search has none.
     {settings}
 
@@ -1174,7 +1204,7 @@ def extend_panel(
         Genes to add, 0 or more.
     label_key : str, default ""
         Column of obs with the cell types; a panel knows its own.
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
     {settings}
 
@@ -1220,7 +1250,7 @@ def describe_panel(
         Raw counts or log-normalised expression, cells x genes.
     label_key : str, default ""
         Column of obs with the cell types; a panel knows its own.
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
     {settings}
 
@@ -1252,12 +1282,19 @@ def source_of_files(
     return {"cells": list(cells), "labels": list(labels) or None, "reading": dict(reading or {}), "files": files}
 
 
-def refuse_changed_source(source: Mapping[str, Any]) -> None:
-    """Raise an `InputError` where a file is not the one that a panel was made from."""
-    for path, digest in source.get("files", {}).items():
-        now = fingerprint_path(existing_path(Path(path)))
-        if now != digest:
-            raise InputError(f"'{path}' is not the file that the panel was made from; bring that back, or choose anew")
+def located_source(source: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """The source of a panel with its files where they are: as they were named, or seen from the panel's folder.
+
+    A file that is not the one that the panel was made from is an `InputError`.
+    """
+    places = {}
+    for name, digest in source.get("files", {}).items():
+        beside = name if folder is None else str(folder / name)
+        places[name] = beside if not Path(name).exists() and Path(beside).exists() else name
+        if fingerprint_path(existing_path(Path(places[name]))) != digest:
+            raise InputError(f"'{name}' is not the file that the panel was made from; bring that back, or choose anew")
+    found = {key: [places.get(name, name) for name in source.get(key) or ()] for key in ("cells", "labels")}
+    return {**source, **found}
 
 
 def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -> DesignedPanel:
@@ -1267,7 +1304,7 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     ----------
     panel : GenePanel, str or pathlib.Path
         A panel of `select_genes`, or the .json file beside one (its csv, too).
-    adata : anndata.AnnData, optional
+    adata : anndata.AnnData or None, default None
         The cells; by default they are read again from the files, or the example, that the panel names.
 
     Returns
@@ -1289,6 +1326,7 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     >>> remake_panel(panel, cells).genes == panel.genes
     True
     """
+    folder = None if isinstance(panel, GenePanel) else Path(panel).parent
     panel = panel if isinstance(panel, GenePanel) else read_panel(panel)
     settings, key = panel.settings, panel.label_key
     if "rules" not in settings:
@@ -1299,8 +1337,9 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     if adata is None:
         if "cells" not in source:
             raise InputError("this panel does not name the files of its cells; pass the cells too")
-        refuse_changed_source(source)
-        adata = load_cells(source["cells"], key, source.get("labels"), **source.get("reading", {}))
+        source = located_source(source, folder)
+        cells, labels = source["cells"], source["labels"] or None
+        adata = load_cells(cells[0] if len(cells) == 1 else cells, key, labels, **source.get("reading", {}))
     elif "fingerprint" in source:
         changes = changes_of_cells(source["fingerprint"], fingerprint_cells(adata, key))
         if changes:

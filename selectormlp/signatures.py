@@ -19,14 +19,9 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .data import InputError, nearest_name, user_level
-
 # %% auto #0
 __all__ = ['setting', 'settings_of', 'words_for', 'check_settings', 'setting_entry', 'filled_settings', 'describes_settings',
-           'check_choice', 'refuse_unknown', 'takes_settings', 'user_level']
-
-# %% ../nbs/00a_signatures.ipynb #bf4df667
-_all_ = ["user_level"]
+           'check_choice', 'refuse_unknown', 'takes_settings']
 
 # %% ../nbs/00a_signatures.ipynb #9c502f0c
 def setting(
@@ -205,6 +200,8 @@ def check_settings(instance: Any) -> None:
     Traceback (most recent call last):
     selectormlp.data.InputError: n_cells is -5; it must be a whole number of at least 1
     """
+    from selectormlp.data import InputError, nearest_name
+
     hints = get_type_hints(type(instance))
     for each in settings_of(type(instance)):
         value, hint, about = getattr(instance, each.name), hints[each.name], each.metadata
@@ -260,13 +257,15 @@ def setting_entry(each: Field, hint: Any, indent: str = "") -> str:
     ...     n_cells: int = setting("number of cells", 100, least=1)
     >>> print(setting_entry(settings_of(Recipe)[0], int))
     n_cells : int, default 100
-        Number of cells; of at least 1.
+        Number of cells; at least 1.
     """
     about, default = each.metadata, _default_of(each)
     kind = about["kind"] or _kind_of(hint)
     head = f"{each.name} : {kind}" + ("" if default is inspect.Parameter.empty else f", default {default!r}")
     unit = f"in {about['unit']}" if about["unit"] else ""
-    text = "; ".join(part for part in (about["help"].rstrip("."), _limits(about), unit) if part) + "."
+    text = (
+        "; ".join(part for part in (about["help"].rstrip("."), _limits(about).removeprefix("of "), unit) if part) + "."
+    )
     lines = textwrap.wrap(text[0].upper() + text[1:], 100 - len(indent), break_long_words=False)
     return "\n".join([indent + head, *(f"{indent}    {line}" for line in lines)])
 
@@ -321,10 +320,13 @@ def describes_settings(cls: _Class) -> _Class:
 
 # %% ../nbs/00a_signatures.ipynb #63204a70
 def _elsewhere(name: str, but: str) -> str | None:
-    """Name a public function or class that takes a setting, among those whose module is in memory already."""
+    """Name a public function or class that takes a setting, the nearest one whose module is in memory already."""
     package = sys.modules["selectormlp"]
-    for public, module in package._MODULE_OF.items():
-        thing: Any = getattr(sys.modules.get(f"selectormlp.{module}"), public, None)
+    places = [(public, sys.modules.get(f"selectormlp.{module}")) for public, module in package._MODULE_OF.items()]
+    things: list[tuple[str, Any]] = [(public, getattr(module, public, None)) for public, module in places]
+    home = package._MODULE_OF.get(but)  # its neighbours first, and functions before classes
+    things.sort(key=lambda each: (package._MODULE_OF[each[0]] != home, isinstance(each[1], type)))
+    for public, thing in things:
         unfit = public == but or not callable(thing) or (isinstance(thing, type) and issubclass(thing, Exception))
         if not unfit and name in inspect.signature(thing).parameters:
             return public
@@ -354,6 +356,8 @@ def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
     Traceback (most recent call last):
     selectormlp.data.InputError: penalty is 'l3'; it must be one of 'l1', 'l2'
     """
+    from selectormlp.data import InputError
+
     if value not in known:
         raise InputError(f"{name} is {value!r}; it must be one of {', '.join(repr(choice) for choice in known)}")
 
@@ -381,10 +385,14 @@ def refuse_unknown(given: Iterable[str], known: Collection[str], where: str) -> 
     Traceback (most recent call last):
     selectormlp.data.InputError: select_genes takes no 'n_genez'; did you mean 'n_genes'?
     """
+    from selectormlp.data import InputError, nearest_name
+
     for name in given:
         if name in known:
             continue
         near, other = nearest_name(name, known), _elsewhere(name, where)
+        if other and "model_settings" in known and other.endswith("Classifier"):
+            raise InputError(f"{where} takes no {name!r}; it is a setting of {other}: pass it in model_settings")
         if other:
             raise InputError(
                 f"{where} takes no {name!r}; it belongs to {other}" + (f"; is {near!r} meant?" if near else "")
@@ -460,6 +468,8 @@ def takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fun
             there = signature.bind_partial(*args, **given).arguments
             lacking = [name for name in needed if name not in there]
             if lacking:
+                from selectormlp.data import InputError
+
                 raise InputError(f"{function.__qualname__} needs {lacking[0]!r}; add it")
             return function(*args, **given)
 

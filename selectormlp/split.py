@@ -19,7 +19,7 @@ from selectormlp.data import (
     figure_text,
     InputError, cell_labels, existing_path, is_whole, reading, refuse_label_key, refuse_repeated_names, write_table,
 )  # fmt: skip
-from .signatures import user_level
+from .data import user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from shutil import disk_usage
@@ -20,26 +20,42 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csc_matrix, csr_matrix, hstack, vstack
+from scipy.sparse import csc_matrix, csr_matrix, hstack, issparse, vstack
 
 from selectormlp.data import (
-    LARGEST_LOG_VALUE,
+    LACKING,
+    VALUES,
+    HeldValues,
     InputError,
     Paths,
     ValueKind,
+    announce,
+    as_sample,
     attach_labels,
+    cells_group,
+    choose_values,
     existing_path,
+    genes_left_out,
+    has_half_floats,
+    joined_genes,
     kept_labels,
-    kind_of,
-    log_per_total,
+    numbered_names,
+    open_root,
+    outer_labels,
     prepare_cells,
+    raw_genes,
+    read_cells,
     reading,
     refuse_broken_matrix,
     refuse_label_key,
+    refuse_outside,
     refuse_repeated_names,
+    sample_places,
     short_names,
     summarise_values,
-    value_kind,
+    to_log,
+    user_level,
+    without_types,
     write_whole,
 )
 from selectormlp.selection import (
@@ -55,6 +71,7 @@ from selectormlp.selection import (
     rank_by_model,
     source_of_files,
     split_of,
+    values_of,
     with_genes_left_out,
 )
 from .signatures import check_choice, takes_settings
@@ -73,58 +90,94 @@ CELLS_FOR_PROCESSES = 10_000  # fewer are asked about sooner than another proces
 PROCESS_MEMORY = 2**29  # bytes of a process with its libraries, before it holds a cell
 
 # %% auto #0
-__all__ = ['CELLS_PER_READ', 'COPIES', 'VALUES_TOGETHER', 'CELLS_FOR_PROCESSES', 'PROCESS_MEMORY', 'CellFile', 'CellsOnDisk',
-           'open_cells', 'read_blocks', 'available_memory', 'processes_that_fit', 'read_some', 'read_usable',
-           'summarise_on_disk', 'PanelCells', 'cells_for_panel', 'select_genes_on_disk', 'choose_from', 'is_large',
-           'open_if_large', 'DiskMatrix', 'write_matrix']
+__all__ = ['CELLS_PER_READ', 'COPIES', 'VALUES_TOGETHER', 'CELLS_FOR_PROCESSES', 'PROCESS_MEMORY', 'CellFile', 'read_noted_base',
+           'CellsOnDisk', 'open_cells', 'read_blocks', 'available_memory', 'processes_that_fit', 'read_some',
+           'read_usable', 'summarise_on_disk', 'PanelCells', 'cells_for_panel', 'select_genes_on_disk', 'choose_from',
+           'is_large', 'open_if_large', 'DiskMatrix', 'write_matrix']
 
 # %% ../nbs/12_streaming.ipynb #a781b90b
-def _open_group(path: Path) -> Any:
-    """The root of an .h5ad file or a .zarr folder, for reading."""
-    if path.suffix.lower() == ".h5ad":
-        import h5py
-
-        return h5py.File(path, "r")
-    if path.suffix.lower() == ".zarr" or (path / "zarr.json").exists() or (path / ".zgroup").exists():
-        import zarr
-
-        return zarr.open_group(path, mode="r")
-    raise InputError(f"'{path}' cannot be read in parts; only .h5ad and .zarr can: convert it with read_cells")
+def _open_parts(path: Path) -> tuple[Any, Any] | None:
+    """Return the root of a store that can be read in parts and the group that holds its cells; None for other files."""
+    root = open_root(path)
+    group = None if root is None else cells_group(root, path)
+    if group is None or has_half_floats(group) or not all(hasattr(group[name], "keys") for name in ("obs", "var")):
+        return None
+    matrices = [group[place] for place in ("X", "raw/X") if place in group]
+    old = "raw.X" in group or any("h5sparse_format" in matrix.attrs for matrix in matrices)
+    return None if old else (root, group)
 
 
-def _read_obs(group: Any, columns: Iterable[str] | None) -> pd.DataFrame:
-    """The table of cells; only the named columns, where the file keeps columns apart."""
+def _column(table: Any, name: str) -> Any:
+    """Read one column of a table; the categories of older files (anndata 0.7) lie beside it."""
     from anndata.io import read_elem
 
-    obs = group["obs"]
-    if columns is None or "_index" not in obs.attrs:
-        return read_elem(obs)
-    known = {name: read_elem(obs[name]) for name in obs.attrs["column-order"] if name in set(columns)}
-    return pd.DataFrame(known, index=pd.Index(read_elem(obs[obs.attrs["_index"]])).astype(str))
+    column = table[name]
+    if not hasattr(column, "keys") and "categories" in column.attrs:
+        categories = np.asarray(read_elem(table[column.attrs["categories"]])).astype(object)
+        return pd.Categorical.from_codes(column[:], pd.Index(categories).map(_decoded))
+    return read_elem(column)
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _read_table(table: Any, columns: Iterable[str] | None = None) -> pd.DataFrame:
+    """Read a table of cells or genes; only the named columns, where the file keeps columns apart."""
+    from anndata.io import read_elem
+
+    if "_index" not in table.attrs:
+        read = read_elem(table)
+        read.index = read.index.astype(str)
+        return read
+    wanted = None if columns is None else set(columns)
+    names = [name for name in table.attrs["column-order"] if wanted is None or name in wanted]
+    index = pd.Index(read_elem(table[table.attrs["_index"]])).map(_decoded).astype(str)
+    return pd.DataFrame({name: pd.Series(_column(table, name), index=index) for name in names}, index=index)
+
+
+def _read_obs(root: Any, group: Any, columns: Iterable[str] | None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the table of cells with the named columns, and the names of all columns."""
+    obs = _read_table(group["obs"], columns)
+    names = list(group["obs"].attrs.get("column-order", obs.columns))
+    if "mod" in root:
+        obs = outer_labels(root, obs)
+        names = list(dict.fromkeys([*names, *obs.columns]))
+        obs = obs if columns is None else obs[[name for name in obs.columns if name in set(columns)]]
+    return obs, tuple(map(str, names))
 
 # %% ../nbs/12_streaming.ipynb #3aa4d5d5
 @dataclass(frozen=True)
 class CellFile:
     """One file: where it is, its values (cells x genes, on disk; rows can be cut out), its genes and its cells.
 
-    `obs` holds the columns that were asked for, of all `columns` that the file has.
+    `obs` holds the columns that were asked for, of all `columns` that the file has. `var` are the genes under their
+    names, `places` their columns in the values (None: all), `note` says what the values are.
     """
 
     path: Path
     values: Any
-    genes: pd.Index
+    var: pd.DataFrame
     obs: pd.DataFrame
     columns: tuple[str, ...]
+    note: Mapping[str, Any]
+    places: np.ndarray | None = None
 
-    @cached_property
+    @property
+    def genes(self) -> pd.Index:
+        """Names of the genes."""
+        return self.var.index
+
+    @property
     def kind(self) -> ValueKind:
-        """What the values of the first cells are."""
-        return value_kind(self.rows(0, min(2000, len(self.obs))))
+        """What the values are, by a sample of the cells."""
+        return self.note["kind"]
 
     def rows(self, start: int, stop: int) -> csr_matrix:
         """Some neighbouring cells, as they are stored."""
         with reading(self.path):
-            return _rows(self.values, start, stop)
+            rows = _rows(self.values, start, stop)
+            return rows if self.places is None else rows[:, self.places]
 
     @cached_property
     def n_values(self) -> int:
@@ -138,9 +191,16 @@ def _rows(values: Any, start: int, stop: int) -> csr_matrix:
         block = values[start:stop]
         refuse_broken_matrix(block)
         return csr_matrix(block)
+    if issparse(values):
+        return csr_matrix(values[start:stop])
     step = max(1, VALUES_TOGETHER // max(1, values.shape[1]))
     firsts = range(start, max(stop, start + 1), step)
-    return vstack([csr_matrix(values[first : min(first + step, stop)]) for first in firsts], format="csr")
+    return vstack([csr_matrix(_wide(values[first : min(first + step, stop)])) for first in firsts], format="csr")
+
+
+def _wide(values: np.ndarray) -> np.ndarray:
+    """Return values of 16 bits as 32: scipy takes no others."""
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def _n_values(values: Any) -> int:
@@ -159,6 +219,16 @@ def _values_in(group: Any, place: str, path: Path) -> Any:
     if kind == "csc_matrix":
         return _GeneByGene(group[place], path)
     return sparse_dataset(group[place]) if kind == "csr_matrix" else group[place]
+
+
+def _sample(values: Any, path: Path, *, alone: bool) -> csr_matrix:
+    """Return some cells from all parts of a matrix on disk; one kept gene by gene is copied only if it is alone."""
+    places = sample_places(values.shape[0])
+    with reading(path):
+        if isinstance(values, _GeneByGene) and not alone:
+            rows = np.concatenate([np.arange(place.start, place.stop) for place in places])
+            return as_sample(hstack([piece[rows] for piece in values.stretches()], format="csr"))
+        return as_sample(vstack([_rows(values, place.start, place.stop) for place in places], format="csr"))
 
 # %% ../nbs/12_streaming.ipynb #5d843856
 class _GeneByGene:
@@ -185,12 +255,20 @@ class _GeneByGene:
         from tqdm.auto import tqdm
 
         copy = h5py.File(tempfile.TemporaryFile(dir=self._place()), "w")  # noqa: SIM115 - open as long as the matrix
-        ends = self.group["indptr"][:-1]
-        starts = np.flatnonzero(np.diff(ends // VALUES_TOGETHER, prepend=-1))[1:]
-        quiet, parts = not sys.stderr.isatty(), list(pairwise([0, *starts, self.shape[1]]))
-        for start, stop in tqdm(parts, desc="cell by cell", disable=quiet):
+        for start, stop in tqdm(self._parts(), desc="cell by cell", disable=not sys.stderr.isatty()):
             write_elem(copy, str(start), csr_matrix(_stretch(self.group, csc_matrix, start, stop), dtype=np.float32))
         return [copy[name] for name in sorted(copy, key=int)]
+
+    def _parts(self) -> list[tuple[int, int]]:
+        """First and last gene of the parts that are read together."""
+        ends = self.group["indptr"][:-1]
+        starts = np.flatnonzero(np.diff(ends // VALUES_TOGETHER, prepend=-1))[1:]
+        return list(pairwise([0, *starts, self.shape[1]]))
+
+    def stretches(self) -> Iterator[csc_matrix]:
+        """All cells of some genes at a time, without a copy."""
+        for start, stop in self._parts():
+            yield _stretch(self.group, csc_matrix, start, stop)
 
     def _place(self) -> str:
         """Where the copy is put, which is said; InputError where there is no room."""
@@ -201,7 +279,7 @@ class _GeneByGene:
                 warnings.warn(
                     f"'{self.path}' keeps its values gene by gene (CSC); for this run they are copied, cell by cell, to"
                     f" a temporary file in '{place}' ({np.ceil(size / 1e6):,.0f} MB)",
-                    stacklevel=2,
+                    stacklevel=user_level(),
                 )
                 return place
         raise InputError(
@@ -220,31 +298,117 @@ def _stretch(group: Any, kind: type, start: int, stop: int) -> Any:
     return matrix
 
 # %% ../nbs/12_streaming.ipynb #b6b4fe73
-def _open_file(path: Path, columns: Iterable[str] | None) -> CellFile:
-    """Open one file at the values that are not scaled: X, else raw, else the layer "counts"."""
-    from anndata.io import read_elem
-
+def _open_file(
+    path: Path,
+    columns: Iterable[str] | None,
+    given: Mapping[str, Any],
+    *,
+    label_key: str | None = None,
+    labels: str | Path | None = None,
+    make_unique: bool = False,
+) -> CellFile:
+    """Open one file at the values that `choose_values` takes, under the names of its genes."""
     existing_path(path)
     with reading(path):
-        group = _open_group(path)
-        obs = _read_obs(group, columns)
-        every = tuple(group["obs"].attrs.get("column-order", obs.columns))
-        for place, names in (("X", "var"), ("raw/X", "raw/var"), ("layers/counts", "var")):
-            if place not in group:
-                continue
-            file = CellFile(path, _values_in(group, place, path), read_elem(group[names]).index.astype(str), obs, every)
-            _refuse_other_shape(file)
-            if file.kind != "scaled":
-                return file
-    raise InputError(f"'{path}' holds only scaled values (some are negative); pass raw counts or log-normalised ones")
+        parts = None if path.is_dir() and any(path.glob("*.mtx*")) else _open_parts(path)
+    if parts is None:
+        return _read_whole(path, given, label_key=label_key, labels=labels, make_unique=make_unique)
+    with reading(path):
+        root, group = parts
+        obs, every = _read_obs(root, group, columns)
+        var = _read_table(group["var"])
+        held, matrices = _held_on_disk(group, path, var, len(obs))
+        noted = read_noted_base(group)
+    choice = choose_values(held, where=f"the cells of '{path}'", noted_base=noted, **given)
+    for line in choice.lines:
+        announce(line)
+    genes = choice.genes
+    if make_unique:
+        obs.index, genes.index = (numbered_names(table.index) for table in (obs, genes))
+    values = matrices[choice.place]
+    places = None if len(choice.columns) == values.shape[1] else choice.columns
+    return CellFile(path, values, genes, obs, every, choice.note, places)
+
+
+def read_noted_base(group: Any) -> float | None:
+    """Return the base of the logarithm that scanpy notes in a file, None where there is no note.
+
+    Parameters
+    ----------
+    group : group
+        The cells of a store.
+
+    Returns
+    -------
+    float or None
+        e where only the logarithm is noted.
+    """
+    from anndata.io import read_elem
+
+    if "uns" not in group or "log1p" not in group["uns"]:
+        return None
+    noted = read_elem(group["uns/log1p"])
+    return float((noted.get("base") if isinstance(noted, dict) else None) or np.e)
+
+
+def _held_on_disk(group: Any, path: Path, var: pd.DataFrame, n_cells: int) -> tuple[list[HeldValues], dict[str, Any]]:
+    """Return the matrices of a file, as candidates and as they are on disk."""
+    places = {"X": "X", "raw.X": "raw/X"}
+    places |= {f"layers['{name}']": f"layers/{name}" for name in (group["layers"] if "layers" in group else ())}
+    there = {
+        name: place
+        for name, place in places.items()
+        if place in group and group[place].attrs.get("encoding-type") != "null" and not _is_empty(group[place])
+    }
+    matrices = {name: _values_in(group, place, path) for name, place in there.items()}
+    held = []
+    for name, values in matrices.items():
+        table: pd.DataFrame | None = var
+        if name == "raw.X":
+            own = _read_table(group["raw/var"])
+            table = raw_genes(own, var)
+        named = table is not None
+        table = own if table is None else table
+        _refuse_other_shape(path, values, n_cells, len(table))
+        held.append(HeldValues(name, table, partial(_sample, values, path, alone=len(matrices) == 1), named))
+    return held, matrices
+
+
+def _is_empty(matrix: Any) -> bool:
+    """Say whether a place of a file holds nothing that is a matrix."""
+    return not hasattr(matrix, "keys") and getattr(matrix, "shape", None) in (None, ())
+
+
+def _read_whole(
+    path: Path,
+    given: Mapping[str, Any],
+    *,
+    label_key: str | None,
+    labels: str | Path | None,
+    make_unique: bool,
+) -> CellFile:
+    """Read a file that cannot be read in parts, and hold its cells in memory."""
+    adata = read_cells(
+        path, labels=labels, make_unique=make_unique, **_key_of_a_table(path, label_key, labels), **given
+    )
+    announce(f"'{path.name}' cannot be read in parts: its {adata.n_obs:,} cells are in memory")
+    X = csr_matrix(adata.X)
+    return CellFile(path, X, adata.var, adata.obs, tuple(adata.obs.columns), adata.uns[VALUES])
+
+
+def _key_of_a_table(path: Path, label_key: str | None, labels: Any) -> dict[str, Any]:
+    """Return the label column that a csv or tsv file needs to be named, or the only one of a label file."""
+    tables = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+    needed = label_key is not None and (labels is not None or path.name.lower().endswith(tables))
+    return {"label_key": label_key} if needed else {}
 
 # %% ../nbs/12_streaming.ipynb #c46888d2
-def _refuse_other_shape(file: CellFile) -> None:
+def _refuse_other_shape(path: Path, values: Any, n_cells: int, n_genes: int) -> None:
     """Raise InputError where a file has more or fewer values than names."""
-    expected, found = (len(file.obs), len(file.genes)), tuple(file.values.shape)
+    expected, found = (n_cells, n_genes), tuple(values.shape)
     if found != expected:
         raise InputError(
-            f"'{file.path}' names {expected[0]} cells and {expected[1]} genes but holds a matrix of {found}; it is"
+            f"'{path}' names {expected[0]} cells and {expected[1]} genes but holds a matrix of {found}; it is"
             " damaged, so get it again"
         )
 
@@ -252,26 +416,50 @@ def _refuse_other_shape(file: CellFile) -> None:
 class CellsOnDisk:
     """Cells of one or several files: `obs` (one row per cell) and `genes` are in memory, the values on disk.
 
-    `kind` is what the values are ("raw counts", ...), by the first cells of each file; blocks that differ are refused.
+    Parameters
+    ----------
+    files : sequence of CellFile
+        The files.
+    join : {"inner", "outer"}
+        The genes that all files have, or all genes; one that a file did not measure is 0 in its cells.
+
+    Attributes
+    ----------
+    obs : DataFrame
+        One row per cell.
+    var : DataFrame
+        One row per gene; `gene_ids` where they are known.
+    kind : ValueKind
+        What the values are ("raw counts", ...), by some cells of each file; blocks that differ are refused.
+    note : dict
+        Where the values are from, as in uns["selectormlp_values"].
+    lacking : dict
+        Of each gene that not all files have, a file that lacks it.
     """
 
-    def __init__(self, files: Sequence[CellFile]):
-        self.files, self.obs, self.genes = list(files), _joined_obs(files), _shared_genes(files)
+    def __init__(self, files: Sequence[CellFile], *, join: str = "inner"):
+        self.files, self.obs = list(files), _joined_obs(files)
+        for file in files:
+            refuse_repeated_names(file.genes, "gene")
+        tables, paths = [file.var for file in files], [file.path for file in files]
+        self.var = tables[0] if len(files) == 1 else joined_genes(tables, paths, join)
+        self.lacking = genes_left_out(tables, paths) if len(files) > 1 else {}
         refuse_repeated_names(self.obs.index, "cell")
-        kinds = {file.kind for file in files}
+        kinds = {(file.kind, file.note.get("log_base"), file.note.get("depth_removed")) for file in files}
         if len(kinds) > 1:
-            listed = ", ".join(sorted(kinds))
-            raise InputError(f"the files hold values of different kinds ({listed}); pass files of one kind")
-        self.kind = kinds.pop()
+            listed = ", ".join(f"'{file.path}' holds {file.kind}" for file in files)
+            raise InputError(f"the files are of different kinds ({listed}); pass files of one kind")
+        self.note = {**files[0].note, "n_genes": len(self.var)}
+        self.kind: ValueKind = self.note["kind"]
 
     def rows_of(self, names: Iterable[str]) -> np.ndarray:
         """Places of the named cells in `obs`, rising."""
         return np.flatnonzero(self.obs.index.isin(list(names)))
 
     @property
-    def var(self) -> pd.DataFrame:
-        """A table of the genes, without columns."""
-        return pd.DataFrame(index=self.genes)
+    def genes(self) -> pd.Index:
+        """Names of the genes."""
+        return self.var.index
 
     @property
     def n_values(self) -> int:
@@ -284,17 +472,6 @@ class CellsOnDisk:
         )
 
 
-def _shared_genes(files: Sequence[CellFile]) -> pd.Index:
-    """The genes that all files have, in the order of the first."""
-    for file in files:
-        refuse_repeated_names(file.genes, "gene")
-    shared = set.intersection(*(set(file.genes) for file in files))
-    if not shared:
-        first = files[0]
-        raise InputError(f"the files share no gene: '{first.path}' begins with '{first.genes[0]}'; use one naming")
-    return pd.Index([gene for gene in files[0].genes if gene in shared])
-
-
 def _joined_obs(files: Sequence[CellFile]) -> pd.DataFrame:
     """The tables of cells one below the other; with several files the column `file` tells them apart."""
     if len(files) == 1:
@@ -304,7 +481,9 @@ def _joined_obs(files: Sequence[CellFile]) -> pd.DataFrame:
     ]
     joined = pd.concat(tables)
     if not joined.index.is_unique:
-        warnings.warn("cells of different files share names: each name now ends in its file's number", stacklevel=4)
+        warnings.warn(
+            "cells of different files share names: each name now ends in its file's number", stacklevel=user_level()
+        )
         numbers = np.repeat(np.arange(1, len(files) + 1), [len(file.obs) for file in files])
         joined.index = [f"{name}-{number}" for name, number in zip(joined.index, numbers, strict=True)]
     return joined
@@ -316,30 +495,86 @@ def open_cells(
     label_key: str | None = None,
     labels: str | Path | None = None,
     columns: Iterable[str] | None = None,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
+    join: str = "inner",
+    drop_types: Sequence[str] = (),
+    make_unique: bool = False,
 ) -> CellsOnDisk:
-    """Open .h5ad or .zarr files without reading their values; `labels` is a label file, as in `read_cells`.
+    """Open files of cells without reading their values.
 
-    `paths` is one file or several; their cells follow one another, with the genes that all files have. `columns` of obs
-    are read besides `label_key` (None: all of them). Raises `InputError`.
+    A file that cannot be read in parts is read into memory.
+
+    Parameters
+    ----------
+    paths : str or Path or sequence of those
+        One file or several; their cells follow one another.
+    label_key : str or None, default None
+        The column of `obs` that holds the cell types, which must be there.
+    labels : str or Path or None, default None
+        A label file, as in `read_cells`.
+    columns : iterable of str or None, default None
+        Columns of `obs` that are read besides `label_key`. None: all.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: it is decided.
+    use_raw : bool or None, default None
+        True takes raw.X, False leaves it out. None: it is decided.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: it is decided.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+    join : {'inner', 'outer'}, default 'inner'
+        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
+    drop_types : sequence of str, default ()
+        Types to leave out; needs `label_key`.
+    make_unique : bool, default False
+        Number cells and genes whose name occurs twice.
+
+    Returns
+    -------
+    CellsOnDisk
+        The same cells, genes and values as `read_cells` returns; `obs` and names of genes are in memory.
+
+    Raises
+    ------
+    InputError
+        For all that `read_cells` refuses.
+
+    Examples
+    --------
+    >>> from selectormlp import open_cells
+    >>> from selectormlp.data import data_folder
+    >>> open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type").kind
+    'raw counts'
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     wanted = None if columns is None else {*columns, *([label_key] if label_key else [])}
-    cells = CellsOnDisk([_open_file(file, wanted) for file in files])
+    given = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
+    given = {name: value for name, value in given.items() if value is not None}
+    reading_of = {"label_key": label_key, "labels": labels, "make_unique": make_unique}
+    cells = CellsOnDisk([_open_file(file, wanted, given, **reading_of) for file in files], join=join)
     if labels is not None:
         from anndata import AnnData
 
         cells.obs = attach_labels(AnnData(obs=cells.obs), Path(labels), label_key).obs
     if label_key is not None and label_key not in cells.obs:
-        refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key)
+        where = f"the cells of '{files[0]}'"
+        refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key, where)
+    if len(drop_types):
+        cells.obs = cells.obs.copy()
+        without_types(cells.obs, label_key, drop_types)
     return cells
 
 # %% ../nbs/12_streaming.ipynb #feed30b5
-def _refuse_other_kind(block: csr_matrix, kind: str, cells: pd.Index, genes: pd.Index) -> None:
+def _refuse_other_kind(block: csr_matrix, note: Mapping[str, Any], cells: pd.Index, genes: pd.Index) -> None:
     """Raise InputError where a block holds NaN, or values that the first cells said are not there."""
     values = summarise_values(block, cells, genes)
-    found, too_high = kind_of(values), values.highest > LARGEST_LOG_VALUE
-    counted, logged = kind == "raw counts" and not values.whole, kind == "log-normalised" and too_high
-    if found == "scaled" or counted or (logged and found == "normalised, not logged"):
+    found = "scaled" if values.lowest < 0 else "normalised, not logged"
+    kind = note["kind"]
+    counted, logged = kind == "raw counts" and not values.whole, kind == "log-normalised" and not note.get("told")
+    if found == "scaled" or counted or (logged and values.highest > 60):
         raise InputError(
             f"among the {len(cells)} cells from '{cells[0]}' on are values that are {found}, but the first cells hold"
             f" {kind}; "
@@ -356,6 +591,14 @@ def _pieces(file: CellFile, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, cs
             yield here, block if len(here) == block.shape[0] else block[here - here[0]]
 
 # %% ../nbs/12_streaming.ipynb #7a0f013d
+def _in_order(block: csr_matrix, places: np.ndarray) -> csr_matrix:
+    """Return some columns of a block; a place of -1 is a gene that its file did not measure, 0 in all cells."""
+    there = np.flatnonzero(places >= 0)
+    found = block[:, places[there]]
+    shape = (block.shape[0], len(places))
+    return csr_matrix((found.data, there.astype(found.indices.dtype)[found.indices], found.indptr), shape=shape)
+
+
 def read_blocks(
     cells: CellsOnDisk, rows: np.ndarray | None = None, *, genes: Sequence[str] | None = None, raw: bool = False,
     progress: bool = False, what: str = "reading",
@@ -374,9 +617,9 @@ def read_blocks(
             shared = None if file.genes.equals(cells.genes) else file.genes.get_indexer(cells.genes)
             inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(file.obs))] - first
             for here, block in _pieces(file, inside):
-                values = csr_matrix(block if shared is None else block[:, shared], dtype=np.float32)
-                _refuse_other_kind(values, cells.kind, cells.obs.index[here + first], cells.genes)
-                values = values if raw or cells.kind == "log-normalised" else log_per_total(values, 1e4)
+                values = csr_matrix(block if shared is None else _in_order(block, shared), dtype=np.float32)
+                _refuse_other_kind(values, cells.note, cells.obs.index[here + first], cells.genes)
+                values = values if raw else to_log(values, cells.note)
                 yield here + first, values if places is None else values[:, places]
                 bar.update(len(here))
             first += len(file.obs)
@@ -414,7 +657,14 @@ def read_some(
     rows = cells.rows_of(names)
     blocks = read_blocks(cells, rows, genes=genes, raw=genes is None, progress=progress, what="reading cells")
     X = _stacked(blocks, n_rows=len(rows), n_genes=len(cells.genes if genes is None else genes))
-    return AnnData(X, obs=cells.obs.iloc[rows].copy(), var=pd.DataFrame(index=cells.genes if genes is None else genes))
+    var = cells.var if genes is None else cells.var.loc[list(genes)]
+    note = (
+        cells.note if genes is None else {"place": cells.note["place"], "kind": "log-normalised", "n_genes": len(var)}
+    )
+    uns: dict[str, Any] = {VALUES: dict(note)}
+    if cells.lacking:
+        uns[LACKING] = pd.DataFrame({"gene": list(cells.lacking), "file": list(cells.lacking.values())}, dtype=object)
+    return AnnData(X, obs=cells.obs.iloc[rows].copy(), var=var.copy(), uns=uns)
 
 
 def _stacked(blocks: Iterable[tuple[Any, csr_matrix]], *, n_rows: int, n_genes: int) -> csr_matrix:
@@ -434,9 +684,40 @@ def _stacked(blocks: Iterable[tuple[Any, csr_matrix]], *, n_rows: int, n_genes: 
 def read_usable(
     cells: CellsOnDisk, label_key: str, *, min_cells: int = 7, seed: int = 0, most: int = 7000, progress: bool = False
 ) -> AnnData:
-    """Cells that a split of at most `most` cells per type can take: splitting them is splitting all.
+    """Read the cells of a file that a split can take: splitting them is splitting all.
 
-    Types with fewer than `min_cells` cells are left out. The values are those of the file, in memory (CSR float32).
+    Parameters
+    ----------
+    cells : CellsOnDisk
+        What `open_cells` returned.
+    label_key : str
+        The column of `obs` that holds the cell types.
+    min_cells : int, default 7
+        Types with fewer cells are left out.
+    seed : int, default 0
+        The seed of the split.
+    most : int, default 7000
+        Cells that the split takes of a type at most: the sum of its three caps.
+    progress : bool, default False
+        Show a bar.
+
+    Returns
+    -------
+    AnnData
+        Cells x genes with the values of the file, in memory (CSR float32).
+
+    Raises
+    ------
+    InputError
+        Where the column is missing, or fewer than two types are left.
+
+    Examples
+    --------
+    >>> from selectormlp import open_cells, read_usable
+    >>> from selectormlp.data import data_folder
+    >>> cells = open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type")
+    >>> int(read_usable(cells, "cell_type", most=10).obs["cell_type"].value_counts().max())
+    10
     """
     labels = kept_labels(cells.obs, label_key, min_cells=min_cells)
     return read_some(cells, usable_cells(labels, most=most, seed=seed), progress=progress)
@@ -453,7 +734,7 @@ def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool =
 
 @dataclass(frozen=True)
 class PanelCells:
-    """What a panel is chosen from: cells in memory, and their split.
+    """What a panel is chosen from: cells in memory, their split, and how many genes their files have.
 
     `candidates` are the genes of `adata` where it holds only those that a panel may have; None where it holds all.
     """
@@ -461,6 +742,7 @@ class PanelCells:
     adata: AnnData
     split: CellSplit
     candidates: Candidates | None
+    n_genes: int
 
 # %% ../nbs/12_streaming.ipynb #f5f87460
 def cells_for_panel(
@@ -477,7 +759,8 @@ def cells_for_panel(
         candidates = candidate_genes(summarise_on_disk(cells, train, progress=progress), design)
     genes = None if candidates is None else candidates.names
     _logger.info("%d of %d cells, %s genes", len(split.table), len(cells.obs), "all" if genes is None else len(genes))
-    return PanelCells(read_some(cells, split.table["cell"], genes=genes, progress=progress), split, candidates)
+    adata = read_some(cells, split.table["cell"], genes=genes, progress=progress)
+    return PanelCells(adata, split, candidates, len(cells.genes))
 
 
 @takes_settings(PanelDesign)
@@ -501,11 +784,11 @@ def select_genes_on_disk(
     label_key : str
         Column of obs with the cell types.
     {n_genes}
-    split : CellSplit, optional
+    split : CellSplit or None, default None
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
-    model_settings : mapping, optional
+    model_settings : mapping or None, default None
         Settings of the classifier that `method` names.
-    memory : int, optional
+    memory : int or None, default None
         Bytes that the cells may take; by default half of what is available.
     progress : bool, default False
         Whether a bar shows how far the reading is.
@@ -553,7 +836,8 @@ def choose_from(
         return choose_panel(found.adata, label_key, design, split, **more)
     train = prepare_cells(split.subset(found.adata, "train"), label_key, min_cells=1)
     ranked = rank_by_model(found.adata, train, split, label_key, train.var_names.tolist(), design, model_settings)
-    more["about"] = with_genes_left_out(about or {}, found.candidates)
+    values = {**values_of(train), "n_genes": found.n_genes}
+    more["about"] = {**with_genes_left_out(about or {}, found.candidates), "values": values}
     return build_panel(train, label_key, design, split, ranked=ranked, **more)
 
 # %% ../nbs/12_streaming.ipynb #2d81447e
@@ -582,12 +866,15 @@ def _values_in_memory(path: Path) -> float | None:
     Those of X are copied on the way; `raw` and the layers, and a dense matrix as it is stored, only lie there.
     """
     try:
-        group = _open_group(path)
-        layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
-        found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
-        lying = [_n_values(values) for values in found[1:]]
-        lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
-        return _n_values(found[0]) + sum(lying) / COPIES
+        with reading(path):
+            if (parts := _open_parts(path)) is None:
+                return None
+            group = parts[1]
+            layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []
+            found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
+            lying = [_n_values(values) for values in found[1:]]
+            lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
+            return _n_values(found[0]) + sum(lying) / COPIES
     except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
@@ -606,6 +893,7 @@ class DiskMatrix:
 
         self.path, self.block_size, self.scale = Path(path), block_size, scale
         with reading(existing_path(self.path)):
+            refuse_outside(self.path)
             self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
             if isinstance(self._values, _GeneByGene):
                 raise InputError(f"'{path}' keeps its values gene by gene (CSC); let write_matrix write it by cells")

@@ -48,7 +48,7 @@ from selectormlp.files import (
 from .masking import masking_curve, plot_masking_curves, predict_masked, random_masking_curve, rank_genes
 from .models import NetworkShape, plot_network
 from .panels import GenePanel, panel_from_ranking, panel_overlap, read_panel
-from .saving import load_model, save_model
+from .saving import expression_shares, load_model, save_model
 from .signatures import check_choice, check_settings, describes_settings, setting, takes_settings
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
@@ -92,7 +92,7 @@ class StudyConfig:
 
     cells: str = setting("a file of cells, or the name of an example: pancreas, pbmc68k, brain")
     label_key: str = setting("column of obs that holds the cell types")
-    labels: str | None = setting("csv file of labels, where the cells come without", None)
+    labels: str | None = setting("file of labels (csv), where the cells come without", None)
     protocol: str = setting("'robust', or 'report': the report to the letter", "robust", kind="{'robust', 'report'}")
     seed: int = setting("seed of every random choice", 0, least=0)
     max_train: int = setting("training cells of a type at most", 5000, least=1, unit="cells")
@@ -338,7 +338,13 @@ class Study:
         if isinstance(model, NetworkClassifier):
             model.set_params(log_folder=str(folder / "logs"), resume=True)
         model.fit(*self.part("train", genes), validation=self.part("validation", genes), gene_names=genes)
-        save_model(model, folder)
+        save_model(model, folder, normalised_over=self._shares)
+
+    @cached_property
+    def _shares(self) -> pd.Series:
+        """The share of the counts that each gene has in the training cells: what their values were normalised over."""
+        train = self.split().subset(self.cells, "train")
+        return expression_shares(train.X, train.var_names)
 
     def retrained(self, condition: str, size: int) -> GeneClassifier:
         """A model retrained on its own best `size` genes."""

@@ -778,8 +778,9 @@ def pretrain_tabnet(
     shape, seed = model._shape(X.shape[1]), whole_seed(model.random_state)
     one_type = CodedCells(X, np.zeros(X.shape[0], dtype=np.int64), np.ones(X.shape[0], dtype=np.float32))
     train, validation = hold_out(one_type, model.validation_fraction, seed=seed)
-    torch.manual_seed(seed)
-    network, protocol = Rebuilder(shape), _whole_epochs(model._settings(), n_cells=len(train.codes))
-    module = PretrainingModule(network, protocol, measures=MetricCollection({}), seed=seed)
-    history = model._run(module, train, validation).history
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        network, protocol = Rebuilder(shape), _whole_epochs(model._settings(), n_cells=len(train.codes))
+        module = PretrainingModule(network, protocol, measures=MetricCollection({}), seed=seed)
+        history = model._run(module, train, validation).history
     return PretrainedEncoder(tuple(map(str, genes)), shape, network.encoder.cpu().state_dict(), history)

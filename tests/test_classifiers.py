@@ -51,34 +51,56 @@ def cells() -> tuple[sparse.csr_matrix, np.ndarray]:
 CHANGES = {
     "max_epochs": 3, "steps_per_epoch": 2, "batch_size": 64, "learning_rate": 1e-2, "selector_learning_rate": 0.1,
     "selector_start": "normal", "weight_decay": 5.0, "selector_weight_decay": 5.0, "noise": 1.0, "cosine": False,
-    "penalty_weight": 10.0, "relative_penalty": False, "patience": None, "measured_cells": 50,
-    "unwatched_share": 1.0,
+    "penalty_weight": 10.0, "relative_penalty": False, "measured_cells": 50,
 }  # fmt: skip
+BELOW = {"patience", "unwatched_share"}
 ELSEWHERE = {"batch_norm", "scale_genes", "balance_types", "scale_free_ranking"}  # used by the classifiers, see below
 
 
 def test_every_field_of_the_protocol_is_tried() -> None:
-    assert set(CHANGES) | ELSEWHERE == {field.name for field in fields(TrainingProtocol)}
+    assert set(CHANGES) | BELOW | ELSEWHERE == {field.name for field in fields(TrainingProtocol)}
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_field_of_the_protocol_changes_the_training(name: str, cells) -> None:
     x, y = cells
     part = CodedCells(x, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
-    mixed = replace(part, codes=np.random.default_rng(0).permutation(part.codes))  # the best epoch is any, not the last
-    epochs = 6 if name in ("patience", "unwatched_share") else 2
-    base = replace(ROBUST, max_epochs=epochs, steps_per_epoch=4, patience=1)
+    base = replace(ROBUST, max_epochs=2, steps_per_epoch=4)
 
     def outcome(protocol: TrainingProtocol) -> str:
         torch.manual_seed(0)
         shape = NetworkShape(n_genes=40, n_types=3, hidden_sizes=(8,), start=protocol.selector_start)
         network = SelectorNet(shape)
-        result = train_network(network, train=part, validation=mixed, protocol=protocol, penalty="l1")
+        result = train_network(network, train=part, validation=part, protocol=protocol, penalty="l1")
         weights = {key: value.double().sum().item() for key, value in network.state_dict().items()}
         return f"{weights} {result.history.to_csv()} {result.best_epoch}"
 
     assert outcome(base) == outcome(base)
     assert outcome(base) != outcome(replace(base, **{name: CHANGES[name]}))
+
+
+def test_patience_counts_the_epochs_since_the_best_that_was_watched(cells) -> None:
+    """Whatever path the training takes: with validation cells of the wrong types, it gets worse as it learns."""
+    x, y = cells
+    part = CodedCells(x, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
+    wrong = replace(part, codes=(part.codes + 1) % 3)
+
+    def train(**changes):
+        torch.manual_seed(0)
+        network = SelectorNet(NetworkShape(n_genes=40, n_types=3, hidden_sizes=(8,), start="one"))
+        protocol = replace(ROBUST, max_epochs=20, steps_per_epoch=4, learning_rate=3e-3, **changes)
+        return train_network(network, train=part, validation=wrong, protocol=protocol)
+
+    whole = train(patience=None)
+    measured = whole.history["validation_balanced_accuracy"].tolist()
+    assert whole.best_epoch == len(measured) == 20
+    for patience, share in ((1, 0.0), (2, 0.0), (1, 0.2)):
+        stopped = train(patience=patience, unwatched_share=share)
+        watched = stopped.history["validation_balanced_accuracy"].tolist()[max(0, int(20 * share) - 1) :]
+        assert measured[: len(stopped.history)] == stopped.history["validation_balanced_accuracy"].tolist()
+        assert stopped.best_epoch == len(stopped.history) - patience < 20 - patience
+        assert len(watched) > patience and max(watched[-patience:]) < max(watched[:-patience]) == watched[-patience - 1]
+    assert train(patience=1, unwatched_share=1.0).best_epoch == 20
 
 
 @pytest.mark.parametrize(

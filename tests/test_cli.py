@@ -19,6 +19,7 @@ import pytest
 
 from selectormlp import cli, collection
 from selectormlp.data import InputError, data_folder
+from selectormlp.selection import PanelDesign, remake_panel
 from selectormlp.simulation import SimulationRecipe, simulate_cells
 from selectormlp.study import StudyConfig
 
@@ -266,6 +267,57 @@ def test_select_writes_a_page_with_its_figures(here: Path, capsys: pytest.Captur
     page = (folder / "panel.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == len(list(folder.glob("*.png"))) >= 5 and "http" not in page
     assert pd.read_csv(folder / "panel.csv").equals(pd.read_csv("my.panel.csv"))
+
+
+def test_a_panel_is_made_anew_from_its_json_file_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--on-disk", "yes", "--type-weights", '{"type_01": 2}'], ["--method", "svm_l1"]):
+        select("first.csv", *more)
+        Path("other").mkdir(exist_ok=True)
+        line = ["select", "--config", "first.json", "--out", "other/again.csv", "--page", "false"]
+        assert cli.main(line) == 0
+        assert Path("other/again.csv").read_bytes() == Path("first.csv").read_bytes()
+        first, again = (json.loads(Path(name).read_text()) for name in ("first.json", "other/again.json"))
+        assert first == again
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir("other")  # files are found from the panel's folder too
+            assert remake_panel("../first.json").genes == first["genes"]
+    capsys.readouterr()
+    cells = tiny_cells()
+    cells.X[0, 0] += 1
+    Path("cells.h5ad").unlink()
+    cells.write_h5ad("cells.h5ad")
+    assert cli.main(line) == 2 and "is not the file that the panel was made from" in capsys.readouterr().err
+
+
+RULES = [each.name for each in fields(PanelDesign)]
+
+
+@pytest.mark.parametrize("method", ["discriminant", "svm_l1", "selector_l1"])
+def test_every_misspelt_rule_is_refused_with_the_right_name(
+    method: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rule in [*RULES, "model_settings", "max_epochs", "extend", "labels"]:
+        wrong = rule[:-1] if len(rule) > 5 else rule + "z"
+        line = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", "p.csv", "--method", method]
+        assert cli.main([*line, f"--{wrong}", "1"]) == 2
+        said = capsys.readouterr().err
+        assert f"there is no {wrong!r} here" in said and f"did you mean {rule!r}?" in said, said
+    assert not Path("p.csv").exists()
+
+
+@pytest.mark.parametrize("method", ["discriminant", "svm_l1"])
+def test_epochs_of_a_model_without_any_are_refused(method: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", "p.csv", "--method", method]
+    assert cli.main([*line, "--max-epochs", "3"]) == 2
+    assert "max_epochs" in capsys.readouterr().err and not Path("p.csv").exists()
+
+
+def test_lists_of_genes_may_be_files(here: Path) -> None:
+    genes = tiny_cells().var_names
+    Path("must.txt").write_text("\n".join(genes[3:5]) + "\n")
+    Path("out.csv").write_text("gene\n" + "\n".join(genes[6:9]) + "\n")
+    table = select("listed.csv", "--must-include", "must.txt", genes[0], "--exclude", "out.csv")
+    assert table["gene"].tolist()[:3] == [*genes[3:5], genes[0]] and not set(genes[6:9]) & set(table["gene"])
 
 
 def test_select_wants_the_column_of_the_donors(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -706,9 +758,12 @@ ERRORS = {
     "select scaled.h5ad --label-key cell_type --out out.csv": "scaled",
     "select rare.h5ad --label-key cell_type --out out.csv --min-cells 2": "3",
     SELECT + "--n-genes 61": "61 genes was asked for, and there are 60",
-    SELECT + "--n-genes 0": "n_genes is '0', but it must be a whole number above 0",
+    SELECT + "--n-genes 0": "n_genes is 0; it must be a whole number of at least 1",
+    SELECT + "--n-genes x": "n_genes is 'x', but it must be a whole number of at least 1",
+    SELECT + "--max-epochs 3": "model_settings (max_epochs) belong to a classifier",
+    SELECT + "--protocol report": "protocol='report' has no effect beside method='discriminant'",
     SELECT + "--n-geens 5": "there is no 'n_geens' here; did you mean 'n_genes'?",
-    SELECT + "--protocol reprot": "protocol is 'reprot', but it must be 'robust' or 'report'",
+    SELECT + "--protocol reprot": "protocol is 'reprot'; it must be one of 'robust', 'report'; did you mean 'report'?",
     SELECT + "--n-genes 8 --method selektor": "selektor",
     SELECT + "--must-include gene_0": "gene_0",
     SELECT + "--exclude (": "not a regular expression",
@@ -720,7 +775,7 @@ ERRORS = {
     "select --config single.json": "must_include is 'gene_01' in 'single.json'; write a list",
     "report cells.h5ad --label-key celltype --out run": "did you mean 'cell_type'?",
     "report cells.h5ad --label-key cell_type --out run --conditions selektor": "selektor",
-    "report cells.h5ad --label-key cell_type --out cells.h5ad": "is a file",
+    "report cells.h5ad --label-key cell_type --out cells.h5ad": "it is the file of cells that is read",
     "book cells.h5ad --label-key celltype --out book": "did you mean 'cell_type'?",
     "book one.h5ad --label-key cell_type --out book": "one type only",
     "predict cells.h5ad --model nowhere --out out.csv": "nowhere",
@@ -788,7 +843,7 @@ def test_faults_of_the_program_can_be_traced(
     def fail(*given: object, **more: object) -> None:
         raise KeyError("deep\ninside")
 
-    monkeypatch.setattr("selectormlp.selection.select_genes", fail)
+    monkeypatch.setattr("selectormlp.selection.choose_panel", fail)
     assert cli.main(SELECT.split()) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(KeyError):
@@ -805,7 +860,7 @@ def test_stopped_from_the_keyboard(here: Path, monkeypatch: pytest.MonkeyPatch, 
                 raise SystemExit(1)  # noqa: B904
             raise
 
-    monkeypatch.setattr("selectormlp.selection.select_genes", stop)
+    monkeypatch.setattr("selectormlp.selection.choose_panel", stop)
     assert cli.main(SELECT.split()) == 130
     assert not Path("out.csv").exists()
 
@@ -814,7 +869,7 @@ def test_stopped_by_a_scheduler_or_with_a_reason(here: Path, monkeypatch: pytest
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     for stop, status in ((SIGTERMException(), 143), (SystemExit("no"), 1), (SystemExit(5), 5), (SystemExit(), 0)):
-        monkeypatch.setattr("selectormlp.selection.select_genes", Mock(side_effect=stop))
+        monkeypatch.setattr("selectormlp.selection.choose_panel", Mock(side_effect=stop))
         assert cli.main(SELECT.split()) == status
 
 

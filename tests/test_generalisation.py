@@ -144,7 +144,8 @@ def test_the_curve_is_that_of_scikit_learn_for_the_same_cells() -> None:
     )  # fmt: skip
     assert curve["n_cells"].tolist() == sizes.tolist()
     np.testing.assert_allclose(curve["balanced_accuracy"], theirs[:, 0])
-    assert curve["balanced_accuracy"].is_monotonic_increasing and curve["accuracy"].iloc[0] < curve["accuracy"].iloc[-1]
+    ends = curve[["accuracy", "balanced_accuracy"]].iloc[[0, -1]]
+    assert (ends.diff().iloc[-1] > 0).all()  # ten times the cells; between them one cell can turn the order
 
 
 def test_the_curve_has_a_row_for_each_classifier_share_and_seed() -> None:

@@ -1,10 +1,14 @@
 """The pages: rendering without nbdev, links, and the reader's own copy of the book."""
 
+import ast
+import inspect
 import json
 import os
 import re
 import shutil
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import nbformat
@@ -278,7 +282,8 @@ def test_the_version_is_the_same_everywhere() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\nversion = {__version__}\n" in settings and f"\nversion: {__version__}\n" in citation
-    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == __version__
+    versions = re.findall(r"^## \[(\S+?)\]", changes, re.MULTILINE)
+    assert versions[0] == "Unreleased" and __version__ not in versions[2:]
     for key in ("title", "description"):
         value = re.search(rf"^{key} = (.+)$", settings, re.MULTILINE)
         assert value and re.search(rf"^(title|abstract): {re.escape(value[1])}$", citation, re.MULTILINE)
@@ -384,20 +389,107 @@ def test_the_reference_leads_to_every_public_name_and_to_an_example(tmp_path: Pa
     assert reference.makers(["split"])["CellSplit"] == {"read_split", "split_cells", "split_batches"}
 
 
-@pytest.mark.parametrize(
-    ("written", "tidy"),
-    [
-        ("def f(\n    a:int, b:str='x:y'\n)->list[str]: # fmt: skip", "def f(a: int, b: str='x:y') -> list[str]"),
-        ("def Panel(\n    genes:list, kept:NoneType=None\n)->None:", "class Panel(genes: list, kept=None)"),
-        ("def f(\n    a:dict=<factory>\n):", "def f(a: dict=...)"),
-        ("def f(\n    a:int=<object at 0>\n):", "def f(\n    a:int=<object at 0>\n):"),
-    ],
-)
-def test_signatures_are_written_as_code_is(written: str, tidy: str) -> None:
-    assert (
-        tool("build_site").tidy_signature(f"### f\n\n```python\n{written}\n```\n")
-        == f"### f\n\n```python\n{tidy}\n```\n"
+def every_name() -> list[str]:
+    """List every public function and class of every module, and the public methods of the classes."""
+    names = []
+    for module in tool("build_site").exported_modules(sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))):
+        library = import_module(f"selectormlp.{module}")
+        for name in library.__all__:
+            thing = getattr(library, name)
+            if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == library.__name__:
+                names += [f"{module}:{name}", *(f"{module}:{name}.{own}" for own, _ in methods_of(thing))]
+    return names
+
+
+def methods_of(thing: Any) -> list[tuple[str, Any]]:
+    return [(name, each) for name, each in tool("documentation").methods(thing) if not isinstance(each, property)]
+
+
+@pytest.mark.parametrize("place", every_name())
+def test_signatures_on_the_site_are_those_of_the_library(place: str) -> None:
+    """What stands on a page is read as Python and compared with inspect.signature: names, kinds, types, defaults."""
+    module, _, name = place.partition(":")
+    thing: Any = import_module(f"selectormlp.{module}")
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    page = tool("build_site").documented_by_us(f"---\n\n### {name}\n\n```python\ndef nbdev():\n```\n", module)
+    shown = re.search(r"```python\n(?:def|class) [\w.]+(.*?)\n```", page, re.DOTALL)
+    assert shown and "nbdev" not in page
+    if not shown[1]:
+        assert inspect.isclass(thing) and issubclass(thing, Exception)
+        return
+    (function,) = ast.parse(f"def shown{shown[1]}: ...").body
+    assert isinstance(function, ast.FunctionDef)
+    real = inspect.signature(thing)
+    own = [each for each in real.parameters.values() if each.name not in ("self", "cls")]
+    assert as_shown(function.args) == [
+        (each.kind, each.name, code(each.annotation), default_of(thing, each)) for each in own
+    ]
+    gives = inspect.Signature.empty if inspect.isclass(thing) else real.return_annotation
+    assert (ast.unparse(function.returns) if function.returns else "") == code(gives)
+
+
+def code(annotation: Any) -> str:
+    """Return an annotation as normalised code, nothing where there is none."""
+    if annotation is inspect.Signature.empty:
+        return ""
+    written = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return ast.unparse(ast.parse(written, mode="eval"))
+
+
+def default_of(thing: Any, parameter: inspect.Parameter) -> str:
+    """Return the default of a parameter as normalised code."""
+    fields = getattr(thing, "__dataclass_fields__", {})
+    made = repr(parameter.default) == "<factory>"
+    default = fields[parameter.name].default_factory() if made else parameter.default
+    if default is inspect.Parameter.empty:
+        return ""
+    try:
+        return ast.unparse(ast.parse(repr(default), mode="eval"))
+    except SyntaxError:  # what is no code, such as a table or an object
+        return "..."
+
+
+def as_shown(given: ast.arguments) -> list[tuple[Any, str, str, str]]:
+    """List kind, name, annotation and default of the parameters of parsed code."""
+    kinds, plain = inspect.Parameter, [*given.posonlyargs, *given.args]
+    defaults: list[ast.expr | None] = [*[None] * (len(plain) - len(given.defaults)), *given.defaults]
+    rows = [(kinds.POSITIONAL_ONLY if each in given.posonlyargs else kinds.POSITIONAL_OR_KEYWORD, each, default)
+            for each, default in zip(plain, defaults, strict=True)]  # fmt: skip
+    rows += [(kinds.VAR_POSITIONAL, given.vararg, None)] if given.vararg else []
+    rows += [
+        (kinds.KEYWORD_ONLY, each, default) for each, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    ]
+    rows += [(kinds.VAR_KEYWORD, given.kwarg, None)] if given.kwarg else []
+    text = [
+        tuple("" if part is None else ast.unparse(part) for part in (each.annotation, default))
+        for _, each, default in rows
+    ]
+    return [(kind, each.arg, *parts) for (kind, each, _), parts in zip(rows, text, strict=True)]
+
+
+def test_a_long_signature_has_a_line_for_each_parameter_and_its_star() -> None:
+    def choose(
+        first: int, /, adata: Path, *, n_genes: int = 100, exclude: "list[str] | None" = None, seed: int = 0
+    ) -> Path:
+        return adata
+
+    shown = tool("documentation").signature_text("choose", choose).split("\n")
+    assert shown[:3] == ["def choose(", "    first: int,", "    /,"]
+    assert shown[4:7] == ["    *,", "    n_genes: int = 100,", "    exclude: list[str] | None = None,"]
+    assert shown[-1] == ") -> pathlib.Path"
+    assert tool("documentation").signature_text("short", lambda *, a=1: a) == "def short(*, a=1)"
+
+
+def test_the_sections_of_a_documentation_become_tables() -> None:
+    text = tool("documentation").documentation_text(
+        "Choose genes.\n\nMore.\n\n"
+        "Parameters\n----------\nn : int, default 5\n    How many; a | b.\n\nReturns\n-------\n"
+        "list of str\n    Names.\n\nReferences\n----------\n.. [1] A. doi:10.1/x\n\nExamples\n--------\n>>> 1\n1\n"
     )
+    assert "| `n` | int | `5` | How many; a \\| b. |" in text and "| list of str | Names. |" in text
+    assert "1. A. [doi:10.1/x](https://doi.org/10.1/x)" in text and "```pycon\n>>> 1\n1\n```" in text
+    assert tool("documentation").documentation_text("One line.") == "One line."
 
 
 def test_the_first_use_of_a_term_leads_to_the_glossary() -> None:

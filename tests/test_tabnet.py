@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy import sparse
 from sklearn.metrics import average_precision_score, f1_score, precision_score
 
@@ -52,29 +53,60 @@ def fitted(cells: Cells) -> TabNetClassifier:
 
 CHANGES = {
     "n_decision": 4, "n_attention": 4, "n_steps": 2, "gamma": 1.0, "n_independent": 1, "n_shared": 1, "momentum": 0.5,
-    "virtual_batch_size": 8, "mask": "entmax", "sparsity": 1.0, "clip": 1e-3, "plateau_factor": 0.01, "max_epochs": 4,
-    "steps_per_epoch": 5, "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 1.0, "class_weight": None,
-    "patience": None, "validation_fraction": 0.5, "random_state": 1, "plateau_patience": 0,
+    "virtual_batch_size": 8, "mask": "entmax", "sparsity": 1.0, "clip": 1e-3, "max_epochs": 4, "steps_per_epoch": 5,
+    "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 1.0, "class_weight": None, "validation_fraction": 0.5,
+    "random_state": 1,
 }  # fmt: skip
-HARMLESS = {"pretrained", "log_folder", "resume", "trainer_arguments"}  # tried below
+BELOW = {"patience", "plateau_factor", "plateau_patience", "pretrained", "log_folder", "resume", "trainer_arguments"}
 
 
 def test_every_setting_is_tried() -> None:
-    assert set(CHANGES) | HARMLESS == set(TabNetClassifier().get_params())
+    assert set(CHANGES) | BELOW == set(TabNetClassifier().get_params())
     own = {*TabNetShape.__dataclass_fields__, *(set(vars(TabNetProtocol())) - set(vars(TabNetProtocol.__base__())))}
-    assert own - {"n_genes"} <= set(CHANGES)
+    assert own - {"n_genes"} <= set(CHANGES) | BELOW
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_setting_changes_the_scores(cells: Cells, name: str) -> None:
     x, y = cells[0][:200], cells[1][:200]
-    same = {**QUICK, "max_epochs": 4 if name == "patience" else 3, "patience": 1, "learning_rate": 0.1}
-    if name.startswith("plateau"):  # without progress the learning rate falls at once
-        same |= {"plateau_patience": 0 if name == "plateau_factor" else 50, "plateau_factor": 0.1, "max_epochs": 6}
-    if name in ("patience", "max_epochs", "plateau_factor", "plateau_patience"):
-        same["patience"] = 1 if name == "patience" else None
-    before, after = (TabNetClassifier(**{**same, **new}).fit(x, y) for new in ({}, {name: CHANGES[name]}))
+    before, after = (
+        TabNetClassifier(**{**QUICK, "patience": None, **new}).fit(x, y) for new in ({}, {name: CHANGES[name]})
+    )
     assert not np.array_equal(before.class_scores(x), after.class_scores(x))
+
+
+def test_a_training_ends_when_patience_epochs_were_no_better_than_the_best(cells: Cells) -> None:
+    """Whatever path the training takes: with validation cells of the wrong types, it gets worse as it learns."""
+    wrong = np.array([{"a": "b", "b": "c", "c": "a"}[name] for name in cells[1]])
+    settings = {**QUICK, "max_epochs": 25, "steps_per_epoch": 2}
+
+    def fit(patience: int | None) -> TabNetClassifier:
+        return TabNetClassifier(**settings, patience=patience).fit(*cells, validation=(cells[0], wrong))
+
+    accuracy = fit(None).history_["validation_accuracy"]
+    assert len(accuracy) == 25
+    for patience in (1, 2):
+        stopped = fit(patience)
+        n_epochs = len(stopped.history_)
+        assert n_epochs < 25 and stopped.history_["validation_accuracy"].tolist() == accuracy[:n_epochs].tolist()
+        assert accuracy[n_epochs - patience : n_epochs].max() < accuracy[: n_epochs - patience].max()
+        assert stopped.best_epoch_ == n_epochs - patience
+
+
+@pytest.mark.parametrize(("factor", "patience", "expected"), [(0.1, 0, [1, 1, 0.1, 0.01]), (0.5, 1, [1, 1, 1, 0.5])])
+def test_without_a_lower_loss_the_learning_rate_falls(cells: Cells, factor, patience, expected) -> None:
+    """Steps of a millionth lower no loss, nor do running means that begin where the means of the only batch are."""
+    x, rates = cells[0].toarray(), []
+    standard = (x - x.mean(axis=0)) / x.std(axis=0, ddof=1)
+
+    class Rates(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    still = {"learning_rate": 1e-6, "momentum": 0.0, "batch_size": 300, "steps_per_epoch": 1, "max_epochs": 4}
+    settings = {"plateau_factor": factor, "plateau_patience": patience, "trainer_arguments": {"callbacks": [Rates()]}}
+    TabNetClassifier(**still, **settings, patience=None).fit(standard, cells[1], validation=(standard, cells[1]))
+    np.testing.assert_allclose(rates, 1e-6 * np.array(expected))
 
 
 def test_the_same_seed_gives_the_same_network(cells: Cells) -> None:

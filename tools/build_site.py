@@ -1,8 +1,8 @@
 """Build the site of the project into _docs, without Quarto and without a network.
 
-Four steps: nbdev puts the documentation of every exported name into the chapters (show_doc), names of the library in
-backticks become links, `selectormlp.book.render_site` makes the pages, make_slides.py the slides. Then every link and
-every size is checked.
+Four steps: nbdev finds the exported names of the chapters, and documentation.py shows the signature and the tables of
+each; names of the library in backticks become links; `selectormlp.book.render_site` makes the pages, make_slides.py the
+slides. Then every link and every size is checked.
 """
 
 import argparse
@@ -14,12 +14,14 @@ import shutil
 import sys
 import tempfile
 import textwrap
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
+from documentation import documentation  # noqa: E402
 from make_slides import make_slides  # noqa: E402
 from reference import link_examples, reference_text  # noqa: E402
 
@@ -121,27 +123,13 @@ def chapter_processors() -> list[Any]:
     return [ShowDocs if processor is exec_show_docs else processor for processor in chosen]
 
 
-def tidy_signature(text: str) -> str:
-    """Write the signature at the head of a documentation as code is written: `cells: int = 10`, not `cells:int=10`."""
-    import ast
-
-    written = re.search(r"^```python\n(def .*?)\n```$", text, re.MULTILINE | re.DOTALL)
-    if written is None:
-        return text
-    try:
-        plain = re.sub(r" *#.*$", "", written[1].replace("=<factory>", "=..."))
-        (function,) = ast.parse(f"{plain} ...").body
-    except (SyntaxError, ValueError):
-        return text
-    assert isinstance(function, ast.FunctionDef)
-    for argument in function.args.args + function.args.kwonlyargs:
-        if isinstance(argument.annotation, ast.Name) and argument.annotation.id == "NoneType":
-            argument.annotation = None  # guessed from a default of None, and wrong
-    given, is_class = ast.unparse(function.args), function.name[0].isupper()
-    gives = f" -> {ast.unparse(function.returns)}" if function.returns and not is_class else ""
-    line = f"{'class' if is_class else 'def'} {function.name}({given}){gives}"
-    wrapped = textwrap.indent("\n".join(textwrap.wrap(given, 86, break_long_words=False)), "    ")
-    return text.replace(written[1], line if len(line) <= 90 else line.replace(f"({given})", f"(\n{wrapped}\n)", 1))
+def documented_by_us(text: str, module: str) -> str:
+    """Put the whole signature and tables in place of what nbdev shows of a name below its heading."""
+    head = re.match(r".*?^#+ ([\w.]+)$", text, re.MULTILINE | re.DOTALL)
+    thing = import_module(f"selectormlp.{module}") if module and head else None
+    for part in head[1].split(".") if head else []:
+        thing = getattr(thing, part, None)
+    return text if head is None or thing is None else f"{head[0]}\n\n{documentation(head[1], thing)}\n"
 
 
 def arrange(cells: list[Any]) -> list[Any]:
@@ -175,10 +163,11 @@ def document(notebook_path: Path, destination: Path, names: dict[str, str], term
     NBProcessor(nb=notebook, procs=chapter_processors()).process()
     notebook.cells = arrange(notebook.cells)
     seen: set[str] = set()
+    module = "".join(exported_modules([notebook_path]))
     for cell in notebook.cells:
         if cell.pop("has_sd", None):
             for data in [output["data"] for output in cell.outputs if "data" in output]:
-                data["text/markdown"] = tidy_signature("".join(data.get("text/markdown", "")))
+                data["text/markdown"] = documented_by_us("".join(data.get("text/markdown", "")), module)
         if cell.cell_type == "markdown":
             text = link_names(cell.source, names, page_name(notebook_path.stem))
             cell.source = text if notebook_path.stem == GLOSSARY else link_terms(text, terms, seen)

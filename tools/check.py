@@ -1,8 +1,8 @@
 """Check everything that has to hold before a change is accepted; pytest comes last.
 
 All are run, also after one failed; the last line says which failed, and which this machine cannot make. Name some to
-run only those:
-    python tools/check.py lint types sync
+run only those; `make check` asks for the five that end within minutes:
+    python tools/check.py lint types sync readme quick
 """
 
 import os
@@ -12,9 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from subprocess import PIPE, STDOUT
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
@@ -33,21 +31,26 @@ def surroundings() -> dict[str, str]:
     return kept | {"PATH": programs, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
 
 
-def run(*command: str, folder: Path = ROOT) -> bool:
-    """Run a command and say whether it went well."""
-    return subprocess.run(command, cwd=folder, env=surroundings()).returncode == 0
+def run(*command: str, folder: Path = ROOT, environment: dict[str, str] | None = None) -> bool:
+    """Run a command, in an environment with some changes, and say whether it went well."""
+    return subprocess.run(command, cwd=folder, env=surroundings() | (environment or {})).returncode == 0
 
 
 def check_lint() -> bool:
-    """Ruff reads every Python file of the repository."""
-    return run(PYTHON, "-m", "ruff", "check", "--quiet", ".")
+    """Ruff reads every Python file and notebook of the repository, and would lay out none of them differently."""
+    formatted = run(PYTHON, "-m", "ruff", "format", "--quiet", "--check", ".")
+    return run(PYTHON, "-m", "ruff", "check", "--quiet", ".") and formatted
 
 
 def check_workflows() -> bool:
-    """The workflows of GitHub are well formed, and ask for no more rights than they need."""
-    workflows = [str(path) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
-    well_formed = run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
-    return run("zizmor", "--offline", "--quiet", ".") and well_formed
+    """Workflows and forms of GitHub are well formed, and no workflow asks for more rights than it needs."""
+    kinds = {"workflows/*.yml": "workflows", "ISSUE_TEMPLATE/[0-9]*.yml": "issue-forms"}
+    kinds["ISSUE_TEMPLATE/config.yml"] = "issue-config"
+    well_formed = []
+    for pattern, schema in kinds.items():
+        files = [str(path) for path in sorted((ROOT / ".github").glob(pattern))]
+        well_formed.append(run("check-jsonschema", "--builtin-schema", f"vendor.github-{schema}", *files))
+    return run("zizmor", "--offline", "--quiet", ".") and all(well_formed)
 
 
 def check_types() -> bool:
@@ -88,24 +91,10 @@ def check_readme() -> bool:
     return run(PYTHON, "tools/make_exercises.py", "--check") and readme
 
 
-def run_notebook(path: Path) -> tuple[str, bool, float]:
-    """Run a chapter, with its samples, in a process of its own; print what it says if it fails."""
-    start = time.monotonic()
-    command = [PYTHON, "tools/run_chapter.py", str(path)]
-    done = subprocess.run(command, cwd=ROOT, env=surroundings(), text=True, stdout=PIPE, stderr=STDOUT)
-    if done.returncode:
-        print(done.stdout, flush=True)
-    return path.stem, done.returncode == 0, time.monotonic() - start
-
-
 def check_notebooks() -> bool:
-    """Every chapter runs; the slowest are listed first."""
-    paths = sorted((ROOT / "nbs").glob("*.ipynb"))
-    with ThreadPoolExecutor(int(AT_ONCE)) as pool:
-        results = sorted(pool.map(run_notebook, paths), key=lambda result: -result[2])
-    for name, passed, seconds in results:
-        print(f"{name}: {seconds:.0f} s{'' if passed else ', FAILED'}")
-    return all(passed for _, passed, _ in results)
+    """`nbdev_test` runs every chapter, with its samples; the slowest are listed first."""
+    paths = [str(path) for path in sorted((ROOT / "nbs").glob("[!_]*.ipynb"))]
+    return run(PYTHON, "tools/run_chapter.py", "--at-once", AT_ONCE, *paths)
 
 
 def check_site() -> bool:
@@ -119,9 +108,24 @@ def check_browser() -> bool | None:
     return None if status == SKIPPED else status == 0
 
 
+def run_tests(*options: str, **environment: str) -> bool:
+    """Run pytest, with two tests at the same time."""
+    return run(PYTHON, "-m", "pytest", "-q", "-n", AT_ONCE, "--dist", "worksteal", *options, environment=environment)
+
+
+def check_quick() -> bool:
+    """The tests that are not marked slow."""
+    return run_tests("-m", "not slow", "tests")
+
+
+def check_numerics() -> bool:
+    """What may rest on rounding, as an old processor rounds (torch without AVX), and on two threads."""
+    return run_tests("-m", "numerics", "tests", ATEN_CPU_CAPABILITY="default", OMP_NUM_THREADS="2")
+
+
 def check_tests() -> bool:
-    """The tests."""
-    return run(PYTHON, "-m", "pytest", "-q", "-n", AT_ONCE, "--dist", "worksteal", "--durations=20", "tests")
+    """All tests, as this processor rounds and on one thread."""
+    return run_tests("--durations=20", "tests")
 
 
 CHECKS: dict[str, Callable[[], bool | None]] = {
@@ -133,21 +137,23 @@ CHECKS: dict[str, Callable[[], bool | None]] = {
     "notebooks": check_notebooks,
     "site": check_site,
     "browser": check_browser,
+    "numerics": check_numerics,
     "tests": check_tests,
 }
 
 
 def main(names: list[str]) -> int:
     """Run the named checks, or all."""
-    unknown = sorted(set(names) - set(CHECKS))
+    known = CHECKS | {"quick": check_quick}  # which are some of the tests
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        print(f"there is no check {unknown[0]!r}; the checks are: {', '.join(CHECKS)}")
+        print(f"there is no check {unknown[0]!r}; the checks are: {', '.join(known)}")
         return 2
     results = {}
-    for name in [name for name in CHECKS if name in names or not names]:
-        print(f"== {name}: {(CHECKS[name].__doc__ or '').splitlines()[0]}", flush=True)
+    for name in [name for name in known if name in names] or CHECKS:
+        print(f"== {name}: {(known[name].__doc__ or '').splitlines()[0]}", flush=True)
         start = time.monotonic()
-        results[name] = {True: "passed", False: "FAILED", None: "SKIPPED"}[CHECKS[name]()]
+        results[name] = {True: "passed", False: "FAILED", None: "SKIPPED"}[known[name]()]
         print(f"== {name}: {results[name]} in {time.monotonic() - start:.0f} s", flush=True)
     failed, skipped = ([name for name, result in results.items() if result == kind] for kind in ("FAILED", "SKIPPED"))
     summary = f"checks failed: {', '.join(failed)}" if failed else "all checks passed"

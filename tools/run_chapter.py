@@ -1,10 +1,11 @@
-"""Run a chapter with the code samples of its texts, so that no page shows a line that does not work.
+"""Run chapters with the code samples of their texts, so that no page shows a line that does not work.
 
     python tools/run_chapter.py nbs/06_masking.ipynb
 
-A solution (Python in <details>) runs after the cell that shows it. The other samples, Python and shell, run at the end,
-in an empty folder with small files of the names that samples use. A comment before a sample prepares it, or says why it
-is not run here. Then only what it imports from this library is tried; tests/test_samples.py asks for its options.
+What runs is `nbdev_test`, on a copy of each chapter that holds the samples, too. A solution (Python in <details>) runs
+after the cell that shows it. The other samples, Python and shell, run at the end, in an empty folder with small files
+of the names that samples use. A comment before a sample prepares it, or says why it is not run here. Then only what it
+imports from this library is tried; tests/test_samples.py asks for its options.
 
     <!-- sample: other_X = X -->            a line of Python
     <!-- not run: needs two machines -->
@@ -14,8 +15,10 @@ import argparse
 import ast
 import os
 import re
+import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,27 +119,38 @@ def with_samples(notebook: Any, folder: str) -> Any:
     return notebook
 
 
-def run_chapter(path: Path) -> bool:
-    """Run a chapter with its samples, from a copy beside it that nbdev does not see; its faults are printed."""
+def write_copy(chapter: Path, folder: Path) -> Path:
+    """Write a chapter with its samples beside it, under a name that nbdev leaves out; they run in the folder."""
     import nbformat
-    from nbdev.test import test_nb
 
-    notebook = nbformat.read(path, 4)
-    copy = path.with_name(f"_{path.name}")
+    notebook = with_samples(nbformat.read(chapter, 4), str(folder))
+    if any(str(folder) in cell.source for cell in notebook.cells):
+        folder.mkdir()
+        write_files(folder)
+    copy = chapter.with_name(f"_{chapter.name}")
+    nbformat.write(notebook, copy)
+    return copy
+
+
+def run_chapters(chapters: Sequence[Path], *, at_once: int = 0) -> bool:
+    """Run `nbdev_test` on copies of chapters with their samples, some at once (0: in one process); true if all pass."""
+    copies: list[Path] = []
     with tempfile.TemporaryDirectory() as folder:
-        notebook = with_samples(notebook, folder)
-        if any(folder in cell.source for cell in notebook.cells):
-            write_files(Path(folder))
-        nbformat.write(notebook, copy)
         try:
-            return bool(test_nb(copy.resolve(), skip_flags=["slow", "gpu"], basepath=ROOT)[0])
+            copies.extend(write_copy(chapter, Path(folder) / chapter.stem) for chapter in chapters)
+            names = "|".join(re.escape(copy.name) for copy in copies)
+            programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+            command = [str(Path(sys.executable).with_name("nbdev_test")), "--path", "nbs", "--file_re", f"^({names})$"]
+            command += ["--skip_file_re", r"^\.", "--n_workers", str(at_once), "--timing"]
+            return subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": programs}).returncode == 0
         finally:
-            copy.unlink()
+            for copy in copies:
+                copy.unlink()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("chapter", type=Path, help="a notebook in nbs")
-    chapter = parser.parse_args().chapter.resolve()
-    os.chdir(ROOT)
-    sys.exit(not run_chapter(chapter))
+    parser.add_argument("chapters", type=Path, nargs="+", help="notebooks in nbs")
+    parser.add_argument("--at-once", type=int, default=0, help="how many run at the same time (0: in one process)")
+    asked = parser.parse_args()
+    sys.exit(not run_chapters([chapter.resolve() for chapter in asked.chapters], at_once=asked.at_once))

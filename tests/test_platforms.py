@@ -1,0 +1,112 @@
+"""The measuring model: what is put in must come out, and what is no platform must be refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from selectormlp.data import InputError, normalise
+from selectormlp.inspection import forecast_panel
+from selectormlp.platforms import PLATFORMS, Platform, find_platform, fit_platform, simulate_platform
+from selectormlp.selection import select_genes
+from selectormlp.simulation import simulate_cells
+
+
+@pytest.fixture(scope="module")
+def counts() -> AnnData:
+    return simulate_cells(900, 250, 5, size_ratio=2, library_size=1500.0, seed=3)
+
+
+def means(adata: AnnData, name: str) -> np.ndarray:
+    here = (adata.obs["cell_type"] == name).to_numpy()
+    return np.asarray(adata.X[here].mean(axis=0)).ravel()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("capture", 0), ("capture", -1), ("gene_sd", -0.1), ("type_sd", np.nan), ("failed", 1.0), ("spillover", 1.5),
+     ("background", "much"), ("gene_sd", True), ("capture", np.inf)],
+)  # fmt: skip
+def test_a_number_that_no_machine_has_is_refused(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=field):
+        Platform(**{field: value})
+
+
+def test_names_are_known_or_refused() -> None:
+    assert all(find_platform(name) is platform and platform.source for name, platform in PLATFORMS.items())
+    own = Platform("own", gene_sd=1.0)
+    assert find_platform(own) is own
+    with pytest.raises(InputError, match="did you mean 'imaging'"):
+        find_platform("imagng")
+
+
+def test_the_same_machine_counts_the_same(counts: AnnData) -> None:
+    made = simulate_platform(counts, "cell_type", "same", seed=1)
+    assert made.shape == counts.shape and (made.var["efficiency"] == 1).all()
+    assert made.obs["cell_type"].value_counts().to_dict() == counts.obs["cell_type"].value_counts().to_dict()
+    for name in counts.obs["cell_type"].cat.categories:
+        here, there = means(counts, name), means(made, name)
+        high = here > 1
+        assert np.abs(np.log(there[high] / here[high])).mean() < 0.15
+    again = simulate_platform(counts, "cell_type", "same", seed=1)
+    assert (made.X != again.X).nnz == 0
+    assert (made.X != simulate_platform(counts, "cell_type", "same", seed=2).X).nnz > 0
+
+
+@pytest.mark.parametrize("capture", [0.2, 4.0])
+def test_capture_scales_the_counts(counts: AnnData, capture: float) -> None:
+    made = simulate_platform(counts, "cell_type", Platform(capture=capture))
+    assert made.X.sum() / counts.X.sum() == pytest.approx(capture, rel=0.1)
+
+
+def test_every_number_changes_the_counts(counts: AnnData) -> None:
+    plain = simulate_platform(counts, "cell_type", Platform(), cells_per_type=40)
+    for field in ("capture", "gene_sd", "type_sd", "failed", "background", "spillover"):
+        made = simulate_platform(counts, "cell_type", replace(Platform(), **{field: 0.4}), cells_per_type=40)
+        assert made.obs["cell_type"].value_counts().eq(40).all()
+        assert (made.X != plain.X).nnz > 0, field
+    failed = simulate_platform(counts, "cell_type", Platform(failed=0.5))
+    lost = failed.var["efficiency"].to_numpy() == 0
+    assert 0.35 < lost.mean() < 0.65 and failed.X[:, lost].nnz == 0
+
+
+def test_only_the_named_genes_are_measured(counts: AnnData) -> None:
+    genes = counts.var_names[[5, 2, 9]].tolist()
+    made = simulate_platform(counts, "cell_type", "imaging", genes=genes, cells_per_type=3)
+    assert made.var_names.tolist() == genes and made.n_obs == 15
+    with pytest.raises(InputError, match="'no such gene' is not in the data"):
+        simulate_platform(counts, "cell_type", genes=["no such gene"])
+    with pytest.raises(InputError, match="log-normalised"):
+        simulate_platform(normalise(counts), "cell_type")
+
+
+@pytest.mark.parametrize(("gene_sd", "type_sd"), [(0.0, 0.0), (1.0, 0.3), (2.0, 1.0)])
+def test_a_made_machine_is_found_again(counts: AnnData, gene_sd: float, type_sd: float) -> None:
+    truth = Platform("made", capture=2.0, gene_sd=gene_sd, type_sd=type_sd)
+    found = fit_platform(counts, simulate_platform(counts, "cell_type", truth, seed=5), "cell_type")
+    assert found.gene_sd == pytest.approx(gene_sd, abs=0.35)
+    assert found.type_sd == pytest.approx(type_sd, abs=0.2)
+    assert found.capture == pytest.approx(2.0, rel=0.5)
+
+
+def test_a_fit_needs_shared_types_and_genes(counts: AnnData) -> None:
+    one = counts[counts.obs["cell_type"] == counts.obs["cell_type"].iloc[0]]
+    with pytest.raises(InputError, match="needs two or more"):
+        fit_platform(counts, one, "cell_type")
+    with pytest.raises(InputError, match="5 are needed"):
+        fit_platform(counts, counts[:, :3], "cell_type")
+
+
+def test_a_forecast_falls_with_the_machine(counts: AnnData) -> None:
+    panel = select_genes(counts, "cell_type", 8)
+    settings = {"sizes": (8,), "n_draws": 4, "cells_per_type": 30}
+    home, away = (forecast_panel(panel, counts, target, **settings) for target in ("same", "imaging"))
+    assert set(home["training"]) == {"retrained", "transferred"}
+    assert (home["low"] <= home["accuracy"]).all() and (home["accuracy"] <= home["high"]).all()
+    assert (away["accuracy"].to_numpy() < home["accuracy"].to_numpy()).all()
+    assert (away["high"] - away["low"]).sum() > (home["high"] - home["low"]).sum()
+    with pytest.raises(InputError, match="n_draws"):
+        forecast_panel(panel, counts, n_draws=1)

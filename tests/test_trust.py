@@ -1,0 +1,558 @@
+"""What a stranger's file, name or address can do, and where an output may not go."""
+
+import contextlib
+import errno
+import gzip
+import json
+import os
+import re
+import shutil
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from selectormlp import data
+from selectormlp.book import first_page, render_site
+from selectormlp.cli import check_place, main
+from selectormlp.data import (
+    InputError,
+    cell_labels,
+    figure_text,
+    markdown_text,
+    read_cells,
+    read_json,
+    read_table,
+    spreadsheet_text,
+    terminal_text,
+    unescaped_text,
+    write_table,
+)
+from selectormlp.evaluation import plot_confusion
+from selectormlp.files import fingerprint_path, only_writer, refuse_input
+from selectormlp.inspection import PAGE_FILES, write_panel_report
+from selectormlp.panels import GenePanel, plot_panel, read_panel
+from selectormlp.selection import select_genes
+from selectormlp.simulation import simulate_cells
+from selectormlp.split import CellSplit, read_split
+from selectormlp.streaming import open_cells
+
+
+@pytest.fixture(scope="module")
+def counts() -> AnnData:
+    return simulate_cells(n_cells=120, n_genes=40, n_types=3, n_housekeeping=3, library_size=300, size_ratio=1, seed=0)
+
+
+@pytest.fixture
+def here(counts: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    counts.write_h5ad("cells.h5ad")
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------- outputs and inputs
+
+SPELLINGS: dict[str, Callable[[Path], str]] = {
+    "as it is": lambda path: path.name,
+    "absolute": str,
+    "with dots": lambda path: f"sub/../{path.name}",
+    "a link": lambda path: link(path, "soft"),
+    "a link to a link": lambda path: link(Path(link(path, "soft")), "second"),
+    "a hard link": lambda path: hard(path),
+    "through a folder that is a link": lambda path: f"{link(path.parent, 'again')}/{path.name}",
+}
+
+
+def link(path: Path, name: str) -> str:
+    Path(name).symlink_to(Path(path).absolute())
+    return name
+
+
+def hard(path: Path) -> str:
+    os.link(path, "hard")
+    return "hard"
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_an_output_is_no_input_however_it_is_spelt(spelling: str, here: Path) -> None:
+    (here / "sub").mkdir()
+    (here / "labels.csv").write_text("a,b\n")
+    out = SPELLINGS[spelling](here / "labels.csv")
+    with pytest.raises(InputError, match="cannot write .*which is read; choose another place"):
+        check_place(out, folder=False, inputs=("cells.h5ad",), others=(None, "labels.csv"))
+    check_place("panel.csv", folder=False, inputs=("cells.h5ad", "pancreas"), others=("labels.csv",))
+
+
+def test_a_store_is_no_place_for_results(here: Path, counts: AnnData) -> None:
+    counts.write_zarr("cells.zarr")
+    before = fingerprint_path("cells.zarr")
+    link(here / "cells.zarr", "soft")
+    for out in ("cells.zarr", "soft", "cells.zarr/run", "soft/run", "./cells.zarr/../cells.zarr"):
+        assert main(["report", "cells.zarr", "--label-key", "cell_type", "--out", out]) == 2
+    assert main(["report", "cells.h5ad", "--label-key", "cell_type", "--out", "cells.zarr"]) == 2
+    assert main(["select", "cells.zarr", "--label-key", "cell_type", "--out", "cells.zarr/panel.csv"]) == 2
+    assert fingerprint_path("cells.zarr") == before
+
+
+COMMANDS: dict[str, list[str]] = {
+    "the cells": ["select", "cells.h5ad", "--out", "x/../cells.h5ad"],
+    "the labels": ["select", "cells.h5ad", "--labels", "labels.csv", "--out", "labels.csv"],
+    "the panel to extend": ["select", "cells.h5ad", "--extend", "list.csv", "--out", "./list.csv"],
+    "the candidates": ["select", "cells.h5ad", "--candidates", "list.csv", "--out", "x/../list.csv"],
+    "the settings": ["select", "cells.h5ad", "--config", "settings.json", "--out", "settings.json"],
+    "the settings with =": ["select", "cells.h5ad", "--config=settings.json", "--out", "x/../settings.json"],
+    "a panel in the folder of the page": ["select", "cells.h5ad", "--extend", "p_report/panel.csv", "--out", "p.csv"],
+    "the run's own labels": ["report", "cells.h5ad", "--labels", "x/scores.csv", "--out", "x"],
+    "the cells of a book": ["book", "x/cells.h5ad", "--out", "x"],
+    "a part of the model": ["predict", "cells.h5ad", "--model", "model", "--out", "model/config.json"],
+    "the cells to predict": ["predict", "cells.h5ad", "--model", "model", "--out", "x/../cells.h5ad"],
+    "the split's own input": ["split_data", "--adata_path", "x/adata_train.h5ad", "--save_dir", "x"],
+}
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_no_command_writes_over_what_it_reads(what: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("x", "p_report", "model"):
+        (here / folder).mkdir()
+    for file in ("list.csv", "p_report/panel.csv"):
+        (here / file).write_text("gene\nGene_00001\n")
+    for file in ("labels.csv", "x/scores.csv", "model/config.json"):
+        (here / file).write_text("a,b\n")
+    (here / "settings.json").write_text("{}")
+    for file in ("x/cells.h5ad", "x/adata_train.h5ad"):
+        shutil.copy("cells.h5ad", file)
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    key = {"predict": [], "split_data": ["--y_column", "cell_type"]}
+    assert main([*COMMANDS[what], *key.get(COMMANDS[what][0], ["--label-key", "cell_type"])]) == 2
+    assert "cannot write" in (said := capsys.readouterr().err) and "choose another place" in said, said
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+# ------------------------------------------------------------------------------------------- several files, one answer
+
+
+def test_the_page_belongs_to_the_csv_beside_it(here: Path, counts: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def page(panel: Any, adata: AnnData, folder: Path, **more: Any) -> Path:
+        made.append([path.name for path in Path(folder).glob("*")])
+        assert read_panel(more["beside"]).genes == panel.genes
+        folder.mkdir(exist_ok=True)
+        (folder / "panel.html").write_text(str(panel.genes))
+        return folder / "panel.html"
+
+    monkeypatch.setattr("selectormlp.inspection.write_panel_report", page)
+    select = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", "p.csv", "--n-genes"]
+    assert main([*select, "3"]) == 0
+    (here / "p_report" / "notes.txt").write_text("mine")
+    assert main([*select, "4", "--page", "false"]) == 0
+    assert [path.name for path in (here / "p_report").iterdir()] == ["notes.txt"] and len(read_panel("p.csv")) == 4
+    assert main([*select, "5"]) == 0 and made == [[], ["notes.txt"]]
+    with only_writer(here / "p.csv"):
+        assert main([*select, "6"]) == 2
+    assert len(read_panel("p.csv")) == 5 and not list(here.glob(".*"))
+
+
+def test_a_page_is_given_up_when_another_panel_comes(
+    here: Path, counts: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = select_genes(counts, "cell_type", 4)
+    panel.to_csv("p.csv")
+    quick = {"panel": panel.table, "coverage": panel.coverage}
+    recalls = pd.DataFrame({"n_genes": [1, 4], "type": "a", "recall": 0.5})
+    quick |= {"recalls": recalls, "curve": pd.DataFrame({"n_genes": [1, 4], "judge": "j", "accuracy": 0.5})}
+    monkeypatch.setattr("selectormlp.inspection.panel_tables", lambda *_, **__: quick)
+    monkeypatch.setattr("selectormlp.inspection._draw", lambda *_: plot_confusion(pd.DataFrame([[1]])))
+    page = write_panel_report(panel, counts, here / "p_report", beside="p.csv").read_text(encoding="utf-8")
+    assert f'content="{fingerprint_path("p.csv")}"' in page
+    assert {path.name for path in (here / "p_report").iterdir()} <= set(PAGE_FILES)
+
+    def other(*_: Any, **__: Any) -> Any:
+        (here / "p.csv").write_text("gene\nx\n")
+        return quick
+
+    monkeypatch.setattr("selectormlp.inspection.panel_tables", other)
+    with pytest.raises(InputError, match="another panel has come"):
+        write_panel_report(panel, counts, here / "p_report", beside="p.csv")
+    assert not (here / "p_report").exists()
+
+
+def test_one_writer_at_a_time_also_among_threads_and_spellings(tmp_path: Path) -> None:
+    inside, most = [0], [0]
+
+    def write(path: Path) -> None:
+        for _ in range(50):
+            with contextlib.suppress(InputError), only_writer(path):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                inside[0] -= 1
+
+    (tmp_path / "x").mkdir()
+    paths = [tmp_path / "p.csv", tmp_path / "x" / ".." / "p.csv"] * 2
+    threads = [threading.Thread(target=write, args=(path,)) for path in paths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] and not list(tmp_path.glob(".*"))
+
+
+# -------------------------------------------------------------------------------------------------------- hostile names
+
+HOSTILE = [
+    "=1+1", "=HYPERLINK(\"http://example.org\")", "+1", "@SUM(1)", "-1+1", "'=x", "''@x", "\t=1", "$x$", "$",
+    "\\$x", "$\\frac{", "<script>alert(1)</script>", "<img src=http://example.org/a.png>", "</td></table>",
+    "&amp;", "{{ 7*7 }}", "{% x %}", "[a](javascript:alert(1))", "![a](http://example.org/a.png)",
+    "@fig-curve", "`a`", "a|b", "_a_", "_nolegend_", "# a", "---", "\x1b[2J\x1b[31mred", "\x07",
+    "\u202egnp.exe", "β cell", "NA", "nan1", "a,b", "a\"b", "a'b", "../../etc", "CON", "%s %d {0}", "x" * 900,
+]  # fmt: skip
+
+
+def test_tables_of_hostile_names_come_back_and_hold_no_formula(tmp_path: Path) -> None:
+    write_table(pd.DataFrame({"gene": HOSTILE, "=a": HOSTILE, "n": range(len(HOSTILE))}), tmp_path / "t.csv")
+    import csv
+
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if re.match(r"[=@\t\r]|[+-](?![\d.]+$).", cell)]
+    back = read_table(tmp_path / "t.csv")
+    assert back["gene"].tolist() == HOSTILE and back.columns.tolist() == ["gene", "=a", "n"]
+    GenePanel(pd.DataFrame({"gene": [name.strip() for name in HOSTILE]})).to_csv(tmp_path / "p.csv")
+    assert read_panel(tmp_path / "p.csv").genes == [name.strip() for name in HOSTILE]
+    parts = pd.DataFrame(
+        {"cell": HOSTILE, "cell_type": HOSTILE[::-1], "part": (["train", "validation", "test"] * 99)[: len(HOSTILE)]}
+    )
+    CellSplit(parts).to_csv(tmp_path / "s.csv")
+    assert read_split(tmp_path / "s.csv").table.equals(parts)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_language_has_its_escape(name: str) -> None:
+    assert unescaped_text(spreadsheet_text(name)) == name
+    assert not re.search(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", terminal_text(name) + figure_text(name) + markdown_text(name)
+    )
+    assert not re.search(r"[<>`*|@$\[\]\n]", markdown_text(name))
+    assert len(figure_text(name)) < 100
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_figures_show_hostile_names_as_they_are() -> None:
+    import matplotlib.pyplot as plt
+
+    names = [*HOSTILE, "a $x$ b $", "\\"]
+    for axes in (
+        plot_confusion(pd.DataFrame(np.eye(len(names)), names, names)),
+        plot_panel(GenePanel(pd.DataFrame({"gene": names})), pd.DataFrame(np.eye(len(names)), names, names)),
+    ):
+        axes.figure.canvas.draw()
+        plt.close(axes.figure)
+
+
+def test_the_first_page_of_a_book_runs_nothing(tmp_path: Path) -> None:
+    import nbformat
+
+    note = {"cells": "/x/<img src=http://example.org/a.png>@fig-a$y$.h5ad", "label_key": "`<script>alert(1)</script>"}
+    page = first_page({**note, "protocol": "robust", "seed": 0}, pd.Series(dict.fromkeys(HOSTILE, 3)), [])
+    nbformat.write(page, tmp_path / "index.ipynb")
+    frame = "project: {type: website}\nwebsite: {title: x, sidebar: {contents: [index.ipynb]}}\nformat: html\n"
+    (tmp_path / "_quarto.yml").write_text(frame, encoding="utf-8")
+    (tmp_path / "site.js").touch()
+    shown = render_site(tmp_path, tmp_path / "site", tmp_path / "_quarto.yml").read_text(encoding="utf-8")
+    assert "<script>alert" not in shown and "<img src=http" not in shown and 'example.org/a.png"' not in shown
+    assert "&lt;script&gt;alert(1)" in shown and "@fig-curve" in shown and "$x$" in shown
+
+
+def test_messages_hold_no_commands_to_the_terminal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["select", "\x1b[2Jcells.h5ad", "--label-key", "x", "--out", "p.csv"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------- files of cells
+
+
+def poisoned(place: Path, how: str) -> Path:
+    """An .h5ad file a part of whose values is another file of the machine."""
+    secret, path = place / "secret.h5", place / "evil.h5ad"
+    cells = AnnData(np.ones((3, 4), dtype=np.float32), obs=pd.DataFrame({"t": list("aab")}, index=list("xyz")))
+    cells.write_h5ad(secret)
+    cells.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        del file["X"]
+        if how == "external link":
+            file["X"] = h5py.ExternalLink(str(secret), "/X")
+        elif how == "external link below":
+            file["uns"]["x"] = h5py.ExternalLink("/etc/passwd", "/")
+            file["X"] = np.ones((3, 4), dtype=np.float32)
+        elif how == "virtual dataset":
+            layout = h5py.VirtualLayout((3, 4), np.float32)
+            layout[:] = h5py.VirtualSource(str(secret), "X", (3, 4))
+            file.create_virtual_dataset("X", layout)
+        elif how == "external storage":
+            (place / "raw.bin").write_bytes(np.ones((3, 4), dtype=np.float32).tobytes())
+            file.create_dataset("X", (3, 4), np.float32, external=[(str(place / "raw.bin"), 0, 48)])
+        else:  # a soft link stays inside
+            file["values"] = np.ones((3, 4), dtype=np.float32)
+            file["X"] = h5py.SoftLink("/values")
+            file["uns"]["loop"] = h5py.SoftLink("/uns")
+    return path
+
+
+@pytest.mark.parametrize("how", ["external link", "external link below", "virtual dataset", "external storage"])
+def test_a_file_of_cells_does_not_lead_to_other_files(how: str, tmp_path: Path) -> None:
+    path = poisoned(tmp_path, how)
+    for read in (read_cells, open_cells):
+        with pytest.raises(InputError, match="a file of cells must hold its own data"):
+            read(path)
+    packed = tmp_path / "evil.h5ad.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(InputError, match="must hold its own data"):
+        read_cells(packed)
+
+
+def test_links_within_a_store_and_unknown_codecs_are_refused(counts: AnnData, tmp_path: Path) -> None:
+    for number, version in enumerate((2, 3)):
+        path = tmp_path / f"{number}.zarr"
+        import zarr
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            counts.write_zarr(zarr.open_group(path, mode="w", zarr_format=version).store)
+        assert read_cells(path).shape == counts.shape
+        for place in [*path.rglob(".zarray"), *path.rglob("zarr.json")]:
+            about = json.loads(place.read_text())
+            if place.name == ".zarray" and about.get("dtype") == "|O":
+                about["filters"] = [{"id": "pickle", "protocol": 5}]
+            elif place.name == "zarr.json" and about.get("data_type") == "string":
+                about["codecs"] = [{"name": "numcodecs.pickle", "configuration": {}}]
+            place.write_text(json.dumps(about))
+        for read in (read_cells, open_cells):
+            with pytest.raises(InputError, match="packed with 'pickle'"):
+                read(path)
+    counts.write_zarr(tmp_path / "linked.zarr")
+    (tmp_path / "linked.zarr" / "obs" / "more").symlink_to("/etc")
+    with pytest.raises(InputError, match="holds the link 'more'"):
+        read_cells(tmp_path / "linked.zarr")
+
+
+def test_a_packed_file_is_looked_at_before_it_is_unpacked(
+    counts: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    whole = (tmp_path / "cells.h5ad").read_bytes()
+    (tmp_path / "cells.h5ad.gz").write_bytes(gzip.compress(whole))
+    assert read_cells(tmp_path / "cells.h5ad.gz").shape == counts.shape
+    bomb = tmp_path / "bomb.h5ad.gz"
+    with gzip.open(bomb, "wb", compresslevel=1) as file:
+        for _ in range(64):
+            file.write(bytes(2**20))
+    with pytest.raises(InputError, match="does not begin like an .h5ad file"):
+        read_cells(bomb)
+    with gzip.open(bomb, "wb", compresslevel=1) as file:
+        file.write(whole[:4096] + bytes(2**26))
+    monkeypatch.setattr(data, "_HIGHEST_RATIO", 10)
+    monkeypatch.setattr(data, "_MOST_UNPACKED", 2**24)
+    with pytest.raises(InputError, match="unpacks to more than"):
+        read_cells(bomb)
+    room = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(data.shutil, "disk_usage", lambda place: room)
+    with pytest.raises(InputError, match="there is no room in .* set TMPDIR"):
+        read_cells(tmp_path / "cells.h5ad.gz")
+    assert {path.name for path in tmp_path.iterdir()} == {"cells.h5ad", "cells.h5ad.gz", "bomb.h5ad.gz"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_not_called_a_damaged_file(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.h5ad.gz").write_bytes(gzip.compress(b"x"))
+    monkeypatch.setattr(data, "_unpack", lambda *_: (_ for _ in ()).throw(OSError(number, "full")))
+    with pytest.raises(InputError, match="no room") as caught:
+        read_cells(tmp_path / "a.h5ad.gz")
+    assert "damaged" not in str(caught.value)
+
+
+def test_what_is_too_long_is_refused(counts: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="a label of 5,000 characters"):
+        cell_labels(pd.DataFrame({"t": ["a", "x" * 5000]}), "t")
+    long = counts.copy()
+    long.var_names = ["x" * 5000, *long.var_names[1:]]
+    with pytest.raises(InputError, match="a gene has a name of 5,000 characters"):
+        select_genes(long, "cell_type", 3)
+    monkeypatch.setattr(data, "_LONGEST_LINE", 100_000)
+    head, row = "cell,a,b\n", "x,1,2\n"
+    for name, text in {
+        "head": "c" * 200_000 + ",a\nx,1\n",
+        "later": head + row * 50 + "y," + "1" * 200_000 + "\n",
+    }.items():
+        for ending in (".csv", ".csv.gz"):
+            path = tmp_path / f"{name}{ending}"
+            path.write_bytes(text.encode() if ending == ".csv" else gzip.compress(text.encode()))
+            with pytest.raises(InputError, match=r"(more than 100,000 characters)"):
+                read_cells(path)
+    (tmp_path / "good.csv").write_text(head + "".join(f"c{i},1,2\n" for i in range(5000)))
+    assert read_cells(tmp_path / "good.csv").shape == (5000, 2)
+
+
+def test_json_without_end_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(InputError, match="lists within lists"):
+        read_json(tmp_path / "deep.json")
+    monkeypatch.setattr(data, "_MOST_METADATA", 10)
+    (tmp_path / "large.json").write_text('"xxxxxxxxxxxxxxx"')
+    with pytest.raises(InputError, match="larger than 10 bytes"):
+        read_json(tmp_path / "large.json")
+
+
+def test_soft_links_within_a_file_are_no_fault(tmp_path: Path) -> None:
+    data.refuse_outside(poisoned(tmp_path, "soft link"))
+
+
+def test_inputs_that_are_not_there_do_not_count(tmp_path: Path) -> None:
+    refuse_input(tmp_path / "x.csv", ["pancreas", "https://example.org/models/x", tmp_path / "x.csv"])
+
+
+# --------------------------------------------------------------------------------------------- predict within its depth
+
+
+@pytest.fixture(scope="module")
+def deep() -> tuple[Any, AnnData]:
+    """A model of 12 genes whose values were normalised over 80, and raw counts."""
+    from selectormlp.classifiers import LinearSVMClassifier
+    from selectormlp.data import prepare_cells
+
+    raw = simulate_cells(n_cells=240, n_genes=80, n_types=3, n_housekeeping=5, library_size=600, size_ratio=1, seed=0)
+    cells = prepare_cells(raw, "cell_type")
+    y, genes = cells.obs["cell_type"].to_numpy().astype(str), cells.var_names[:12]
+    model = LinearSVMClassifier().fit(cells[:, genes].X, y, gene_names=genes.to_numpy())
+    return model, raw
+
+
+def test_cells_with_little_beyond_the_models_genes_are_refused(deep: tuple[Any, AnnData], tmp_path: Path) -> None:
+    from selectormlp.data import normalise
+    from selectormlp.saving import annotate_cells, expression_shares, load_model, save_model
+
+    model, raw = deep
+    cells = normalise(raw)
+    shares = expression_shares(cells.X, cells.var_names)
+    assert shares.sum() == pytest.approx(1) and shares.idxmax() == raw.var_names[np.asarray(raw.X.sum(axis=0)).argmax()]
+    save_model(model, tmp_path / "model", normalised_over=shares)
+    loaded = load_model(tmp_path / "model")
+    save_model(loaded, tmp_path / "again")
+    genes, right = list(model.gene_names_), model.predict(cells[:, list(model.gene_names_)].X)
+    for known in (loaded, load_model(tmp_path / "again")):
+        assert (annotate_cells(known, raw).obs["predicted_type"] == right).all()
+        for few in (raw[:, genes].copy(), normalise(raw[:, genes].copy())):
+            with pytest.raises(InputError, match=r"lack 68 of the 80 genes over which .* hold \d+% of a cell's counts"):
+                annotate_cells(known, few)
+        assert (annotate_cells(known, cells[:, genes].copy()).obs["predicted_type"] == right).all()
+    more = np.hstack([raw.X.toarray(), np.full((raw.n_obs, 3), 500.0)]).astype(np.float32)
+    extra = AnnData(more, obs=raw.obs, var=pd.DataFrame(index=[*raw.var_names, "x1", "x2", "x3"]))
+    assert (annotate_cells(loaded, extra).obs["predicted_type"] == right).all()
+    rare = shares[~shares.index.isin(genes)].sort_values().index[:10]
+    fewer = raw[:, ~raw.var_names.isin(rare)].copy()
+    assert (annotate_cells(loaded, fewer).obs["predicted_type"] == right).mean() > 0.98
+
+
+def test_the_command_refuses_them_too(
+    deep: tuple[Any, AnnData], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selectormlp.data import normalise
+    from selectormlp.saving import expression_shares, save_model
+
+    model, raw = deep
+    cells = normalise(raw)
+    save_model(model, "model", normalised_over=expression_shares(cells.X, cells.var_names))
+    raw.write_h5ad("raw.h5ad")
+    raw[:, list(model.gene_names_)].copy().write_h5ad("few.h5ad")
+    for on_disk in ("yes", "no"):
+        assert main(["predict", "raw.h5ad", "--model", "model", "--out", f"{on_disk}.csv", "--on-disk", on_disk]) == 0
+        assert main(["predict", "few.h5ad", "--model", "model", "--out", "few.csv", "--on-disk", on_disk]) == 2
+        assert "over which the model's values were normalised" in capsys.readouterr().err
+    assert (here / "yes.csv").read_bytes() == (here / "no.csv").read_bytes() and not (here / "few.csv").exists()
+
+
+@pytest.mark.parametrize("harm", ["weights", "leak", "a type that is no name"])
+def test_a_model_whose_scores_are_no_numbers_is_refused(harm: str, tmp_path: Path) -> None:
+    import hashlib
+
+    from safetensors.numpy import load_file, save_file
+
+    from selectormlp.classifiers import SelectorMLPClassifier
+    from selectormlp.saving import load_model, save_model
+
+    X, y = np.random.default_rng(0).random((30, 4)).astype(np.float32), np.repeat(["a", "b"], 15)
+    save_model(SelectorMLPClassifier(hidden_sizes=(4,), max_epochs=1).fit(X, y), tmp_path / "m")
+    load_model(tmp_path / "m")
+    about = read_json(tmp_path / "m" / "config.json")
+    if harm == "weights":
+        weights = tmp_path / "m" / "weights.safetensors"
+        arrays = load_file(weights)
+        save_file(
+            {name: np.full_like(part, 3e38) if part.dtype.kind == "f" else part for name, part in arrays.items()},
+            weights,
+        )
+        about["checksums"][weights.name] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    elif harm == "leak":
+        about["settings"]["leak"] = 1e308
+    else:
+        about["types"] = [0.5, float("nan")]
+    (tmp_path / "m" / "config.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="scores that are not numbers|'types' in config.json"):
+        load_model(tmp_path / "m")
+
+
+# ------------------------------------------------------------------------------------------------------- odd machines
+
+
+def test_a_fit_leaves_the_random_numbers_of_torch_as_they_were() -> None:
+    import torch
+
+    from selectormlp.classifiers import SelectorMLPClassifier
+
+    X, y = np.random.default_rng(0).random((30, 4)).astype(np.float32), np.repeat(["a", "b"], 15)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    SelectorMLPClassifier(hidden_sizes=(4,), max_epochs=1).fit(X, y)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_terminal_of_ascii_and_a_home_that_cannot_be_written(here: Path, counts: AnnData) -> None:
+    import subprocess
+    import sys
+
+    renamed = counts.copy()
+    renamed.var_names = [f"β{name}" for name in counts.var_names]
+    renamed.write_h5ad("greek.h5ad")
+    odd = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii:strict",
+        "HOME": "/proc/1/x",
+    }
+    command = [
+        "select",
+        "greek.h5ad",
+        "--label-key",
+        "cell_type",
+        "--n-genes",
+        "3",
+        "--page",
+        "false",
+        "--out",
+        "p.csv",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "selectormlp", *command], env={**os.environ, **odd}, capture_output=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u03b2" in done.stdout and all(gene.startswith("β") for gene in read_panel("p.csv").genes)
