@@ -40,23 +40,23 @@ if TYPE_CHECKING:
     from selectormlp.study import StudyConfig
 
 # %% auto #0
-__all__ = ['Protocol', 'OnDisk', 'ON_DISK', 'STUDY_HELP', 'SIMULATION_HELP', 'WORDS', 'UNKNOWN', 'WRONG_KEY', 'WRONG_VALUE',
-           'SENTENCES', 'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION', 'say',
-           'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'Reading', 'SplitStep',
-           'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection', 'CheckpointSection',
-           'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items', 'add_fields', 'add_option',
-           'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name', 'error_sentence', 'one_line_warnings',
-           'check_place', 'flat_settings', 'refuse_other_run', 'load_given', 'open_given', 'told', 'options_of_panel',
-           'genes_listed', 'with_lists', 'run_select', 'processes', 'panel_and_cells', 'of_one_model', 'run_report',
-           'run_reader_book', 'cells_of_book', 'run_simulate', 'prediction_table', 'cells_to_label', 'run_predict',
-           'write_predictions', 'write_annotated', 'split_step', 'SplitCells', 'split_in_memory', 'split_on_disk',
-           'read_named', 'run_split', 'refuse_idle_settings', 'Part', 'capped', 'read_part', 'read_capped',
-           'read_capped_from', 'make_network', 'make_svm', 'checkpoint_accuracy', 'restart_checkpoint',
-           'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model', 'run_train', 'read_parts',
-           'save_figure', 'write_training', 'read_trained_model', 'masking_table', 'plot_ranked_genes',
-           'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command', 'select_options',
-           'study_options', 'simulation_options', 'make_parser', 'label_column', 'run_command', 'refuse_settings_file',
-           'talk', 'with_underscores', 'main', 'exit_status']
+__all__ = ['Protocol', 'OnDisk', 'ON_DISK', 'STUDY_HELP', 'SIMULATION_HELP', 'AS_DECIDED', 'WORDS', 'UNKNOWN', 'WRONG_KEY',
+           'WRONG_VALUE', 'SENTENCES', 'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION',
+           'say', 'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'ValueOptions',
+           'Reading', 'SplitStep', 'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection',
+           'CheckpointSection', 'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items',
+           'add_fields', 'add_option', 'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name',
+           'error_sentence', 'one_line_warnings', 'check_place', 'flat_settings', 'refuse_other_run', 'load_given',
+           'open_given', 'told', 'options_of_panel', 'genes_listed', 'with_lists', 'run_select', 'processes',
+           'panel_and_cells', 'of_one_model', 'run_report', 'run_reader_book', 'cells_of_book', 'run_simulate',
+           'prediction_table', 'cells_to_label', 'run_predict', 'write_predictions', 'write_annotated', 'split_step',
+           'SplitCells', 'split_in_memory', 'split_on_disk', 'read_named', 'run_split', 'refuse_idle_settings', 'Part',
+           'capped', 'read_part', 'read_capped', 'read_capped_from', 'make_network', 'make_svm', 'checkpoint_accuracy',
+           'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model',
+           'run_train', 'read_parts', 'save_figure', 'write_training', 'read_trained_model', 'masking_table',
+           'plot_ranked_genes', 'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command',
+           'select_options', 'study_options', 'simulation_options', 'make_parser', 'label_column', 'run_command',
+           'refuse_settings_file', 'talk', 'show_notices', 'with_underscores', 'main', 'exit_status']
 
 # %% ../nbs/16_command_line.ipynb #52396880
 def say(text: str) -> None:
@@ -182,6 +182,28 @@ SIMULATION_HELP = {
 }
 
 # %% ../nbs/16_command_line.ipynb #f79724d7
+@dataclass(frozen=True)
+class ValueOptions:
+    """Which values, genes and cells are taken of the files: the last options of every command that reads cells."""
+
+    layer: str | None = setting("layer that holds the values ('X' for X); left out: decided, and said", None)
+    use_raw: bool = setting("take the values of raw.X", False)
+    values: Literal["counts", "log"] | None = setting("what the values are, where the decision is wrong", None)
+    gene_names: str | None = setting("column of var that names the genes ('index': the table's own names)", None)
+    join: Literal["inner", "outer"] = setting("genes of several files: those that all have, or all", "inner")
+    drop_types: tuple[str, ...] = setting("cell types to leave out, such as Unknown or doublet", ())
+    make_unique: bool = setting("number cells and genes whose name occurs twice", False)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given, as arguments of `read_cells` and `open_cells`."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in found.items() if value not in (None, False, (), "inner")}
+
+
+AS_DECIDED = ValueOptions()
+
+
 @dataclass(frozen=True)
 class Reading:
     """How each of the original's steps reads its files; no setting of a result, which is the same either way."""
@@ -524,15 +546,28 @@ def refuse_other_run(path: Path, settings: dict[str, Any], *, free: Sequence[str
             )
 
 # %% ../nbs/16_command_line.ipynb #50d7dc7e
-def load_given(cells: tuple[str, ...], label_key: str | None = None, labels: tuple[str, ...] = ()) -> AnnData:
+def load_given(
+    cells: tuple[str, ...],
+    label_key: str | None = None,
+    labels: tuple[str, ...] = (),
+    taken: ValueOptions = AS_DECIDED,
+    *,
+    as_stored: bool = False,
+) -> AnnData:
     """Load an example by its name, or one or more files."""
     from selectormlp.data import load_cells
 
-    return load_cells(cells[0] if len(cells) == 1 else list(cells), label_key, list(labels) or None)
+    source = cells[0] if len(cells) == 1 else list(cells)
+    return load_cells(source, label_key, list(labels) or None, as_stored=as_stored, **taken.given)
 
 
 def open_given(
-    cells: tuple[str, ...], on_disk: str, *, labels: tuple[str, ...] = (), **opening: Any
+    cells: tuple[str, ...],
+    on_disk: str,
+    *,
+    labels: tuple[str, ...] = (),
+    taken: ValueOptions = AS_DECIDED,
+    **opening: Any,
 ) -> CellsOnDisk | None:
     """The cells on disk where they are to be read in blocks, which is said; None where they fit into memory."""
     from selectormlp.data import EXAMPLES
@@ -540,6 +575,7 @@ def open_given(
 
     if cells[0] in EXAMPLES or len(labels) > 1:
         return None
+    opening |= taken.given
     large = open_if_large(list(cells), on_disk=on_disk, labels=labels[0] if labels else None, **opening)
     return None if large is None else told(large)
 
@@ -586,7 +622,7 @@ def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
     return replace(design, **lists)
 
 
-def run_select(options: SelectOptions, design: PanelDesign) -> None:
+def run_select(options: SelectOptions, design: PanelDesign, taken: ValueOptions = AS_DECIDED) -> None:
     """Choose a panel, write it and a page about it (select)."""
     from selectormlp.files import only_writer, remove_companions
     from selectormlp.inspection import PAGE_FILES, write_panel_report
@@ -599,7 +635,7 @@ def run_select(options: SelectOptions, design: PanelDesign) -> None:
         check_place(place, folder=False, inputs=options.cells, others=others)
     check_place(folder, inputs=options.cells, others=others, writes=PAGE_FILES)
     with only_writer(options.out):
-        panel, adata = panel_and_cells(options, with_lists(design, options.extend))
+        panel, adata = panel_and_cells(options, with_lists(design, options.extend), taken)
         remove_companions(folder, PAGE_FILES)  # of another panel: a page belongs to the csv beside it, or is not there
         panel.to_csv(options.out)
         say("\n".join(panel.genes))
@@ -627,17 +663,20 @@ def processes(asked: int, adata: AnnData) -> int:
     return found
 
 
-def panel_and_cells(options: SelectOptions, design: PanelDesign) -> tuple[DesignedPanel, AnnData]:
+def panel_and_cells(
+    options: SelectOptions, design: PanelDesign, taken: ValueOptions = AS_DECIDED
+) -> tuple[DesignedPanel, AnnData]:
     """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
     from selectormlp.selection import about_cells, choose_panel, source_of_files, split_of
     from selectormlp.streaming import cells_for_panel, choose_from
 
     key, columns = options.label_key, [*(design.groups or ()), *([design.batch_key] if design.batch_key else [])]
-    large = open_given(options.cells, options.on_disk, label_key=key, labels=options.labels, columns=columns)
-    cells: Any = load_given(options.cells, key, options.labels) if large is None else large
+    opening: dict[str, Any] = {"label_key": key, "labels": options.labels, "columns": columns}
+    large = open_given(options.cells, options.on_disk, taken=taken, **opening)
+    cells: Any = load_given(options.cells, key, options.labels, taken) if large is None else large
     obs = cells.obs
     split = _donor_split(obs, options, design) or split_of(obs, key, design)
-    source = source_of_files(options.cells, options.labels)
+    source = source_of_files(options.cells, options.labels, taken.given)
     if options.test_batches:
         source["test_batches"] = list(options.test_batches)
     models = {
@@ -670,7 +709,7 @@ def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
     return replace(config, conditions=(model,), ablations=(), panel_conditions=(model,))
 
 
-def run_report(output: ReportOutput, config: StudyConfig) -> None:
+def run_report(output: ReportOutput, config: StudyConfig, taken: ValueOptions = AS_DECIDED) -> None:
     """Run the whole report (report)."""
     from selectormlp.study import RUN_FILES, run_study
 
@@ -679,9 +718,9 @@ def run_report(output: ReportOutput, config: StudyConfig) -> None:
         from selectormlp.streaming import read_usable
 
         key, labels = config.label_key, (config.labels,) if config.labels else ()
-        large = open_given((config.cells,), output.on_disk, label_key=key, labels=labels, columns=[])
+        large = open_given((config.cells,), output.on_disk, label_key=key, labels=labels, columns=[], taken=taken)
         if large is None:
-            return load_given((config.cells,), key, labels)
+            return load_given((config.cells,), key, labels, taken)
         most = config.max_train + config.max_validation + config.max_test
         return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
 
@@ -691,30 +730,33 @@ def run_report(output: ReportOutput, config: StudyConfig) -> None:
     say(f"and the page to read is '{study.folder / 'report.html'}'.")
 
 
-def run_reader_book(options: BookOptions) -> None:
+def run_reader_book(options: BookOptions, taken: ValueOptions = AS_DECIDED) -> None:
     """Run the chapters on the user's cells (book)."""
     from selectormlp.book import run_book
 
     check_place(options.out, inputs=(options.cells,), writes=("book.json", "cells.h5ad"))
-    settings = {"protocol": options.protocol, "seed": options.seed, "few": cells_of_book(options)}
+    settings = {"protocol": options.protocol, "seed": options.seed, "few": cells_of_book(options, taken)}
     say(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
 
 
-def cells_of_book(options: BookOptions) -> Callable[[], AnnData] | None:
+def cells_of_book(options: BookOptions, taken: ValueOptions = AS_DECIDED) -> Callable[[], AnnData] | None:
     """What brings the cells that a split can take, where the file stays on disk; a book goes on as it began."""
     from selectormlp.data import EXAMPLES, read_json
     from selectormlp.streaming import is_large, open_cells, read_usable
 
     def read() -> AnnData:
-        large = told(open_cells(options.cells, label_key=options.label_key))
+        if not on_disk:
+            return load_given((options.cells,), options.label_key, taken=taken)
+        large = told(open_cells(options.cells, label_key=options.label_key, **taken.given))
         few = read_usable(large, options.label_key, min_cells=1, seed=options.seed, progress=sys.stderr.isatty())
         say(f"The {few.n_obs:,} that a split can take are kept in '{options.out}', and the chapters read those.")
         return few
 
     note = Path(options.out) / "book.json"
     begun = options.on_disk == "auto" and note.exists()
-    few = "kept" in read_json(note) if begun else is_large(options.cells, on_disk=options.on_disk)
-    return read if few and options.cells not in EXAMPLES else None
+    on_disk = options.cells not in EXAMPLES and is_large(options.cells, on_disk=options.on_disk)
+    few = "kept" in read_json(note) if begun else on_disk or bool(taken.given)
+    return read if few and (taken.given or options.cells not in EXAMPLES) else None
 
 
 def run_simulate(output: SimulationOutput, recipe: SimulationRecipe) -> None:
@@ -746,7 +788,9 @@ def prediction_table(
     return pd.concat([table, each], axis=1) if probabilities else table
 
 # %% ../nbs/16_command_line.ipynb #36c577cb
-def cells_to_label(options: PredictOptions, model: GeneClassifier) -> Iterator[AnnData]:
+def cells_to_label(
+    options: PredictOptions, model: GeneClassifier, taken: ValueOptions = AS_DECIDED
+) -> Iterator[AnnData]:
     """The new cells, log-normalised as the model's were: all of them, or block by block from disk."""
     from anndata import AnnData
 
@@ -755,9 +799,9 @@ def cells_to_label(options: PredictOptions, model: GeneClassifier) -> Iterator[A
     from selectormlp.streaming import read_blocks
 
     counts = ("raw counts", "normalised, not logged")
-    large = open_given(options.cells, options.on_disk, columns=[])
+    large = open_given(options.cells, options.on_disk, columns=[], taken=taken)
     if large is None:
-        adata = load_given(options.cells)
+        adata = load_given(options.cells, taken=taken)
         logged = check_cells(adata).value_kind not in counts
         yield normalised_alike(model, normalise(adata), logged=logged, max_missing=options.max_missing)
         return
@@ -766,7 +810,7 @@ def cells_to_label(options: PredictOptions, model: GeneClassifier) -> Iterator[A
         yield normalised_alike(model, cells, logged=large.kind not in counts, max_missing=options.max_missing)
 
 
-def run_predict(options: PredictOptions) -> None:
+def run_predict(options: PredictOptions, taken: ValueOptions = AS_DECIDED) -> None:
     """Name the types of new cells with a saved model (predict)."""
     from selectormlp.collection import open_model
     from selectormlp.data import InputError
@@ -776,10 +820,10 @@ def run_predict(options: PredictOptions) -> None:
     if annotated and options.top > 1:
         raise InputError("an .h5ad file gets the probabilities of all types; leave out --top, or name a csv file")
     write = write_annotated if annotated else write_predictions
-    write(open_model(options.model), options)
+    write(open_model(options.model), options, taken)
 
 
-def write_predictions(model: GeneClassifier, options: PredictOptions) -> None:
+def write_predictions(model: GeneClassifier, options: PredictOptions, taken: ValueOptions = AS_DECIDED) -> None:
     """A table of the predicted types, one row per cell."""
     import pandas as pd
 
@@ -787,24 +831,25 @@ def write_predictions(model: GeneClassifier, options: PredictOptions) -> None:
     from selectormlp.saving import align_genes
 
     tables = []
-    for cells in cells_to_label(options, model):
+    for cells in cells_to_label(options, model, taken):
         X = align_genes(cells, model.gene_names_, max_missing=options.max_missing)
         shown = {"probabilities": options.probabilities, "top": options.top}
         tables.append(prediction_table(model, X, cells.obs_names, **shown))
     table = pd.concat(tables, ignore_index=True)
     write_table(table, options.out)
     n_missing = sum(gene not in cells.var_names for gene in model.gene_names_)
-    taken = " and were taken as 0." if n_missing else "."
-    say(f"{n_missing} of the model's {len(model.gene_names_)} genes are missing in the cells{taken}")
+    instead = " and were taken as 0." if n_missing else "."
+    say(f"{n_missing} of the model's {len(model.gene_names_)} genes are missing in the cells{instead}")
     say(f"The types of {len(table):,} cells are in '{options.out}'.")
 
 # %% ../nbs/16_command_line.ipynb #675aa0cf
-def write_annotated(model: GeneClassifier, options: PredictOptions) -> None:
+def write_annotated(model: GeneClassifier, options: PredictOptions, taken: ValueOptions = AS_DECIDED) -> None:
     """A copy of the cells with their predicted types, as `annotate_cells` makes it."""
     from selectormlp.data import write_whole
     from selectormlp.saving import annotate_cells
 
-    named = annotate_cells(model, load_given(options.cells), max_missing=options.max_missing)
+    cells = load_given(options.cells, taken=taken, as_stored=not taken.given)
+    named = annotate_cells(model, cells, max_missing=options.max_missing)
     with write_whole(options.out) as path:
         named.write_h5ad(path)
     say(f"The cells, with obs['predicted_type'], are in '{options.out}'.")
@@ -833,11 +878,11 @@ class SplitCells(NamedTuple):
     part: Callable[[str], AnnData]
 
 
-def split_in_memory(step: SplitStep) -> SplitCells:
+def split_in_memory(step: SplitStep, taken: ValueOptions = AS_DECIDED) -> SplitCells:
     """Read all cells and split them."""
     from selectormlp.data import prepare_cells, read_cells
 
-    adata = read_cells(step.adata_path, label_key=step.y_column)
+    adata = read_cells(step.adata_path, label_key=step.y_column, **taken.given)
     cells = prepare_cells(adata, step.y_column, min_cells=step.min_cluster_size)
     split = split_step(cells, step)
     return SplitCells(split, lambda part: split.subset(cells, part))
@@ -860,20 +905,21 @@ def read_named(large: CellsOnDisk, names: Iterable[str], label_key: str) -> AnnD
     return prepare_cells(read_some(large, names, progress=sys.stderr.isatty()), label_key, min_cells=1)
 
 # %% ../nbs/16_command_line.ipynb #4c131dff
-def run_split(step: SplitStep, reading: Reading) -> None:
+def run_split(step: SplitStep, reading: Reading, taken: ValueOptions = AS_DECIDED) -> None:
     """Split a file of cells into three (split_data)."""
     from selectormlp.data import write_json, write_whole
 
     folder = Path(step.save_dir)
     check_place(folder, inputs=(step.adata_path,), writes=(*PART_FILES.values(), "split.csv", "config.json"))
-    refuse_other_run(folder / "config.json", asdict(step))
-    large = open_given((step.adata_path,), reading.on_disk, label_key=step.y_column)
-    split, cells = split_in_memory(step) if large is None else split_on_disk(large, step)
+    settings = asdict(step) | taken.given
+    refuse_other_run(folder / "config.json", settings)
+    large = open_given((step.adata_path,), reading.on_disk, label_key=step.y_column, taken=taken)
+    split, cells = split_in_memory(step, taken) if large is None else split_on_disk(large, step)
     for part, name in PART_FILES.items():
         with write_whole(folder / name) as path:
             cells(part).copy().write_h5ad(path)
     split.to_csv(folder / "split.csv")
-    write_json(asdict(step), folder / "config.json")
+    write_json(settings, folder / "config.json")
     say(f"{', '.join(f'{len(split.cells(part)):,} {part}' for part in PART_FILES)} cells are in '{folder}'.")
 
 # %% ../nbs/16_command_line.ipynb #8e3b832f
@@ -1173,14 +1219,21 @@ def plot_ranked_genes(ranking: pd.DataFrame, ax: Axes | None = None, *, n_genes:
     return ax
 
 # %% ../nbs/16_command_line.ipynb #300551ed
-def cells_for_model(step: FeatureSelectionStep, model: GeneClassifier, *, on_disk: OnDisk = "auto") -> Part:
+def cells_for_model(
+    step: FeatureSelectionStep,
+    model: GeneClassifier,
+    *,
+    on_disk: OnDisk = "auto",
+    taken: ValueOptions = AS_DECIDED,
+) -> Part:
     """The cells of `adata_input` with the model's genes; a type that the model does not know is an `InputError`."""
     from selectormlp.saving import align_genes
     from selectormlp.data import InputError, prepare_cells, read_cells
 
-    large = open_given((step.adata_input,), on_disk, label_key=step.y_column)
+    large = open_given((step.adata_input,), on_disk, label_key=step.y_column, taken=taken)
     if large is None:
-        cells = prepare_cells(read_cells(step.adata_input, label_key=step.y_column), step.y_column, min_cells=1)
+        adata = read_cells(step.adata_input, label_key=step.y_column, **taken.given)
+        cells = prepare_cells(adata, step.y_column, min_cells=1)
     else:
         cells = read_genes(large, step.y_column, model.gene_names_)
     y = cells.obs[step.y_column].to_numpy().astype(str)
@@ -1220,16 +1273,16 @@ def mask_genes(step: FeatureSelectionStep, model: GeneClassifier, cells: Part, s
     save_figure(plot_masking_curves(both), Path(f"{stem}_feature_selection_results.png"))
 
 # %% ../nbs/16_command_line.ipynb #3d1d18a2
-def run_feature_selection(step: FeatureSelectionStep, reading: Reading) -> None:
+def run_feature_selection(step: FeatureSelectionStep, reading: Reading, taken: ValueOptions = AS_DECIDED) -> None:
     """Rank genes and mask them with a trained model (feature_selection)."""
     from selectormlp.data import write_json
 
     folder = Path(step.results_dir)
     check_place(folder, inputs=(step.adata_input,))
     model, kind = read_trained_model(step)
-    note, settings = folder / f"{kind}_config.json", {**asdict(step), "model_type": kind}
+    note, settings = folder / f"{kind}_config.json", {**asdict(step), "model_type": kind} | taken.given
     refuse_other_run(note, settings)
-    mask_genes(step, model, cells_for_model(step, model, on_disk=reading.on_disk), str(folder / kind))
+    mask_genes(step, model, cells_for_model(step, model, on_disk=reading.on_disk, taken=taken), str(folder / kind))
     write_json(settings, note)
     say(f"The ranked genes and the results of masking them are in '{folder}' ({kind}_*).")
 
@@ -1246,14 +1299,14 @@ def select_options() -> tuple[type, ...]:
     """Options of `select`."""
     from selectormlp.selection import PanelDesign
 
-    return SelectOptions, PanelDesign
+    return SelectOptions, PanelDesign, ValueOptions
 
 
 def study_options() -> tuple[type, ...]:
     """Options of `report`."""
     from selectormlp.study import StudyConfig
 
-    return ReportOutput, StudyConfig
+    return ReportOutput, StudyConfig, ValueOptions
 
 
 def simulation_options() -> tuple[type, ...]:
@@ -1266,14 +1319,20 @@ def simulation_options() -> tuple[type, ...]:
 COMMANDS: dict[str, Command] = {
     "select": Command("choose a gene panel from labelled cells", select_options, run_select),
     "report": Command("run the whole report: models, curves, panels, test accuracy", study_options, run_report),
-    "book": Command("run the chapters on your cells and make a site of them", lambda: (BookOptions,), run_reader_book),
-    "predict": Command("name the types of new cells with a saved model", lambda: (PredictOptions,), run_predict),
+    "book": Command(
+        "run the chapters on your cells and make a site of them", lambda: (BookOptions, ValueOptions), run_reader_book
+    ),
+    "predict": Command(
+        "name the types of new cells with a saved model", lambda: (PredictOptions, ValueOptions), run_predict
+    ),
     "simulate": Command("write cells whose marker genes are known", simulation_options, run_simulate),
-    "split_data": Command("the original's first step: split cells", lambda: (SplitStep, Reading), run_split),
+    "split_data": Command(
+        "the original's first step: split cells", lambda: (SplitStep, Reading, ValueOptions), run_split
+    ),
     "train": Command("the original's second step: train a model", lambda: (TrainStep, Reading), run_train),
     "feature_selection": Command(
         "the original's third step: rank genes and mask them",
-        lambda: (FeatureSelectionStep, Reading),
+        lambda: (FeatureSelectionStep, Reading, ValueOptions),
         run_feature_selection,
     ),
 }
@@ -1321,8 +1380,7 @@ def run_command(parser: CommandParser, arguments: Sequence[str]) -> None:
     from selectormlp.data import InputError  # pandas: not before --help has been answered
 
     command, values = COMMANDS[given.command], given[given.command]
-    if given.verbose:
-        talk()
+    talk() if given.verbose else show_notices()
     if "cells" in parser.wanted and not values.get("cells"):
         raise InputError(f"name the cells: selectormlp {given.command} my_cells.h5ad ..., or an example: pancreas")
     if "label_key" in values:
@@ -1345,6 +1403,22 @@ def refuse_settings_file(arguments: Sequence[str], values: Namespace) -> None:
 def talk() -> None:
     """Let the library say on the error stream what it is doing."""
     library, handler = logging.getLogger("selectormlp"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("selectormlp: %(message)s"))
+    library.setLevel(logging.INFO)
+    library.handlers = [handler]
+
+
+def show_notices() -> None:
+    """Let the library say on the error stream, once each, what it took of the cells and what it left out."""
+    library, said, handler = logging.getLogger("selectormlp"), set(), logging.StreamHandler()
+
+    def new(record: logging.LogRecord) -> bool:
+        line = record.getMessage()
+        shown = getattr(record, "notice", False) and line not in said
+        said.add(line)
+        return shown
+
+    handler.addFilter(new)
     handler.setFormatter(logging.Formatter("selectormlp: %(message)s"))
     library.setLevel(logging.INFO)
     library.handlers = [handler]

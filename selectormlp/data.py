@@ -158,7 +158,8 @@ def _row_blocks(X: Any) -> Iterator[tuple[int, csr_matrix]]:
     X = X.tocsr() if issparse(X) else X
     n_rows = max(1, _VALUES_PER_BLOCK // max(1, X.shape[1]))
     for first in range(0, X.shape[0], n_rows):
-        yield first, csr_matrix(X[first : first + n_rows])
+        rows = X[first : first + n_rows]
+        yield first, csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
 
 # %% ../nbs/00_data.ipynb #9d3d4d83
 @dataclass(frozen=True)
@@ -332,6 +333,8 @@ class ValueEvidence:
         False for counts that were logged without being brought to one total.
     empty : bool
         Whether there is no value but 0.
+    told : bool
+        Whether the user says so.
     """
 
     kind: ValueKind
@@ -339,6 +342,7 @@ class ValueEvidence:
     log_base: float = math.e
     depth_removed: bool = True
     empty: bool = False
+    told: bool = False
 
 
 def _logged_or_linear(sample: csr_matrix, base: float | None) -> ValueEvidence:
@@ -762,6 +766,7 @@ class ValueChoice:
             "sure": self.evidence.sure,
             "log_base": self.evidence.log_base,
             "depth_removed": self.evidence.depth_removed,
+            "told": self.evidence.told,
         }
 
 
@@ -906,8 +911,8 @@ def choose_values(
 def _as_told(values: str, noted_base: float | None) -> ValueEvidence:
     """Return the evidence that the user gives."""
     if values == "log":
-        return ValueEvidence("log-normalised", log_base=noted_base or math.e)
-    return ValueEvidence("normalised, not logged")
+        return ValueEvidence("log-normalised", log_base=noted_base or math.e, told=True)
+    return ValueEvidence("normalised, not logged", told=True)
 
 
 def _lines(best: _Candidate, genes: pd.DataFrame) -> tuple[str, ...]:
@@ -1049,6 +1054,8 @@ def _still_true(noted: Any, adata: AnnData) -> bool:
     if not X or X[0].place != "X":
         return False
     sample, kind = X[0].sample(), noted["kind"]
+    if noted.get("told"):
+        return bool(sample.data.min(initial=0) >= 0)
     if kind == "raw counts":
         return bool((sample.data == np.rint(sample.data)).all() and sample.data.min(initial=0) >= 0)
     high = 60 if kind == "log-normalised" else math.inf
@@ -1153,7 +1160,9 @@ def refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> Non
     """Raise InputError where cells or genes share a name."""
     longest = max(map(len, map(str, names)), default=0)
     if longest > _LONGEST_NAME:
-        raise InputError(f"a {what} has a name of {longest:,} characters; names of up to {_LONGEST_NAME:,} can be worked with")
+        raise InputError(
+            f"a {what} has a name of {longest:,} characters; names of up to {_LONGEST_NAME:,} can be worked with"
+        )
     repeated = names[names.duplicated()].unique()
     if len(repeated):
         first, remedy = repeated[0], f"adata.{ {'cell': 'obs', 'gene': 'var'}[what] }_names_make_unique()"
@@ -1272,7 +1281,8 @@ def _checked(taken: _Taken, label_key: str | None = None, min_cells: int = 3) ->
 # %% ../nbs/00_data.ipynb #45d61623
 def _refuse_other_values(note: Any, values: ValueSummary) -> None:
     """Raise InputError where all values together are not what a sample of the cells said."""
-    if values.lowest < 0 or (note["kind"] == "log-normalised" and values.highest > 60):
+    too_high = note["kind"] == "log-normalised" and values.highest > 60 and not note.get("told")
+    if values.lowest < 0 or too_high:
         odd = "negative" if values.lowest < 0 else f"as large as {values.highest:.6g}"
         raise InputError(
             f"most values of {note['place']} look like {note['kind']}, but some are {odd}; pass raw counts or"
@@ -1374,10 +1384,12 @@ def normalise(
 
 def _normalised(taken: _Taken, *, target_sum: float = 1e4) -> AnnData:
     """Normalise the values that were taken, in place where they are our own: those that a view has cut out are."""
-    X = csr_matrix(taken.X, dtype=np.float32, copy=not taken.own)
+    X = taken.X.astype(np.float32) if taken.X.dtype == np.float16 else taken.X
+    X = csr_matrix(X, dtype=np.float32, copy=not taken.own)
     X.sum_duplicates()
     X = to_log(X, taken.note, target_sum)
-    note = {"place": taken.note["place"], "kind": "log-normalised", "n_genes": X.shape[1], "sure": True}
+    was = taken.note.get("was", taken.note["kind"])
+    note = {"place": taken.note["place"], "was": was, "kind": "log-normalised", "n_genes": X.shape[1], "sure": True}
     found = _with_values(taken.adata, X, taken.var, note)
     if taken.note.get("log_base", math.e) != math.e:
         found.uns["log1p"] = {}
@@ -1522,7 +1534,7 @@ def prepare_cells(
     --------
     >>> from selectormlp import load_pancreas, prepare_cells
     >>> prepare_cells(load_pancreas(), "cell_type", min_cells=20).shape
-    (1909, 20125)
+    (1895, 20125)
     """
     adata = adata.to_memory() if adata.isbacked else adata
     refuse_label_key(adata.obs, label_key)
@@ -1852,7 +1864,6 @@ def refuse_outside(path: str | Path) -> None:
         elif head[:2] == b"PK" and ".zarr" in path.name.lower():
             _refuse_outside_zip(path)
 
-
 # %% ../nbs/00_data.ipynb #2fde1f9f
 _MODALITIES = ("rna", "gex", "geneexpression", "gene", "scrna", "snrna", "transcriptome", "counts")
 
@@ -1908,7 +1919,7 @@ def cells_group(root: Any, path: Path) -> Any:
     """
     held = set(root)
     for place in ("mod", "tables", "table"):
-        if place in held and "var" not in held | ({"var"} - set(root[place])):
+        if place in held and hasattr(root[place], "keys"):
             names = [name for name in root[place] if "var" in root[place][name]]
             if names:
                 return root[place][_one_of(names, path)]
@@ -2105,7 +2116,9 @@ def _unpack(path: Path, file: Any) -> None:
         while part:
             size += len(part)
             if size > limit:
-                raise InputError(f"'{path}' unpacks to more than {limit / 2**30:,.0f} GiB; unpack it yourself if it is sound")
+                raise InputError(
+                    f"'{path}' unpacks to more than {limit / 2**30:,.0f} GiB; unpack it yourself if it is sound"
+                )
             if shutil.disk_usage(place).free < _LEFT_FREE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             file.write(part)
@@ -2126,7 +2139,6 @@ def _read_packed(path: Path, label_key: str | None) -> AnnData:
     with tempfile.TemporaryFile() as file:
         _unpack(path, file)
         return _read_store(path, label_key, file).to_memory()
-
 
 # %% ../nbs/00_data.ipynb #109142af
 def _one_file(folder: Path, *endings: str, prefix: str = "") -> Path:
@@ -2520,13 +2532,13 @@ def joined_genes(tables: Sequence[pd.DataFrame], files: Sequence[Path], join: st
         every = pd.concat(ids)
         table["gene_ids"] = every[~every.index.duplicated()].reindex(names).fillna("")
     if len(shared) < len(order):
-        largest = max(map(len, tables))
+        others = f"{len(order) - len(shared):,} others"
         what = (
-            f"{len(order) - len(shared):,} others are left out (join='outer', --join outer, keeps them)"
+            f"{others} are left out (join='outer', --join outer, keeps them)"
             if join == "inner"
-            else f"{len(order) - len(shared):,} others are 0 in the cells of files that did not measure them"
+            else f"{others} are 0 in the cells of files that did not measure them"
         )
-        announce(f"genes: the {len(files)} files share {len(shared):,} of {largest:,} or fewer genes each; {what}")
+        announce(f"genes: {len(shared):,} are in all {len(files)} files; {what}")
     return table
 
 
@@ -3061,7 +3073,9 @@ def read_json(path: str | Path) -> Any:
             raise ValueError(f"it is larger than {_MOST_METADATA:,} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
-        raise InputError(f"'{path}' is not a readable JSON file (lists within lists without end); write it again") from error
+        raise InputError(
+            f"'{path}' is not a readable JSON file (lists within lists without end); write it again"
+        ) from error
     except (ValueError, OSError) as error:
         raise InputError(f"'{path}' is not a readable JSON file ({error}); correct it, or write it again") from error
 

@@ -320,11 +320,13 @@ def describes_settings(cls: _Class) -> _Class:
 
 # %% ../nbs/00a_signatures.ipynb #63204a70
 def _elsewhere(name: str, but: str) -> str | None:
-    """Name a public function or class that takes a setting, among those whose module is in memory already."""
+    """Name a public function or class that takes a setting, the nearest one whose module is in memory already."""
     package = sys.modules["selectormlp"]
     places = [(public, sys.modules.get(f"selectormlp.{module}")) for public, module in package._MODULE_OF.items()]
     things: list[tuple[str, Any]] = [(public, getattr(module, public, None)) for public, module in places]
-    for public, thing in sorted(things, key=lambda each: isinstance(each[1], type)):  # functions first
+    home = package._MODULE_OF.get(but)  # its neighbours first, and functions before classes
+    things.sort(key=lambda each: (package._MODULE_OF[each[0]] != home, isinstance(each[1], type)))
+    for public, thing in things:
         unfit = public == but or not callable(thing) or (isinstance(thing, type) and issubclass(thing, Exception))
         if not unfit and name in inspect.signature(thing).parameters:
             return public

@@ -71,6 +71,7 @@ from selectormlp.selection import (
     rank_by_model,
     source_of_files,
     split_of,
+    values_of,
     with_genes_left_out,
 )
 from .signatures import check_choice, takes_settings
@@ -567,11 +568,12 @@ def open_cells(
     return cells
 
 # %% ../nbs/12_streaming.ipynb #feed30b5
-def _refuse_other_kind(block: csr_matrix, kind: str, cells: pd.Index, genes: pd.Index) -> None:
+def _refuse_other_kind(block: csr_matrix, note: Mapping[str, Any], cells: pd.Index, genes: pd.Index) -> None:
     """Raise InputError where a block holds NaN, or values that the first cells said are not there."""
     values = summarise_values(block, cells, genes)
     found = "scaled" if values.lowest < 0 else "normalised, not logged"
-    counted, logged = kind == "raw counts" and not values.whole, kind == "log-normalised"
+    kind = note["kind"]
+    counted, logged = kind == "raw counts" and not values.whole, kind == "log-normalised" and not note.get("told")
     if found == "scaled" or counted or (logged and values.highest > 60):
         raise InputError(
             f"among the {len(cells)} cells from '{cells[0]}' on are values that are {found}, but the first cells hold"
@@ -616,7 +618,7 @@ def read_blocks(
             inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(file.obs))] - first
             for here, block in _pieces(file, inside):
                 values = csr_matrix(block if shared is None else _in_order(block, shared), dtype=np.float32)
-                _refuse_other_kind(values, cells.kind, cells.obs.index[here + first], cells.genes)
+                _refuse_other_kind(values, cells.note, cells.obs.index[here + first], cells.genes)
                 values = values if raw else to_log(values, cells.note)
                 yield here + first, values if places is None else values[:, places]
                 bar.update(len(here))
@@ -714,7 +716,7 @@ def read_usable(
     >>> from selectormlp import open_cells, read_usable
     >>> from selectormlp.data import data_folder
     >>> cells = open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type")
-    >>> read_usable(cells, "cell_type", most=10).obs["cell_type"].value_counts().max()
+    >>> int(read_usable(cells, "cell_type", most=10).obs["cell_type"].value_counts().max())
     10
     """
     labels = kept_labels(cells.obs, label_key, min_cells=min_cells)
@@ -732,7 +734,7 @@ def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool =
 
 @dataclass(frozen=True)
 class PanelCells:
-    """What a panel is chosen from: cells in memory, and their split.
+    """What a panel is chosen from: cells in memory, their split, and how many genes their files have.
 
     `candidates` are the genes of `adata` where it holds only those that a panel may have; None where it holds all.
     """
@@ -740,6 +742,7 @@ class PanelCells:
     adata: AnnData
     split: CellSplit
     candidates: Candidates | None
+    n_genes: int
 
 # %% ../nbs/12_streaming.ipynb #f5f87460
 def cells_for_panel(
@@ -756,7 +759,8 @@ def cells_for_panel(
         candidates = candidate_genes(summarise_on_disk(cells, train, progress=progress), design)
     genes = None if candidates is None else candidates.names
     _logger.info("%d of %d cells, %s genes", len(split.table), len(cells.obs), "all" if genes is None else len(genes))
-    return PanelCells(read_some(cells, split.table["cell"], genes=genes, progress=progress), split, candidates)
+    adata = read_some(cells, split.table["cell"], genes=genes, progress=progress)
+    return PanelCells(adata, split, candidates, len(cells.genes))
 
 
 @takes_settings(PanelDesign)
@@ -832,7 +836,8 @@ def choose_from(
         return choose_panel(found.adata, label_key, design, split, **more)
     train = prepare_cells(split.subset(found.adata, "train"), label_key, min_cells=1)
     ranked = rank_by_model(found.adata, train, split, label_key, train.var_names.tolist(), design, model_settings)
-    more["about"] = with_genes_left_out(about or {}, found.candidates)
+    values = {**values_of(train), "n_genes": found.n_genes}
+    more["about"] = {**with_genes_left_out(about or {}, found.candidates), "values": values}
     return build_panel(train, label_key, design, split, ranked=ranked, **more)
 
 # %% ../nbs/12_streaming.ipynb #2d81447e

@@ -10,8 +10,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Files that train networks or compare what processors round differently: `tools/check.py numerics` runs them once more
 # as an old processor rounds, and on two threads.
 NUMERICS = ("test_classifiers", "test_models", "test_tabnet")
-# Files that take more than half a minute; `make check` leaves them out, and single tests that are marked slow.
-SLOW = ("test_determinism", "test_estimators")
+# Files that train for long, run studies, or start processes and environments: `make check` leaves them out, and single
+# tests that are marked slow.
+SLOW = (
+    "test_bad_inputs", "test_benchmark", "test_cli", "test_comparison", "test_determinism", "test_estimators",
+    "test_exercises", "test_fuzz", "test_generalisation", "test_interrupt", "test_leakage", "test_package",
+    "test_peers", "test_processes", "test_properties", "test_resume", "test_site", "test_stale", "test_streaming",
+    "test_study", "test_tabnet", "test_teaching",
+)  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -310,6 +310,8 @@ def test_epochs_of_a_model_without_any_are_refused(method: str, here: Path, caps
     line = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", "p.csv", "--method", method]
     assert cli.main([*line, "--max-epochs", "3"]) == 2
     assert "max_epochs" in capsys.readouterr().err and not Path("p.csv").exists()
+    line = ["report", "cells.h5ad", "--label-key", "cell_type", "--out", "run", "--model", "svm_l1"]
+    assert cli.main([*line, "--max-epochs", "3"]) == 2 and "trains in no epochs" in capsys.readouterr().err
 
 
 def test_lists_of_genes_may_be_files(here: Path) -> None:
@@ -511,6 +513,27 @@ def test_the_example_workflow_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert table["n_genes"].tolist() == [0, 50, 100, 120]
     assert Path("logs/SelectorMLP/accuracy_plot.png").exists() and Path("logs/SelectorMLP/loss_plot.png").exists()
     assert len(list(Path("trained_models/checkpoints/SelectorMLP").glob("*.ckpt"))) == 4
+
+
+def test_the_originals_own_settings_and_workflow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(data_folder() / "example_workflow" / "original", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    cells = simulate_cells(400, 60, 3, library_size=400, size_ratio=2)
+    cells.obs["Main_cluster_name"] = cells.obs.pop("cell_type")
+    cells.write_h5ad("cells.h5ad")
+    less = {"split_data": ["--adata_path", "cells.h5ad", "--min_cluster_size", "10"],
+            "train": ["--training.max_epochs", "1"]}  # fmt: skip
+    script = Path("workflow.sh").read_text().replace("\\\n", " ")
+    lines = [line.split()[1:] for line in script.splitlines() if line.startswith("selectormlp ")]
+    assert [line[0] for line in lines] == ["split_data", "train", "train", "feature_selection", "feature_selection"]
+    for line in lines:
+        assert cli.main([*line, *less.get(line[0], [])]) == 0
+    settings = json.loads(Path("logs/SelectorMLP/config.json").read_text())
+    assert (settings["training"]["alpha"], settings["training"]["batch_norm"]) == (0.05, False)
+    assert len(pd.read_csv("feature_selection_results/selector_mlp_ranked_genes.csv")) == 60
+    Path("trained_models/other.pkl").write_bytes(b"")
+    selected = ["feature_selection", "--config", "feature_selection.json", "--model_type", "svm"]
+    assert cli.main([*selected, "--model_path", "trained_models/other.pkl"]) == 2
 
 
 def test_the_example_files_hold_every_key_of_the_original() -> None:

@@ -288,6 +288,7 @@ def test_a_panel_says_how_it_was_made_and_is_made_anew(counts, tmp_path) -> None
         assert known.settings["rules"]["seed"] == 4 and known.settings["left_out"]["genes"]["excluded"] == 1
         assert remake_panel(known, counts).genes == panel.genes
     assert remake_panel(tmp_path / "panel.json", counts).table.equals(panel.table)
+    assert panel.settings["values"] == {"place": "X", "kind": "raw counts", "n_genes": counts.n_vars}
     with pytest.raises(InputError, match="does not name the files"):
         remake_panel(tmp_path / "panel.json")
     other = counts.copy()
