@@ -1438,7 +1438,7 @@ def _say_error(text: str) -> None:
 
 
 def _fit_machine() -> None:
-    """Work where no figure can be shown, the terminal knows ASCII only, or nothing but the temporary folder is writable."""
+    """Work without a screen, on a terminal of ASCII, and where only the temporary folder is writable."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

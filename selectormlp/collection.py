@@ -376,7 +376,7 @@ def _entry(model: GeneClassifier, folder: Path, description: str) -> dict[str, A
 
 # %% ../nbs/05c_model_collections.ipynb #b182ae7d
 def _download(url: str, path: Path, limits: tuple[int, float]) -> None:
-    """Fetch a file within limits of bytes and seconds; every address that it is sent on to is checked like the first."""
+    """Fetch a file within limits of bytes and seconds; addresses that it is sent on to are checked too."""
     import time
 
     import requests

@@ -1812,7 +1812,7 @@ def _refuse_outside_zarr(path: Path) -> None:
 
 
 def _refuse_outside_zip(path: Path) -> None:
-    """Raise InputError where a packed zarr store is a bomb, or wants to be unpacked by a program that could run code."""
+    """Raise InputError where a packed zarr store is a bomb, or names a codec that could run code."""
     import zipfile
 
     with zipfile.ZipFile(path) as packed:

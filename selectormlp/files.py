@@ -135,7 +135,7 @@ def changes_of_cells(before: Mapping[str, Any], now: Mapping[str, Any], *, relab
 
 # %% ../nbs/00a_files.ipynb #57934670
 def fingerprint_path(path: str | Path, *, beside: bool = True) -> str | None:
-    """Return a digest of the bytes of a file, or of all files of a folder with their names; None where nothing is there.
+    """Return a digest of a file, or of all files of a folder with their names; None where nothing is there.
 
     Parameters
     ----------

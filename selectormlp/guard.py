@@ -104,8 +104,8 @@ def _how_it_ended(watch: _Watch, status: int, report: Callable[[str], None]) -> 
         return 130
     if watch.stalled is not None:
         report(
-            f"reading '{watch.stalled}' took longer than {reading_seconds(watch.stalled):,.0f} seconds and was given up;"
-            " the file is damaged, so get it again, or set SELECTORMLP_READ_SECONDS if the disk is slow"
+            f"reading '{watch.stalled}' took longer than {reading_seconds(watch.stalled):,.0f} seconds and was given"
+            " up; the file is damaged, so get it again, or set SELECTORMLP_READ_SECONDS if the disk is slow"
         )
         return 2
     if number in (signal.SIGTERM, signal.SIGHUP):
@@ -207,7 +207,8 @@ def try_file(path: str | Path, *, label_key: str | None = None, seconds: float |
         done = subprocess.run(command, capture_output=True, timeout=limit, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         raise InputError(
-            f"reading '{path}' took longer than {limit:,.0f} seconds; it is damaged, so get it again, or pass more seconds"
+            f"reading '{path}' took longer than {limit:,.0f} seconds; it is damaged, so get it again, or pass"
+            " more seconds"
         ) from None
     if done.returncode == 3:
         raise InputError(done.stderr.decode("utf-8", "replace").rpartition("\x00")[2])

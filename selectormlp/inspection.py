@@ -595,7 +595,7 @@ def write_panel_report(
     """Write tables (csv), figures (png) and panel.html into a folder; returns the page's path.
 
     What an earlier page left there goes first, so that one panel never lies among the figures of another. `beside` is
-    the csv of the panel: where another panel has come there in the meantime, it is an `InputError`, and no page is left.
+    the csv of the panel: where another panel has come there meanwhile, it is an `InputError`, and no page is left.
     """
     place, made_for = Path(folder), None if beside is None else fingerprint_path(beside)
     remove_companions(place, PAGE_FILES)

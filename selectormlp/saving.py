@@ -20,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from .classifiers import KINDS, GeneClassifier, NetworkClassifier, classifier_kind
 from selectormlp.data import (
-    InputError, _row_blocks, existing_path, nearest_name, normalise, read_json, read_table, value_kind, write_json, write_table,
+    InputError, _row_blocks, existing_path, nearest_name, normalise, read_json, read_table, value_kind,
+    write_json, write_table,
     write_whole,
 )  # fmt: skip
 from .data import user_level
