@@ -265,7 +265,7 @@ several("file", {
     "an .h5ad.gz file that was not packed": lambda f: read(file_of(f).rename(f / "cells.h5ad.gz")),
     "a csv.gz file is cut short": lambda f: read(cut(packed(text(f, "cells.csv", cells().to_df().to_csv())))),
     "an .h5ad file that points outside its own table": lambda f: read(pointing_outside(f)),
-    "an HDF5 file that is not of 10x": lambda f: read(file_of(f).rename(f / "cells.h5")),
+    "an HDF5 file that holds no cells": lambda f: read(other_hdf5(f)),
     "an empty csv file": lambda f: read(text(f, "cells.csv", "")),
     "a csv file with a header and no cells": lambda f: read(text(f, "cells.csv", "cell,INS,GCG\n")),
     "a csv file with text among its values": lambda f: read(text(f, "cells.csv", "cell,INS,GCG\nc1,1,low\nc2,2,high\n")),
@@ -282,7 +282,6 @@ several("file", {
     "counts in one file, logged values in the other": lambda f: read([file_of(f), file_of(f, ready(), "logged.h5ad")]),
     "two label files for one file of cells": lambda f: read(file_of(f), labels=["a.csv", "b.csv"]),
     "an empty list of files": lambda f: read([]),
-    "a csv file is opened to be read in parts": lambda f: open_cells(text(f, "cells.csv", "cell,INS\nc1,1\n")),
     "an unknown shipped table": lambda f: data.reference_table("report/figure6_test"),
     "a matrix on disk that is cut short": lambda f: DiskMatrix(cut(file_of(f))),
     "a matrix to train on keeps its values gene by gene": lambda f: DiskMatrix(file_of(f, gene_by_gene())),
@@ -295,6 +294,15 @@ def packed(path: Path) -> Path:
     target = path.with_name(path.name + ".gz")
     target.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     return target
+
+
+def other_hdf5(folder: Path) -> Path:
+    """An HDF5 file with something else in it."""
+    import h5py
+
+    with h5py.File(folder / "cells.h5", "w") as file:
+        file["picture"] = np.zeros((2, 2))
+    return folder / "cells.h5"
 
 
 def pointing_outside(folder: Path) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -76,7 +75,7 @@ def cells(X: Any = None, names: list[str] | None = None, **more: Any) -> AnnData
     """Cells with some values."""
     X = sparse.csr_matrix(counts()) if X is None else X
     names = SYMBOLS[: X.shape[1]] if names is None else names
-    return AnnData(X, obs=obs(), var=pd.DataFrame({name: values for name, values in more.items()}, index=names))
+    return AnnData(X, obs=obs(), var=pd.DataFrame(more, index=names))
 
 
 def logged(X: np.ndarray | None = None, target: float = 1e4) -> np.ndarray:

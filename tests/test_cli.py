@@ -847,7 +847,7 @@ def test_faults_of_the_program_can_be_traced(
 
     monkeypatch.setattr("selectormlp.selection.choose_panel", fail)
     assert cli.main(SELECT.split()) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err.count("selectormlp: error: ") == 1
     with pytest.raises(KeyError):
         cli.main(["--traceback", *SELECT.split()])
 

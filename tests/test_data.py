@@ -499,7 +499,10 @@ def test_normalise_by_kind(cells):
     scaled.layers.pop("counts")
     scaled.raw = logged
     assert (data.normalise(scaled).X != logged.X).nnz == 0
-    assert data.normalise(scaled[:, ["SST", "INS"]]).var_names.tolist() == ["SST", "INS"]
+    few = scaled[:, ["SST", "INS"]]
+    assert data.normalise(few).var_names.tolist() == logged.var_names.tolist()  # raw has all genes
+    few.layers["logged"] = logged[:, ["SST", "INS"]].X
+    assert data.normalise(few, layer="logged").var_names.tolist() == ["SST", "INS"]
 
 
 def test_an_empty_cell_stays_empty(cells):

@@ -1,5 +1,7 @@
 """Names, ready lists, labels and joining: what the user means is found, and what is left out is said."""
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import logging

@@ -7,6 +7,8 @@ matrix is right (the most genes, then counts before logged values, then X, raw, 
 are log-normalised.
 """
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import argparse
