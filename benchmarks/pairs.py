@@ -2,6 +2,7 @@
 
     python benchmarks/pairs.py --folder pairs/                          # NAME/{reference,target}.h5ad, obs["cell_type"]
     python benchmarks/pairs.py --folder pairs/ --methods discriminant Wilcoxon --draws 3
+    python benchmarks/pairs.py --simulated 30                           # cells and machines at random, nothing needed
     python benchmarks/pairs.py --folder pairs/ --write scores.csv
 
 Only genes and types that both files hold are used. Each draw takes a share of the reference's cells of every type;
@@ -32,17 +33,32 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from anndata import AnnData, read_h5ad  # noqa: E402
-from panels import METHODS  # noqa: E402
+from panels import METHODS as AT_HOME  # noqa: E402
 from scipy import sparse  # noqa: E402
 
 from selectormlp.benchmark import paired_interval  # noqa: E402
 from selectormlp.data import InputError, choose_variable_genes, log_per_total, prepare_cells, write_table  # noqa: E402
-from selectormlp.peers import LabelledCells, peer_missing  # noqa: E402
+from selectormlp.peers import LabelledCells, Peer, peer_missing  # noqa: E402
+from selectormlp.platforms import PLATFORMS, Platform, simulate_platform  # noqa: E402
+from selectormlp.selection import rank_by_discriminant  # noqa: E402
+from selectormlp.simulation import simulate_cells  # noqa: E402
 
 LABEL = "cell_type"
 SIZES = (5, 10, 15, 25)
 PEERS = ("Wilcoxon", "t-test", "COSG", "greedy Mahalanobis", "L1 SVM", "random forest", "random")
 TYPE_CELLS = 500  # of a type at most in a draw of the reference, and in the target
+
+
+def for_target(target: str) -> Peer:
+    """The search of `select_genes` for another machine, with the interface of the peers."""
+
+    def choose(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
+        return rank_by_discriminant(cells.X, cells.y, cells.genes, n_genes, target=target)["gene"].tolist()
+
+    return Peer(f"target={target}", choose, designed_for="types that another machine will tell apart")
+
+
+METHODS = {**AT_HOME, **{f"target={name}": for_target(name) for name in PLATFORMS if name != "same"}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +225,32 @@ def print_tables(scores: pd.DataFrame, ours: str) -> None:
     print(f"\n{ours} less the others\n{differences(scores, ours).round(3).to_string(index=False)}")
 
 
+def simulated_pair(seed: int) -> tuple[AnnData, AnnData]:
+    """Cells of 5 to 16 types, and the same tissue by a machine whose numbers are at random too."""
+    rng = np.random.default_rng([seed, 22])
+    cells = simulate_cells(
+        2000, 800, int(rng.integers(5, 17)), size_ratio=float(rng.uniform(2, 20)), separation=float(rng.uniform(3, 10)),
+        library_size=float(rng.uniform(200, 1500)), seed=seed,
+    )  # fmt: skip
+    machine = Platform(
+        "at random", capture=float(2 ** rng.uniform(-2, 2)), gene_sd=float(rng.uniform(0.5, 2)),
+        type_sd=float(rng.uniform(0.3, 1.2)), failed=float(rng.uniform(0, 0.1)), spillover=float(rng.uniform(0, 0.1)),
+        background=float(rng.uniform(0, 0.05)),
+    )  # fmt: skip
+    first = rng.random(cells.n_obs) < 0.5
+    return cells[first].copy(), simulate_platform(cells[~first].copy(), LABEL, machine, seed=seed)
+
+
+def pairs_of(arguments: argparse.Namespace) -> Iterator[tuple[str, AnnData, AnnData]]:
+    """The pairs that were asked for, one after the other."""
+    if arguments.folder:
+        for name, path in pairs_in(arguments.folder).items():
+            if not arguments.pairs or name in arguments.pairs:
+                yield name, read_h5ad(path / "reference.h5ad"), read_h5ad(path / "target.h5ad")
+    for seed in range(arguments.simulated):
+        yield f"simulated {seed}", *simulated_pair(seed)
+
+
 def pairs_in(folder: Path) -> dict[str, Path]:
     """The pairs of a folder."""
     found = {path.parent.name: path.parent for path in sorted(folder.glob("*/reference.h5ad"))}
@@ -221,7 +263,8 @@ def pairs_in(folder: Path) -> dict[str, Path]:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a folder of pairs: NAME/{reference,target}.h5ad")
+    parser.add_argument("--folder", type=Path, help="a folder of pairs: NAME/{reference,target}.h5ad")
+    parser.add_argument("--simulated", type=int, default=0, help="so many simulated pairs")
     parser.add_argument("--pairs", nargs="+", help="only these pairs")
     parser.add_argument("--ours", default=next(iter(METHODS)), help="the method that the others are compared with")
     parser.add_argument("--methods", nargs="+", help=f"of: {', '.join(METHODS)}")
@@ -229,24 +272,24 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=3, help="subsamples of each reference")
     parser.add_argument("--share", type=float, default=0.8, help="share of the reference's cells in each")
     parser.add_argument("--write", type=Path, help="write the scores to this csv")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not arguments.folder and not arguments.simulated:
+        parser.error("name a --folder of pairs, or ask for --simulated ones")
+    return arguments
 
 
 def main() -> None:
     """Score, print, write."""
     arguments = parsed()
-    methods = list(arguments.methods or (arguments.ours, *PEERS))
+    methods = list(arguments.methods or (arguments.ours, "target=sequencing", *PEERS))
     for method in [method for method in methods if peer_missing(METHODS[method])]:
         print(f"left out: {peer_missing(METHODS[method])}", file=sys.stderr)
         methods.remove(method)
     rows = []
-    for name, path in pairs_in(arguments.folder).items():
-        if arguments.pairs and name not in arguments.pairs:
-            continue
-        parts = (read_h5ad(path / f"{part}.h5ad") for part in ("reference", "target"))
+    for name, reference, target in pairs_of(arguments):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for draw in draws_of(name, *parts, n_draws=arguments.draws, share=arguments.share):
+            for draw in draws_of(name, reference, target, n_draws=arguments.draws, share=arguments.share):
                 rows += scores_of(draw, methods, arguments.sizes)
         print(f"{name} done", file=sys.stderr)
     scores = pd.DataFrame(rows)

@@ -848,9 +848,8 @@ def write_annotated(model: GeneClassifier, options: PredictOptions, taken: Value
     from selectormlp.data import write_whole
     from selectormlp.saving import annotate_cells
 
-    named = annotate_cells(
-        model, load_given(options.cells, taken=taken, as_stored=not taken.given), max_missing=options.max_missing
-    )
+    cells = load_given(options.cells, taken=taken, as_stored=not taken.given)
+    named = annotate_cells(model, cells, max_missing=options.max_missing)
     with write_whole(options.out) as path:
         named.write_h5ad(path)
     say(f"The cells, with obs['predicted_type'], are in '{options.out}'.")

@@ -9,7 +9,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,14 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
 from selectormlp.data import (
-    VALUES, InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels, load_cells, nearest_name,
-    prepare_cells, refuse_label_key, user_level,
+    LACKING, VALUES, InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels,
+    known_genes, load_cells, nearest_name, prepare_cells, refuse_label_key, take_values, user_level,
 )  # fmt: skip
 from .evaluation import Scores, score_panel
 from .masking import rank_genes
 from .panels import GenePanel, read_panel
 from .files import changes_of_cells, fingerprint_cells, fingerprint_path
+from .platforms import Platform, find_platform
 from .signatures import check_settings, describes_settings, setting, settings_of, takes_settings
 from .split import CellSplit, split_batches, split_cells
 
@@ -46,10 +47,10 @@ COPY = 0.6  # correlation within types above which a gene counts as a copy of on
 __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'genes_by_cells',
            'sum_by', 'average_by', 'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant',
            'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'GeneSummary', 'GeneSums', 'summarise_genes',
-           'unwanted_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
-           'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'values_of', 'with_genes_left_out', 'about_cells',
-           'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
-           'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
+           'unwanted_genes', 'with_known_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types',
+           'grow_panel', 'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'values_of', 'with_genes_left_out',
+           'about_cells', 'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first',
+           'select_genes', 'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
 @dataclass(frozen=True)
@@ -236,12 +237,19 @@ class DiscriminantSearch:
     """Grow a panel gene by gene: `best()` gene, or `worth()` of every one, for the types still confused; then `add` it.
 
     Parameters: `X` log-normalised training cells x genes (CSR, CSC or dense), `y` their types, `pair_costs` types x
-    types in the order of `profiles.types` (what a confusion costs; 1 each), `batches` the donor or batch of each cell.
+    types in the order of `profiles.types` (what a confusion costs; 1 each), `batches` the donor or batch of each cell,
+    `platform` the machine that will measure the panel.
     Sources: McLachlan 1992 (Mahalanobis distance); Walther et al. 2016, doi:10.1016/j.neuroimage.2015.12.012 (batches).
     """
 
     def __init__(
-        self, X: Any, y: ArrayLike, *, pair_costs: np.ndarray | None = None, batches: ArrayLike | None = None
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        pair_costs: np.ndarray | None = None,
+        batches: ArrayLike | None = None,
+        platform: Platform | None = None,
     ) -> None:
         X = csc_matrix(X)
         self.X = X if X.dtype.kind == "f" else X.astype(np.float64)
@@ -255,6 +263,8 @@ class DiscriminantSearch:
         self.judge = HeldOutDiscriminant(self.profiles.codes, folds, ridge=self.ridge)
         self.variance = variance + self.ridge
         self.loadings, self.nearest = np.empty((0, len(variance))), np.zeros(len(variance))
+        type_sd = np.log(2) * (0.0 if platform is None else platform.type_sd)
+        self.shifts = np.square(type_sd * -np.expm1(-self.profiles.means)) / 2 if type_sd else None
         self.chosen: list[int] = []
         self.covariances: list[np.ndarray] = []
         self.steps = [HeldOut(np.full((n_types, n_types), 1 / n_types), np.full(n_types, 1 / n_types))]
@@ -270,8 +280,10 @@ class DiscriminantSearch:
         """Share of each pair's confusion that each gene would end, by the bound (pairs x genes, 0 to 1)."""
         means = np.take(self.means, genes, axis=2)
         squares = _squared_differences(means[:, self.first] - means[:, self.second])
-        more = self.ridge * len(self.chosen) / CAUTION
-        return -np.expm1(squares / (-8 * (self.variance[genes] + more)))
+        noise = self.variance[genes] + self.ridge * len(self.chosen) / CAUTION
+        if self.shifts is not None:
+            noise = noise + self.shifts[self.first][:, genes] + self.shifts[self.second][:, genes]
+        return -np.expm1(squares / (-8 * noise))
 
     def worth(self) -> np.ndarray:
         """What each gene would add now; chosen genes and copies of them have less than 0."""
@@ -328,6 +340,8 @@ class DiscriminantSearch:
         spread = np.sqrt(self.variance[gene])
         loading = (shared - self.loadings[:, gene] @ self.loadings) / spread
         self.means = self.means - self.means[:, :, [gene]] / spread * loading
+        if self.shifts is not None:  # what is left of a gene after the chosen ones is moved by their shifts too
+            self.shifts = self.shifts + np.outer(self.shifts[:, gene] / self.variance[gene], loading**2)
         self.variance = np.maximum(self.variance - loading**2, 1e-9)
         self.loadings = np.vstack([self.loadings, loading])
         self.chosen.append(gene)
@@ -467,6 +481,13 @@ class PanelDesign:
         "what confusing types of one group costs, for each level of `groups` that they share", 0.25, least=0, most=1
     )
     batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
+    target: Any = setting(
+        "machine that will measure the panel: 'same' as the reference's, 'sequencing', 'sequencing_targeted', 'imaging',"
+        " or a `Platform`",
+        "same",
+        kind="str or Platform",
+        option=str,
+    )
     method: Any = setting(
         "'discriminant', the search; a classifier whose ranking is used ('selector_l1', 'mlp', 'svm_l1', ...); or an"
         " estimator with feature_importances_ or coef_",
@@ -485,6 +506,7 @@ class PanelDesign:
         for name in ("must_include", "candidates", "exclude"):
             object.__setattr__(self, name, _names_listed(getattr(self, name)))
         check_settings(self)
+        find_platform(self.target)
         _refuse_contradictions(self)
 
     @property
@@ -500,7 +522,9 @@ class PanelDesign:
         dict
             The value of each rule by its name; an estimator by the name of its class.
         """
-        return {each.name: getattr(self, each.name) for each in settings_of(type(self))} | {"method": self.method_name}
+        plain = {each.name: getattr(self, each.name) for each in settings_of(type(self))}
+        target = self.target if isinstance(self.target, str) else asdict(find_platform(self.target))
+        return plain | {"method": self.method_name, "target": target}
 
 # %% ../nbs/10_better_panels.ipynb #45d62a06
 def _names_listed(names: str | Iterable[str] | None) -> list[str]:
@@ -521,7 +545,7 @@ def _refuse_contradictions(design: PanelDesign) -> None:
         raise InputError(f"method is {design.method!r}; it must be a name such as 'discriminant', or an estimator")
     usual = {each.name: each.default for each in settings_of(PanelDesign)}
     of_the_search = ("min_markers", "type_weights", "groups", "batch_key")
-    asked = [name for name in of_the_search if getattr(design, name)]
+    asked = [name for name in of_the_search if getattr(design, name)] + ["target"] * (design.target != "same")
     if asked and design.method != "discriminant":
         raise InputError(f"{asked[0]} needs method='discriminant': {design.method_name!r} only ranks the genes")
     idle = {
@@ -622,6 +646,32 @@ def _matching(names: set[str], entry: str) -> set[str]:
     except re.error as error:
         raise InputError(f"exclude={entry!r} is not a regular expression: {error}") from None
     return {name for name in names if found.search(name)}
+
+
+def with_known_genes(
+    design: PanelDesign, var: pd.DataFrame, lacking: Mapping[str, str] | pd.DataFrame | None = None
+) -> PanelDesign:
+    """The design with its genes under the names of the data: an id, with or without version, is as good as a name.
+
+    `lacking` says of genes that only some of several files have which file lacks them.
+    """
+    if isinstance(lacking, pd.DataFrame):
+        lacking = dict(zip(lacking["gene"], lacking["file"], strict=True))
+    for name in design.must_include:
+        if lacking and name in lacking and name not in var.index:
+            raise InputError(
+                f"must_include names {name!r}, which the file '{lacking[name]}' lacks; leave it out, or read the files"
+                " with join='outer' (--join outer)"
+            )
+    exclude = [design.exclude] if isinstance(design.exclude, str) else list(design.exclude)
+    found = {
+        "must_include": known_genes(design.must_include, var, one="must_include"),
+        "candidates": known_genes(design.candidates, var),
+        "exclude": known_genes(exclude, var),
+    }
+    before = {"must_include": list(design.must_include), "candidates": list(design.candidates), "exclude": exclude}
+    changed = {name: genes for name, genes in found.items() if genes != before[name]}
+    return replace(design, **changed) if changed else design
 
 
 def _refuse_misspelt_list(names: set[str], entry: str) -> None:
@@ -757,6 +807,15 @@ def _needy(search: DiscriminantSearch, marks: np.ndarray, n_left: int, min_marke
     least = 1 if need.sum() <= n_left else need.max()  # too few places: the types that lack most come first
     return np.isin(marks, np.flatnonzero(need >= least))
 
+
+def _types_without_a_gene(search: DiscriminantSearch, marks: np.ndarray) -> np.ndarray | None:
+    """Genes that mark a type of which no chosen gene is a marker, where the search is for another machine; else None.
+
+    A gene that is on in one type is on in it elsewhere too. What splits groups of types by their levels comes after.
+    """
+    without = np.setdiff1d(marks[marks >= 0], marks[search.chosen])
+    return np.isin(marks, without) if search.shifts is not None and len(without) else None
+
 # %% ../nbs/10_better_panels.ipynb #20a7f3c8
 def grow_panel(
     search: DiscriminantSearch, n_genes: int, *, required: Sequence[int], min_markers: int = 0
@@ -772,6 +831,7 @@ def grow_panel(
             gene, reason = required[step], "must include"
         else:
             forced = _needy(search, marks, n_genes - step, min_markers)
+            forced = _types_without_a_gene(search, marks) if forced is None else forced
             gene = search.best(forced)
             reason = "chosen" if forced is None else f"marker of {search.profiles.types[marks[gene]]}"
         gains = search.pair_weights * search.pair_gains([gene])[:, 0]
@@ -782,9 +842,11 @@ def grow_panel(
     return pd.DataFrame(rows, columns=["index", "importance", "reason", "separates", "accuracy", "gain"])
 
 
-def rank_by_discriminant(X: Any, y: ArrayLike, gene_names: Sequence[str], n_genes: int = 100) -> pd.DataFrame:
+def rank_by_discriminant(
+    X: Any, y: ArrayLike, gene_names: Sequence[str], n_genes: int = 100, *, target: str | Platform = "same"
+) -> pd.DataFrame:
     """The search alone, as a ranking of its first `n_genes` genes: `gene`, `importance` (at its step), `rank`."""
-    grown = grow_panel(DiscriminantSearch(X, y), n_genes, required=[])
+    grown = grow_panel(DiscriminantSearch(X, y, platform=find_platform(target)), n_genes, required=[])
     names = np.asarray(gene_names)[grown["index"]]
     return grown[["importance"]].assign(gene=names, rank=np.arange(1, n_genes + 1))[["gene", "importance", "rank"]]
 
@@ -928,7 +990,9 @@ def choose_panel(
     about: Mapping[str, Any] | None = None,
 ) -> DesignedPanel:
     """Choose and describe a panel by its design; `about` is what is known of the cells, for `panel.settings`."""
+    adata = adata if adata.isbacked or VALUES in adata.uns else take_values(adata)
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
+    design = with_known_genes(design, train.var, adata.uns.get(LACKING))
     candidates = candidate_genes(summarise_genes(train, label_key), design)
     ranked = rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
     about = {**with_genes_left_out(about or {}, candidates), "values": values_of(train)}
@@ -1026,7 +1090,7 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
         refuse_label_key(train.obs, design.batch_key, setting="batch_key")
     batches = None if design.batch_key is None else cell_labels(train.obs, design.batch_key).fillna("none").to_numpy()
     costs = pair_costs(np.unique(y).tolist(), train.obs, label_key, design)
-    return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches)
+    return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches, platform=find_platform(design.target))
 
 
 def rank_by_model(

@@ -11,7 +11,7 @@ from anndata import AnnData
 from selectormlp.data import InputError, normalise
 from selectormlp.inspection import forecast_panel
 from selectormlp.platforms import PLATFORMS, Platform, find_platform, fit_platform, simulate_platform
-from selectormlp.selection import select_genes
+from selectormlp.selection import DiscriminantSearch, select_genes
 from selectormlp.simulation import simulate_cells
 
 
@@ -110,3 +110,40 @@ def test_a_forecast_falls_with_the_machine(counts: AnnData) -> None:
     assert (away["high"] - away["low"]).sum() > (home["high"] - home["low"]).sum()
     with pytest.raises(InputError, match="n_draws"):
         forecast_panel(panel, counts, n_draws=1)
+
+
+def test_a_panel_for_another_machine_marks_every_type_first(counts: AnnData) -> None:
+    panel = select_genes(counts, "cell_type", 9, target="imaging")
+    assert panel.table["highest_in"].head(5).nunique() == 5
+    assert panel.table["reason"].head(5).str.startswith("marker of").all()
+    assert select_genes(counts, "cell_type", 4, target="imaging").genes == panel.genes[:4]
+    same = select_genes(counts, "cell_type", 9)
+    assert same.genes == select_genes(counts, "cell_type", 9, target="same").genes
+    own = Platform("own", type_sd=1.0)
+    again = select_genes(counts, "cell_type", 9, target=own)
+    assert again.genes == panel.genes and again.settings["rules"]["target"]["type_sd"] == 1.0
+    unshifted = select_genes(counts, "cell_type", 9, target=Platform("mild", gene_sd=2.0))
+    assert unshifted.genes == same.genes  # nothing that a machine does to all types alike changes their differences
+    with pytest.raises(InputError, match="did you mean 'imaging'"):
+        select_genes(counts, "cell_type", 9, target="imagin")
+    with pytest.raises(InputError, match="target needs method='discriminant'"):
+        select_genes(counts, "cell_type", 9, target="imaging", method="svm_l1")
+
+
+def test_small_differences_count_less_on_another_machine(counts: AnnData) -> None:
+    cells = normalise(counts)
+    y = cells.obs["cell_type"].to_numpy()
+    here = DiscriminantSearch(cells.X, y)
+    gains = {}
+    for sd in (0.0, 1.0, 3.0):
+        search = DiscriminantSearch(cells.X, y, platform=Platform(type_sd=sd))
+        for gene in (3, 7):
+            search.add(gene)
+        gains[sd] = search.pair_gains(np.arange(cells.n_vars))
+        best = int(np.argmax(search.worth()))
+        assert search.best() == best  # the bound that saves work still holds
+    for gene in (3, 7):
+        here.add(gene)
+    assert np.array_equal(gains[0.0], here.pair_gains(np.arange(cells.n_vars)))
+    assert (gains[1.0] <= gains[0.0]).all() and (gains[3.0] <= gains[1.0]).all()
+    assert gains[3.0].sum() < 0.9 * gains[0.0].sum()
