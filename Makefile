@@ -1,5 +1,6 @@
 # Two commands: `make report` runs the whole report on the shipped cells, `make test` checks everything.
-# Both make .venv and install into it when needed; repeated, they start in seconds.
+# Both make .venv and install into it when needed; repeated, they start in seconds. With LOCKED=yes every package but torch
+# has the very bytes that requirements-dev.lock names.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -71,14 +72,22 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(SETUP) | $(BIN)/python
 	@echo "installing into $(VENV); the first time takes some minutes"
+ifdef LOCKED
 	@$(BIN)/python -m pip install -qq --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install -qq -c constraints.txt torch
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
+else
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e .
+endif
 	@touch $@
 
 $(VENV)/.installed-dev: $(SETUP) | $(BIN)/python
 	@echo "installing into $(VENV); the first time takes some minutes"
+ifdef LOCKED
 	@$(BIN)/python -m pip install -qq --require-hashes --no-deps -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq -c constraints.txt torch
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
+else
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev]"
+endif
 	@touch $(VENV)/.installed $@

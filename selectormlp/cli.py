@@ -848,9 +848,8 @@ def write_annotated(model: GeneClassifier, options: PredictOptions, taken: Value
     from selectormlp.data import write_whole
     from selectormlp.saving import annotate_cells
 
-    named = annotate_cells(
-        model, load_given(options.cells, taken=taken, as_stored=not taken.given), max_missing=options.max_missing
-    )
+    cells = load_given(options.cells, taken=taken, as_stored=not taken.given)
+    named = annotate_cells(model, cells, max_missing=options.max_missing)
     with write_whole(options.out) as path:
         named.write_h5ad(path)
     say(f"The cells, with obs['predicted_type'], are in '{options.out}'.")
@@ -1183,12 +1182,15 @@ def read_trained_model(step: FeatureSelectionStep) -> tuple[GeneClassifier, str]
     from selectormlp.saving import load_model
     from selectormlp.data import InputError
 
-    if Path(step.model_path).suffix in (".pkl", ".pickle", ".ckpt"):
+    path = Path(step.model_path)
+    if path.suffix == ".pkl" and not path.exists() and path.with_suffix("").is_dir():
+        path = path.with_suffix("")  # what the original called the model that lies there
+    if path.suffix in (".pkl", ".pickle", ".ckpt"):
         raise InputError(
             f"'{step.model_path}' is a file that could run code when it is read; "
             "pass the folder '..._best_model' that 'selectormlp train' writes"
         )
-    model = load_model(step.model_path)
+    model = load_model(path)
     kind = "svm" if isinstance(model, LinearSVMClassifier) else "selector_mlp"
     if step.model_type not in (None, kind):
         raise InputError(f"model_type is {step.model_type!r}, but the model in '{step.model_path}' is of type {kind!r}")

@@ -73,6 +73,7 @@ from selectormlp.selection import (
     split_of,
     values_of,
     with_genes_left_out,
+    with_known_genes,
 )
 from .signatures import check_choice, takes_settings
 from .split import CellSplit, usable_cells
@@ -756,6 +757,7 @@ def cells_for_panel(
     candidates = None
     if reduced:
         train = split.table[split.table["part"] == "train"].set_index("cell")["cell_type"]
+        design = with_known_genes(design, cells.var, cells.lacking)
         candidates = candidate_genes(summarise_on_disk(cells, train, progress=progress), design)
     genes = None if candidates is None else candidates.names
     _logger.info("%d of %d cells, %s genes", len(split.table), len(cells.obs), "all" if genes is None else len(genes))
@@ -835,6 +837,7 @@ def choose_from(
     if found.candidates is None:
         return choose_panel(found.adata, label_key, design, split, **more)
     train = prepare_cells(split.subset(found.adata, "train"), label_key, min_cells=1)
+    design = with_known_genes(design, train.var)
     ranked = rank_by_model(found.adata, train, split, label_key, train.var_names.tolist(), design, model_settings)
     values = {**values_of(train), "n_genes": found.n_genes}
     more["about"] = {**with_genes_left_out(about or {}, found.candidates), "values": values}

@@ -81,7 +81,7 @@ class StudyConfig:
     Raises
     ------
     InputError
-        Where a value cannot be, a model is unknown, or a panel belongs to a model that is not trained.
+        Where a value cannot be or has no effect, a model is unknown, or a panel belongs to a model that is not trained.
 
     Examples
     --------
@@ -115,8 +115,10 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        for condition in (*self.conditions, *self.ablations, *self.panel_conditions):
-            make_classifier(condition)
+        names = (*self.conditions, *self.ablations, *self.panel_conditions)
+        models = [make_classifier(condition) for condition in names]
+        if self.max_epochs is not None and not any(isinstance(model, NetworkClassifier) for model in models):
+            raise InputError(f"max_epochs={self.max_epochs} has no effect: {', '.join(names)} trains in no epochs")
         absent = set(self.panel_conditions) - set(self.conditions)
         if absent:
             raise InputError(

@@ -310,6 +310,8 @@ def test_epochs_of_a_model_without_any_are_refused(method: str, here: Path, caps
     line = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", "p.csv", "--method", method]
     assert cli.main([*line, "--max-epochs", "3"]) == 2
     assert "max_epochs" in capsys.readouterr().err and not Path("p.csv").exists()
+    line = ["report", "cells.h5ad", "--label-key", "cell_type", "--out", "run", "--model", "svm_l1"]
+    assert cli.main([*line, "--max-epochs", "3"]) == 2 and "trains in no epochs" in capsys.readouterr().err
 
 
 def test_lists_of_genes_may_be_files(here: Path) -> None:
