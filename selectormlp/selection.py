@@ -9,7 +9,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,8 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
 from selectormlp.data import (
-    VALUES, InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels, load_cells, nearest_name,
-    prepare_cells, refuse_label_key, user_level,
+    LACKING, VALUES, InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels,
+    known_genes, load_cells, nearest_name, prepare_cells, refuse_label_key, take_values, user_level,
 )  # fmt: skip
 from .evaluation import Scores, score_panel
 from .masking import rank_genes
@@ -47,10 +47,10 @@ COPY = 0.6  # correlation within types above which a gene counts as a copy of on
 __all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'genes_by_cells',
            'sum_by', 'average_by', 'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant',
            'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'GeneSummary', 'GeneSums', 'summarise_genes',
-           'unwanted_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types', 'grow_panel',
-           'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'values_of', 'with_genes_left_out', 'about_cells',
-           'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first', 'select_genes',
-           'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
+           'unwanted_genes', 'with_known_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types',
+           'grow_panel', 'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'values_of', 'with_genes_left_out',
+           'about_cells', 'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first',
+           'select_genes', 'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
 @dataclass(frozen=True)
@@ -648,6 +648,32 @@ def _matching(names: set[str], entry: str) -> set[str]:
     return {name for name in names if found.search(name)}
 
 
+def with_known_genes(
+    design: PanelDesign, var: pd.DataFrame, lacking: Mapping[str, str] | pd.DataFrame | None = None
+) -> PanelDesign:
+    """The design with its genes under the names of the data: an id, with or without version, is as good as a name.
+
+    `lacking` says of genes that only some of several files have which file lacks them.
+    """
+    if isinstance(lacking, pd.DataFrame):
+        lacking = dict(zip(lacking["gene"], lacking["file"], strict=True))
+    for name in design.must_include:
+        if lacking and name in lacking and name not in var.index:
+            raise InputError(
+                f"must_include names {name!r}, which the file '{lacking[name]}' lacks; leave it out, or read the files"
+                " with join='outer' (--join outer)"
+            )
+    exclude = [design.exclude] if isinstance(design.exclude, str) else list(design.exclude)
+    found = {
+        "must_include": known_genes(design.must_include, var, one="must_include"),
+        "candidates": known_genes(design.candidates, var),
+        "exclude": known_genes(exclude, var),
+    }
+    before = {"must_include": list(design.must_include), "candidates": list(design.candidates), "exclude": exclude}
+    changed = {name: genes for name, genes in found.items() if genes != before[name]}
+    return replace(design, **changed) if changed else design
+
+
 def _refuse_misspelt_list(names: set[str], entry: str) -> None:
     """Raise an `InputError` where an entry of `exclude` is no gene and nearly the name of a ready list."""
     near = difflib.get_close_matches(entry.lower(), [name.lower() for name in UNWANTED_GENES], n=1, cutoff=0.8)
@@ -964,7 +990,9 @@ def choose_panel(
     about: Mapping[str, Any] | None = None,
 ) -> DesignedPanel:
     """Choose and describe a panel by its design; `about` is what is known of the cells, for `panel.settings`."""
+    adata = adata if adata.isbacked or VALUES in adata.uns else take_values(adata)
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
+    design = with_known_genes(design, train.var, adata.uns.get(LACKING))
     candidates = candidate_genes(summarise_genes(train, label_key), design)
     ranked = rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
     about = {**with_genes_left_out(about or {}, candidates), "values": values_of(train)}
