@@ -284,7 +284,7 @@ def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | Non
 def thin_counts(X: csr_matrix, capture: float, *, seed: int = 0) -> csr_matrix:
     """Raw counts (cells x genes) as if only the share `capture` of the molecules had been caught (above 0, at most 1).
 
-    Each molecule is kept with that probability, whatever the others do. More than were caught cannot be had from counts.
+    Each molecule is kept with that probability, whatever the others do. Counts cannot tell of more than were caught.
     """
     if not 0 < capture <= 1:
         raise InputError(

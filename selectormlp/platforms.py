@@ -94,7 +94,8 @@ PLATFORMS: dict[str, Platform] = {
             source="assumed: less than between two protocols, since the chemistry of the reference is kept",
         ),
         Platform(
-            "imaging", capture=2.0, gene_sd=2.0, type_sd=1.0, failed=0.05, background=0.02, spillover=0.1, panel_only=True,
+            "imaging", capture=2.0, gene_sd=2.0, type_sd=1.0, failed=0.05, background=0.02, spillover=0.1,
+            panel_only=True,
             source="fitted: dissociated cortex cells against osmFISH (doi:10.1038/s41592-018-0175-z), rounded;"
             " failed probes, background and spillover are assumed",
         ),
@@ -304,7 +305,8 @@ def fit_platform(reference: AnnData, target: AnnData, label_key: str, *, name: s
     Returns
     -------
     Platform
-        capture, gene_sd, type_sd, failed and background; spillover is 0 (means of types cannot tell it from background).
+        capture, gene_sd, type_sd, failed and background; spillover is 0, since means of types cannot tell it from
+        background.
 
     Raises
     ------

@@ -482,8 +482,8 @@ class PanelDesign:
     )
     batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
     target: Any = setting(
-        "machine that will measure the panel: 'same' as the reference's, 'sequencing', 'sequencing_targeted', 'imaging',"
-        " or a `Platform`",
+        "machine that will measure the panel: 'same' as the reference's, 'sequencing', 'sequencing_targeted',"
+        " 'imaging', or a `Platform`",
         "same",
         kind="str or Platform",
         option=str,
