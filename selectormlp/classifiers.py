@@ -1083,7 +1083,8 @@ def make_classifier(
     Parameters
     ----------
     condition : str
-        A condition of the report ("selector_none", "selector_l1", "selector_l2", "selector_clamped_l1", "mlp", "svm_l1",
+        A condition of the report ("selector_none", "selector_l1", "selector_l2", "selector_clamped_l1", "mlp",
+        "svm_l1",
         "svm_l2"), of its MLP ablation ("mlp_final", "mlp_no_dropout", "mlp_no_batch_norm", "mlp_no_noise",
         "mlp_nothing"),
         "selector_l1_l2", or "first" or "tabnet", networks with a protocol of their own.

@@ -510,7 +510,7 @@ def _are_numbers(names: np.ndarray) -> bool:
 
 def _column_of(var: pd.DataFrame, known: Sequence[str], fits: Callable[[np.ndarray], bool]) -> str | None:
     """Return the first of the known columns, however it is written, whose names fit."""
-    there = {}
+    there: dict[str, Any] = {}
     for column in var.columns:
         there.setdefault(_plain(column), column)
     for name in dict.fromkeys(map(_plain, known)):
@@ -917,7 +917,7 @@ def _as_told(values: str, noted_base: float | None) -> ValueEvidence:
 
 def _lines(best: _Candidate, genes: pd.DataFrame) -> tuple[str, ...]:
     """Say what was taken: the values, what is left out of them, and how the genes are named."""
-    evidence, kind = best.evidence, best.evidence.kind
+    evidence, kind = best.evidence, str(best.evidence.kind)
     if kind == "log-normalised" and evidence.log_base != math.e:
         kind += f" (base {_LOG_BASES.get(evidence.log_base, evidence.log_base)})"
     kind += "" if evidence.depth_removed else " (logged counts, whose depth is removed here)"
@@ -1274,7 +1274,7 @@ def _checked(taken: _Taken, label_key: str | None = None, min_cells: int = 3) ->
     if labels is not None:
         _refuse_measurement(labels)
     counts = None if labels is None else _count_types(labels.dropna(), min_cells)
-    kind = taken.note["kind"]
+    kind: ValueKind = taken.note["kind"]
     kind = "normalised, not logged" if kind == "raw counts" and not values.whole else kind
     return CellCheck(kind, len(obs), len(genes), counts, _notes(values, labels))
 
@@ -1413,7 +1413,8 @@ def _kept_cells(labels: pd.Series, min_cells: int | None, drop_types: Sequence[s
             listed = ", ".join(f"{name} {small[name]:,}" for name in natural_order(small.index)[:10])
             more = f" and {len(small) - 10} more" if len(small) > 10 else ""
             announce(
-                f"left out: {small.sum():,} cells of {len(small)} types with fewer than {min_cells} cells ({listed}{more})"
+                f"left out: {small.sum():,} cells of {len(small)} types with fewer than {min_cells} cells"
+                f" ({listed}{more})"
             )
         kept = kept & large
     _ask_about_odd_types(labels[kept])
@@ -1426,7 +1427,8 @@ def _known_types(names: Sequence[str], counts: pd.Series) -> list[str]:
         if name not in counts.index:
             listed = ", ".join(natural_order(counts.index)[:20])
             raise InputError(
-                f"drop_types names '{name}', which is no type; {_did_you_mean(name, counts.index, f'there are: {listed}')}"
+                f"drop_types names '{name}', which is no type; "
+                + _did_you_mean(name, counts.index, f"there are: {listed}")
             )
     return list(names)
 
@@ -2096,7 +2098,8 @@ def _read_store(path: Path, label_key: str | None, unpacked: Any = None) -> AnnD
         return _read_10x_h5(root, path)
     listed = ", ".join(sorted(held)[:8]) or "nothing"
     raise InputError(
-        f"'{path}' is of a layout that is not known: it holds {listed}; save the cells as .h5ad (AnnData), loom or 10x .h5"
+        f"'{path}' is of a layout that is not known: it holds {listed}; save the cells as .h5ad (AnnData), loom or"
+        " 10x .h5"
     )
 
 
@@ -2348,7 +2351,8 @@ def _refuse_text(rows: pd.DataFrame, path: Path) -> None:
 # %% ../nbs/00_data.ipynb #aa04e1a2
 _TABLE_METADATA = re.compile(
     r"(nCount_|nFeature_|nUMI$|nGene$|percent[._]|pct[._]|seurat_clusters$|leiden|louvain|orig\.ident$|\w+_res\.\d"
-    r"|total_counts|n_genes(_by_counts)?$|n_counts$|n_umis?$|doublet_score|predicted_doublet|S\.Score$|G2M\.Score$|Phase$"
+    r"|total_counts|n_genes(_by_counts)?$|n_counts$|n_umis?$|doublet_score|predicted_doublet"
+    r"|S\.Score$|G2M\.Score$|Phase$"
     r"|cell_?types?$|clusters?$|barcodes?$|donor(_id)?$|batch$|sample(_id)?$)",
     re.IGNORECASE,
 )

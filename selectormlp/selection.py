@@ -412,7 +412,8 @@ UNWANTED_GENES: dict[str, str] = {
     "nuclear RNA": r"^(MALAT1|NEAT1|MEG3|KCNQ1OT1)$",
     "unnamed": (
         r"^(AC|AL|AP|BX|CR|CU|FO|FP)\d{6}\.\d|^CABZ\d+\.\d|^LINC\d|^LOC\d|^RP\d+-\d|^CT[ABCD]-\d+[A-Z]\d|^GM\d+$|\wRIK$"
-        r"|^CG\d{3,}$|^((LNC|AS)RNA:)?CR\d{4,}$|^(SI|ZGC|IM|WU|ZMP):|^[BCDEFHKMRTWYZ]\d{1,3}[A-Z]\d{1,2}[A-Z]{0,2}\.\d+$"
+        r"|^CG\d{3,}$|^((LNC|AS)RNA:)?CR\d{4,}$|^(SI|ZGC|IM|WU|ZMP):"
+        r"|^[BCDEFHKMRTWYZ]\d{1,3}[A-Z]\d{1,2}[A-Z]{0,2}\.\d+$"
     ),
     "spike-in": r"^ERCC[-.]",
 }
@@ -670,7 +671,7 @@ def with_known_genes(
         "exclude": known_genes(exclude, var),
     }
     before = {"must_include": list(design.must_include), "candidates": list(design.candidates), "exclude": exclude}
-    changed = {name: genes for name, genes in found.items() if genes != before[name]}
+    changed: dict[str, Any] = {name: genes for name, genes in found.items() if genes != before[name]}
     return replace(design, **changed) if changed else design
 
 

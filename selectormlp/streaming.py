@@ -355,7 +355,7 @@ def read_noted_base(group: Any) -> float | None:
 def _held_on_disk(group: Any, path: Path, var: pd.DataFrame, n_cells: int) -> tuple[list[HeldValues], dict[str, Any]]:
     """Return the matrices of a file, as candidates and as they are on disk."""
     places = {"X": "X", "raw.X": "raw/X"}
-    places |= {f"layers['{name}']": f"layers/{name}" for name in (group["layers"] if "layers" in group else ())}
+    places |= {f"layers['{name}']": f"layers/{name}" for name in group.get("layers", ())}
     there = {
         name: place
         for name, place in places.items()
@@ -554,7 +554,7 @@ def open_cells(
     wanted = None if columns is None else {*columns, *([label_key] if label_key else [])}
     given = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
     given = {name: value for name, value in given.items() if value is not None}
-    reading_of = {"label_key": label_key, "labels": labels, "make_unique": make_unique}
+    reading_of: dict[str, Any] = {"label_key": label_key, "labels": labels, "make_unique": make_unique}
     cells = CellsOnDisk([_open_file(file, wanted, given, **reading_of) for file in files], join=join)
     if labels is not None:
         from anndata import AnnData

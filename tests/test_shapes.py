@@ -33,9 +33,20 @@ def test_a_shape_is_read_alike_in_memory_and_from_disk(shape: Shape, tmp_path: P
 
 def test_the_values_are_those_of_the_counts_whatever_else_the_file_holds(tmp_path: Path) -> None:
     right = shapes.logged()
-    for name in ("counts in X", "logged X, raw counts", "no X, counts in a layer", "scaled without centring, raw counts",
-                 "log2 of counts per million", "counts divided by a constant", "log(1 + counts), depth not removed",
-                 "scaled variable genes, raw logged", "MuData", "loom", "Parse folder", "csv with comment lines"):  # fmt: skip
+    for name in (
+        "counts in X",
+        "logged X, raw counts",
+        "no X, counts in a layer",
+        "scaled without centring, raw counts",
+        "log2 of counts per million",
+        "counts divided by a constant",
+        "log(1 + counts), depth not removed",
+        "scaled variable genes, raw logged",
+        "MuData",
+        "loom",
+        "Parse folder",
+        "csv with comment lines",
+    ):
         (shape,) = [shape for shape in SHAPES if shape.name == name]
         folder = tmp_path / str(len(name))
         folder.mkdir(exist_ok=True)

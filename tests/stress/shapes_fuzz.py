@@ -30,7 +30,17 @@ import shapes  # noqa: E402
 from selectormlp import data  # noqa: E402
 
 N, G, V = shapes.N_CELLS, shapes.N_GENES, shapes.N_VARIABLE
-X_KINDS = ("counts", "logged", "per ten thousand", "scaled", "scaled without centring", "zero", "absent", "fractional", "log2")
+X_KINDS = (
+    "counts",
+    "logged",
+    "per ten thousand",
+    "scaled",
+    "scaled without centring",
+    "zero",
+    "absent",
+    "fractional",
+    "log2",
+)
 RAW_KINDS = (None, "counts", "logged", "scaled", "log2")
 LAYERS = (None, ("counts", "counts"), ("counts", "logged"), ("unspliced", "counts"), ("z", "scaled"))
 VARS = (None, "feature_name", "gene_symbols", "gene_ids", "feature_types")
@@ -58,7 +68,10 @@ class Draw:
 def drawn(seed: int) -> Draw:
     """The combination of a seed."""
     rng = np.random.default_rng(seed)
-    pick = [each[rng.integers(len(each))] for each in (X_KINDS, (False, True), RAW_KINDS, LAYERS, VARS, LABELS, FORMATS, FILES)]
+    pick = [
+        each[rng.integers(len(each))]
+        for each in (X_KINDS, (False, True), RAW_KINDS, LAYERS, VARS, LABELS, FORMATS, FILES)
+    ]
     return Draw(seed, *pick)
 
 
