@@ -1,5 +1,7 @@
 """Every shape of file: in memory and from disk the same cells, genes and values, or the same sentence."""
 
+# ruff: noqa: E501
+
 from pathlib import Path
 
 import numpy as np
