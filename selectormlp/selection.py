@@ -483,7 +483,7 @@ class PanelDesign:
     )
     batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
     target: Any = setting(
-        "machine that will measure the panel: 'same' as the reference's, 'sequencing', 'sequencing_targeted',"
+        "machine that will measure the panel (an experiment): 'same' as the reference's, 'sequencing', 'sequencing_targeted',"
         " 'imaging', or a `Platform`",
         "same",
         kind="str or Platform",
