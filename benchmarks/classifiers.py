@@ -37,9 +37,9 @@ import psutil  # noqa: E402
 from panels import SHIPPED, describe, installed, picked, sets_in, show  # noqa: E402  (the benchmark beside this one)
 from scipy import sparse  # noqa: E402
 
-from selectormlp.benchmark import EVERY_SET, DataSet, PreparedSplit, prepare_split  # noqa: E402
-from selectormlp.comparison import COMPARED, MEASURED, against, compared_classifier, measure_classifier  # noqa: E402
-from selectormlp.data import InputError, prepare_cells, read_json, write_json  # noqa: E402
+from selectormlp.benchmark import _EVERY_SET, _DataSet, _prepare_split, _PreparedSplit  # noqa: E402
+from selectormlp.comparison import _COMPARED, _MEASURED, _against, _compared_classifier, _measure_classifier  # noqa: E402
+from selectormlp.data import InputError, _read_json, _write_json, prepare_cells  # noqa: E402
 from selectormlp.split import split_cells  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,7 +103,7 @@ class ScanviClassifier:
         return self._shares(X).idxmax(axis=1).to_numpy()
 
 
-def counts_of(data_set: DataSet, prepared: PreparedSplit) -> PreparedSplit:
+def counts_of(data_set: _DataSet, prepared: _PreparedSplit) -> _PreparedSplit:
     """The same split with raw counts in place of log-normalised values."""
     if prepared.train.counts is None:
         raise InputError(f"scANVI needs raw counts, and {data_set.name!r} has none; leave it out there")
@@ -121,7 +121,7 @@ def counts_of(data_set: DataSet, prepared: PreparedSplit) -> PreparedSplit:
 def made(name: str, seed: int) -> Any:
     """An unfitted classifier; InputError if there is none of this name here."""
     if name != "scanvi":
-        return compared_classifier(name, seed=seed)
+        return _compared_classifier(name, seed=seed)
     if find_spec("scvi") is None:
         raise InputError("scvi-tools is not installed; pip install 'selectormlp[scanvi]'")
     return ScanviClassifier(seed)
@@ -143,7 +143,7 @@ def load_packages(name: str) -> None:
             import scvi  # noqa: F401
 
 
-def fit_and_score(name: str, data_set: DataSet, prepared: PreparedSplit, record: dict[str, Any], path: Path) -> None:
+def fit_and_score(name: str, data_set: _DataSet, prepared: _PreparedSplit, record: dict[str, Any], path: Path) -> None:
     """In a process of its own: fit one classifier, score it, and write down what came of it."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -152,11 +152,11 @@ def fit_and_score(name: str, data_set: DataSet, prepared: PreparedSplit, record:
     try:
         model = made(name, prepared.split)
         cells = counts_of(data_set, prepared) if name == "scanvi" else prepared
-        record = {**record, "status": "done", **measure_classifier(model, cells)}
+        record = {**record, "status": "done", **_measure_classifier(model, cells)}
     except Exception as error:  # whatever a package raises is its answer
         text = " ".join(str(error).split())
         record = {**record, "status": "failed", "reason": f"{type(error).__name__}: {text}"[:200]}
-    write_json({key: None if value != value else value for key, value in record.items()}, path)
+    _write_json({key: None if value != value else value for key, value in record.items()}, path)
 
 
 def processor_seconds(process_id: int) -> float:
@@ -167,14 +167,14 @@ def processor_seconds(process_id: int) -> float:
     return 0.0
 
 
-def run_one(name: str, data_set: DataSet, prepared: PreparedSplit, path: Path, time_limit: float) -> dict[str, Any]:
+def run_one(name: str, data_set: _DataSet, prepared: _PreparedSplit, path: Path, time_limit: float) -> dict[str, Any]:
     """Fit and score one classifier in a process of its own; its record, also when it fails, hangs or crashes."""
     record = {"data_set": data_set.name, "split": prepared.split, "classifier": name, "status": "", "reason": ""}
     try:
         made(name, prepared.split)
     except InputError as error:
         record |= {"status": "missing", "reason": str(error)}
-        write_json(record, path)
+        _write_json(record, path)
         return record
     context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
     process = context.Process(target=fit_and_score, args=(name, data_set, prepared, record, path))
@@ -189,8 +189,8 @@ def run_one(name: str, data_set: DataSet, prepared: PreparedSplit, path: Path, t
     if not path.exists():
         record["status"] = record["status"] or "crashed"
         record["reason"] = record["reason"] or f"its process ended with the exit code {process.exitcode}"
-        write_json(record, path)
-    return read_json(path)
+        _write_json(record, path)
+    return _read_json(path)
 
 
 def record_path(folder: Path, data_set: str, split: int, name: str) -> Path:
@@ -200,10 +200,10 @@ def record_path(folder: Path, data_set: str, split: int, name: str) -> Path:
 
 def is_due(path: Path, retry: Sequence[str]) -> bool:
     """Whether a result is not there yet, or is to be tried again."""
-    return not path.exists() or read_json(path)["status"] in retry
+    return not path.exists() or _read_json(path)["status"] in retry
 
 
-def run(data_sets: list[DataSet], names: list[str], arguments: argparse.Namespace) -> None:
+def run(data_sets: list[_DataSet], names: list[str], arguments: argparse.Namespace) -> None:
     """Do what is not done yet, one fit after the other."""
     for data_set in data_sets:
         for split in range(arguments.splits):
@@ -211,7 +211,7 @@ def run(data_sets: list[DataSet], names: list[str], arguments: argparse.Namespac
             due = {name: path for name, path in paths.items() if is_due(path, arguments.retry)}
             if not due:
                 continue
-            prepared = prepare_split(data_set, split)
+            prepared = _prepare_split(data_set, split)
             for name, path in due.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 record = run_one(name, data_set, prepared, path, arguments.time_limit)
@@ -221,8 +221,8 @@ def run(data_sets: list[DataSet], names: list[str], arguments: argparse.Namespac
 
 def collected(folder: Path) -> pd.DataFrame:
     """Every result of a run folder, a row each."""
-    rows = [read_json(path) for path in sorted(folder.glob("*/*/*.json"))]
-    return pd.DataFrame(rows, columns=[*KEY, "status", *MEASURED, "reason"])
+    rows = [_read_json(path) for path in sorted(folder.glob("*/*/*.json"))]
+    return pd.DataFrame(rows, columns=[*KEY, "status", *_MEASURED, "reason"])
 
 
 def merged(stored: pd.DataFrame, new: pd.DataFrame, key: list[str]) -> pd.DataFrame:
@@ -238,7 +238,7 @@ def update(path: Path, new: pd.DataFrame, key: list[str]) -> None:
     merged(stored, new, key).to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
 
 
-def write_tables(results: pd.DataFrame, data_sets: list[DataSet], arguments: argparse.Namespace) -> None:
+def write_tables(results: pd.DataFrame, data_sets: list[_DataSet], arguments: argparse.Namespace) -> None:
     """Add what a run found to the tables that are committed."""
     update(TABLES / "scores.csv", results, KEY)
     update(TABLES / "data_sets.csv", pd.DataFrame([describe(data_set) for data_set in data_sets]), ["data_set"])
@@ -251,23 +251,23 @@ def write_tables(results: pd.DataFrame, data_sets: list[DataSet], arguments: arg
         "python": platform.python_version(),
     }
     path = TABLES / "about.json"
-    known = read_json(path)["packages"] if path.exists() else {}
+    known = _read_json(path)["packages"] if path.exists() else {}
     found = {name: installed(name) for name in packages}
     about["packages"] = {name: known.get(name, one) if one == "not installed" else one for name, one in found.items()}
-    write_json(about, path)
+    _write_json(about, path)
 
 
 def print_tables(results: pd.DataFrame, ours: str) -> None:
     """Means over splits, one table for each measure; costs; what is paired with ours; what was not done."""
     done = results[results["status"] == "done"]
-    for measure in MEASURED[:4]:
+    for measure in _MEASURED[:4]:
         table = done.pivot_table(index="classifier", columns="data_set", values=measure, sort=False)
         show(f"{measure.replace('_', ' ')}, mean over splits", table.round(3))
     costs = done.groupby(["classifier", "data_set"], sort=False)[["seconds", "parameters"]].median()
     show("processor seconds of fitting and parameters, medians over splits", costs.unstack("data_set").round(2))
     if ours in set(done["classifier"]) and done["classifier"].nunique() > 1:
-        pairs = against(done, ours=ours)
-        show(f"mean per-class accuracy, less that of {ours}", pairs[pairs["data_set"] == EVERY_SET].round(4))
+        pairs = _against(done, ours=ours)
+        show(f"mean per-class accuracy, less that of {ours}", pairs[pairs["data_set"] == _EVERY_SET].round(4))
     show("not done", results.loc[results["status"] != "done", [*KEY, "status", "reason"]])
 
 
@@ -277,7 +277,7 @@ def parsed(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="a folder of further .h5ad files")
     parser.add_argument("--label-keys", nargs="+", metavar="FILE=COLUMN[,COLUMN]", help="default: those of known files")
     parser.add_argument("--sets", nargs="+", help="only these data sets")
-    parser.add_argument("--classifiers", nargs="+", help=f"only these of: {', '.join(COMPARED)}")
+    parser.add_argument("--classifiers", nargs="+", help=f"only these of: {', '.join(_COMPARED)}")
     parser.add_argument("--ours", default="selector_l1", help="the classifier that the others are compared with")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--time-limit", type=float, default=1800.0, help="processor seconds for one fit")
@@ -296,7 +296,7 @@ def main(line: Sequence[str] | None = None) -> None:
         known = [f"{name}={keys}" for name, keys in LABEL_KEYS.items() if (arguments.folder / f"{name}.h5ad").exists()]
         data_sets += sets_in(arguments.folder, arguments.label_keys or known)
     data_sets = picked({data_set.name: data_set for data_set in data_sets}, arguments.sets, "data set")
-    names = picked({name: name for name in COMPARED}, arguments.classifiers, "classifier")
+    names = picked({name: name for name in _COMPARED}, arguments.classifiers, "classifier")
     if not arguments.no_run:
         run(data_sets, names, arguments)
     results = collected(arguments.run_folder)

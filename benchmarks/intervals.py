@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
 
 from selectormlp.bulk import cross_validated_scores, score_interval
-from selectormlp.data import write_table
+from selectormlp.data import _write_table
 
 TABLE = Path(__file__).resolve().parent.parent / "data" / "studies" / "bulk" / "intervals.csv"
 N_SAMPLES, SHARE, N_GENES, LEVEL, MEASURE = 75, 0.4, 5, 0.95, "accuracy"
@@ -90,7 +90,7 @@ def main() -> None:
     found = pd.concat([study(shift, arguments.tables) for shift in (0.0, 1.0, 2.0)], ignore_index=True)
     print(found.round(3).to_string(index=False))
     if arguments.write:
-        write_table(found[["shift", "truth", "tables", "interval", "holds", "width"]], TABLE)
+        _write_table(found[["shift", "truth", "tables", "interval", "holds", "width"]], TABLE)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from selectormlp.classifiers import SelectorMLPClassifier
-from selectormlp.data import prepare_cells, write_table
+from selectormlp.data import _write_table, prepare_cells
 from selectormlp.evaluation import score_predictions
 from selectormlp.masking import masking_curve, rank_genes
 from selectormlp.simulation import simulate_cells
@@ -266,7 +266,7 @@ def stored(folder: Path, name: str) -> pd.DataFrame:
 def add(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """Add rows to a table of the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(pd.concat([stored(folder, name), pd.DataFrame(rows).round(5)]), folder / f"{name}.csv")
+    _write_table(pd.concat([stored(folder, name), pd.DataFrame(rows).round(5)]), folder / f"{name}.csv")
 
 
 def overlaps(best: pd.DataFrame) -> pd.DataFrame:

@@ -36,9 +36,9 @@ from anndata import AnnData, read_h5ad  # noqa: E402
 from panels import METHODS as AT_HOME  # noqa: E402
 from scipy import sparse  # noqa: E402
 
-from selectormlp.benchmark import paired_interval  # noqa: E402
-from selectormlp.data import InputError, choose_variable_genes, log_per_total, prepare_cells, write_table  # noqa: E402
-from selectormlp.peers import LabelledCells, Peer, peer_missing  # noqa: E402
+from selectormlp.benchmark import _paired_interval  # noqa: E402
+from selectormlp.data import InputError, _log_per_total, _write_table, choose_variable_genes, prepare_cells  # noqa: E402
+from selectormlp.peers import LabelledCells, Peer, _peer_missing  # noqa: E402
 from selectormlp.platforms import PLATFORMS, Platform, simulate_platform  # noqa: E402
 from selectormlp.selection import rank_by_discriminant  # noqa: E402
 from selectormlp.simulation import simulate_cells  # noqa: E402
@@ -110,7 +110,7 @@ def draws_of(
         prepared = prepare_cells(cells, LABEL, min_cells=3)[:, genes].copy()
         chosen = choose_variable_genes(prepared, min(n_variable, len(genes)))
         depth = float(np.median(np.asarray(cells[:, genes].X.sum(axis=1))))
-        normalised = [log_per_total(counts_of(part, genes), depth) for part in (cells, goal)]
+        normalised = [_log_per_total(counts_of(part, genes), depth) for part in (cells, goal)]
         columns = [genes.index(gene) for gene in chosen]
         y = prepared.obs[LABEL].to_numpy().astype(str)
         labelled = LabelledCells(
@@ -211,7 +211,7 @@ def differences(scores: pd.DataFrame, ours: str) -> pd.DataFrame:
     for (training, size), table in by_pair(scores).groupby(level=["training", "n_genes"]):
         for other in [name for name in table if name != ours]:
             gap = (table[ours] - table[other]).dropna()
-            found = paired_interval(gap)
+            found = _paired_interval(gap)
             rows.append((training, size, other, found.mean, found.low, found.high, len(gap)))
     return pd.DataFrame(rows, columns=["training", "n_genes", "other", "mean", "low", "high", "n_pairs"])
 
@@ -282,8 +282,8 @@ def main() -> None:
     """Score, print, write."""
     arguments = parsed()
     methods = list(arguments.methods or (arguments.ours, "target=sequencing", *PEERS))
-    for method in [method for method in methods if peer_missing(METHODS[method])]:
-        print(f"left out: {peer_missing(METHODS[method])}", file=sys.stderr)
+    for method in [method for method in methods if _peer_missing(METHODS[method])]:
+        print(f"left out: {_peer_missing(METHODS[method])}", file=sys.stderr)
         methods.remove(method)
     rows = []
     for name, reference, target in pairs_of(arguments):
@@ -294,7 +294,7 @@ def main() -> None:
         print(f"{name} done", file=sys.stderr)
     scores = pd.DataFrame(rows)
     if arguments.write:
-        write_table(scores, arguments.write)
+        _write_table(scores, arguments.write)
     print_tables(scores, arguments.ours)
 
 

@@ -29,19 +29,19 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # 
 import pandas as pd  # noqa: E402
 
 from selectormlp.benchmark import (  # noqa: E402
-    EVERY_SET,
-    MEASURES,
+    _EVERY_SET,
+    _MEASURES,
     BenchmarkResults,
-    DataSet,
+    _DataSet,
+    _prepare_split,
+    _stability,
+    _verdicts,
     paired_differences,
-    prepare_split,
     read_benchmark,
     run_benchmark,
-    stability,
-    verdicts,
 )
-from selectormlp.data import write_json  # noqa: E402
-from selectormlp.evaluation import JUDGES  # noqa: E402
+from selectormlp.data import _write_json  # noqa: E402
+from selectormlp.evaluation import _JUDGES  # noqa: E402
 from selectormlp.peers import PEERS, LabelledCells, Peer  # noqa: E402
 from selectormlp.selection import rank_by_discriminant  # noqa: E402
 from selectormlp.simulation import simulate_cells  # noqa: E402
@@ -49,9 +49,9 @@ from selectormlp.simulation import simulate_cells  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "data" / "studies" / "panels"
 SHIPPED = [
-    DataSet("pancreas", "pancreas", "cell_type"),
-    DataSet("pbmc68k", "pbmc68k", "bulk_labels"),
-    DataSet("simulated", partial(simulate_cells, seed=0), "cell_type"),
+    _DataSet("pancreas", "pancreas", "cell_type"),
+    _DataSet("pbmc68k", "pbmc68k", "bulk_labels"),
+    _DataSet("simulated", partial(simulate_cells, seed=0), "cell_type"),
 ]
 # Sets that our selectors and their settings were chosen on; no setting was chosen by the scores of the others (chapter
 # 11 says what was seen when). "zeisel level 1" has the cells of level 2 under other labels.
@@ -71,7 +71,7 @@ def own_methods() -> dict[str, Peer]:
 METHODS = {**own_methods(), **PEERS}
 
 
-def sets_in(folder: Path, label_keys: list[str]) -> list[DataSet]:
+def sets_in(folder: Path, label_keys: list[str]) -> list[_DataSet]:
     """Every .h5ad of a folder, once for each of its label columns ("file=column,column")."""
     keys = dict(entry.split("=", 1) for entry in label_keys)
     files = {path.stem: path for path in sorted(folder.glob("*.h5ad"))}
@@ -85,7 +85,7 @@ def sets_in(folder: Path, label_keys: list[str]) -> list[DataSet]:
         columns = keys[name].split(",")
         for column in columns:
             full = f"{name} {column}" if len(columns) > 1 else name
-            found.append(DataSet(NAMES.get(full, full), path, column))
+            found.append(_DataSet(NAMES.get(full, full), path, column))
     return found
 
 
@@ -97,9 +97,9 @@ def picked(known: dict, names: list[str] | None, what: str) -> list:
     return [known[name] for name in names or known]
 
 
-def describe(data_set: DataSet) -> dict[str, object]:
+def describe(data_set: _DataSet) -> dict[str, object]:
     """Size of a data set's first split, and whether our selectors were tuned on it."""
-    prepared = prepare_split(data_set, 0)
+    prepared = _prepare_split(data_set, 0)
     return {
         "data_set": data_set.name,
         "training_cells": len(prepared.train.y),
@@ -118,13 +118,13 @@ def installed(package: str) -> str:
         return "not installed"
 
 
-def write_tables(results: BenchmarkResults, data_sets: list[DataSet], arguments: argparse.Namespace) -> None:
+def write_tables(results: BenchmarkResults, data_sets: list[_DataSet], arguments: argparse.Namespace) -> None:
     """The tables that are committed: no gene lists, four significant digits."""
     TABLES.mkdir(parents=True, exist_ok=True)
     tables = {
         "scores": results.scores.drop(columns="reason"),
         "failures": results.failures(),
-        "stability": stability(results.chosen),
+        "stability": _stability(results.chosen),
         "data_sets": pd.DataFrame([describe(data_set) for data_set in data_sets]),
     }
     for name, table in tables.items():
@@ -141,7 +141,7 @@ def write_tables(results: BenchmarkResults, data_sets: list[DataSet], arguments:
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in packages},
     }
-    write_json(about, TABLES / "about.json")
+    _write_json(about, TABLES / "about.json")
 
 
 def show(title: str, table: pd.DataFrame) -> None:
@@ -161,15 +161,15 @@ def print_tables(results: BenchmarkResults, ours: str) -> None:
     for data_set, part in scores.groupby("data_set"):
         table = part.pivot_table(index="method", columns="n_genes", values="balanced_accuracy")
         show(f"balanced accuracy on {data_set}", table.round(3))
-    rest = [*MEASURES[1:], "neighbour_overlap", "redundancy", "seconds", "peak_memory_mb"]
+    rest = [*_MEASURES[1:], "neighbour_overlap", "redundancy", "seconds", "peak_memory_mb"]
     show("at 50 genes, mean over sets", scores[scores["n_genes"] == 50].groupby("method")[rest].mean().round(3))
-    stable = stability(results.chosen).pivot_table(index="method", columns="n_genes", values="stability")
+    stable = _stability(results.chosen).pivot_table(index="method", columns="n_genes", values="stability")
     show("stability, mean over sets", stable.round(3))
     show("not done", results.failures())
     if ours in set(scores["method"]) and scores["method"].nunique() > 1:
         pairs = paired_differences(scores, ours)
-        show(f"{ours} less the others", pairs[pairs["data_set"] == EVERY_SET].round(4))
-        show(f"where {ours} stands", verdicts(scores, ours).round(4))
+        show(f"{ours} less the others", pairs[pairs["data_set"] == _EVERY_SET].round(4))
+        show(f"where {ours} stands", _verdicts(scores, ours).round(4))
 
 
 def parsed() -> argparse.Namespace:
@@ -181,7 +181,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", help=f"only these methods of: {', '.join(METHODS)}")
     parser.add_argument("--ours", default=next(iter(METHODS)), help="the method that the others are compared with")
     parser.add_argument("--sizes", nargs="+", type=int, default=[10, 25, 50, 100, 200])
-    parser.add_argument("--judges", nargs="+", default=list(JUDGES), help="more: a condition such as mlp (slow)")
+    parser.add_argument("--judges", nargs="+", default=list(_JUDGES), help="more: a condition such as mlp (slow)")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time on this machine")
     parser.add_argument("--scheduler", help="address of a Dask scheduler: its workers do the splits")
@@ -208,7 +208,7 @@ def workers(scheduler: str | None) -> Iterator[None]:
         yield
 
 
-def run(arguments: argparse.Namespace, data_sets: list[DataSet], methods: list[Peer]) -> BenchmarkResults:
+def run(arguments: argparse.Namespace, data_sets: list[_DataSet], methods: list[Peer]) -> BenchmarkResults:
     """Run what is not done yet."""
     return run_benchmark(
         data_sets,

@@ -25,11 +25,11 @@ import pandas as pd
 from watch import PartLog, Watch
 
 from selectormlp.classifiers import GeneClassifier
-from selectormlp.data import write_table
+from selectormlp.data import _write_table
 from selectormlp.masking import random_masking_curve
 from selectormlp.panels import GenePanel
 from selectormlp.simulation import simulate_to_file
-from selectormlp.study import MEAN, Study, StudyConfig, only_run, run_study
+from selectormlp.study import _MEAN, Study, StudyConfig, only_run, run_study
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = ("mlp", "selector_l1", "selector_none", "selector_clamped_l1", "selector_l2")
@@ -98,7 +98,7 @@ def parts_of(study: Study) -> list[tuple[str, Callable[[], object]]]:
     def leave(table: str, compute: Callable[[], pd.DataFrame]) -> None:
         if not (folder / table).exists():
             folder.mkdir(exist_ok=True)
-            write_table(compute(), folder / table)
+            _write_table(compute(), folder / table)
 
     def add(table: str, name: str, compute: Callable[[str], pd.DataFrame]) -> None:
         told = f"{table} {name}".replace("_", " ", 1)
@@ -155,7 +155,7 @@ def so_far(study: Study) -> None:
 
 def means(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean per-class accuracy of each model and condition."""
-    return scores.groupby(["model", "condition"], sort=False)["recall"].mean().rename(MEAN).reset_index()
+    return scores.groupby(["model", "condition"], sort=False)["recall"].mean().rename(_MEAN).reset_index()
 
 
 def watched(study: Study) -> list[pd.DataFrame]:

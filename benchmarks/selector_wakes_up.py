@@ -25,7 +25,7 @@ import pandas as pd
 from watch import Watch
 
 from selectormlp.classifiers import make_classifier
-from selectormlp.data import prepare_cells, write_table
+from selectormlp.data import _write_table, prepare_cells
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import split_cells
 
@@ -85,7 +85,7 @@ def main() -> None:
         done = pd.concat([done, trained(arm, seed, path)], ignore_index=True)
         path.unlink()
         columns = ["arm", "seed", "step", "moved", "average_precision", "kept_50", "kept_100", "kept_all"]
-        write_table(done[columns].round(4), arguments.table)
+        _write_table(done[columns].round(4), arguments.table)
         print(seed, arm[0], done["average_precision"].iloc[-1].round(3), flush=True)
     done["moved"] = done["moved"].round(2)
     shown = done[done["moved"].isin([0.3, 0.6, 0.9, 1.2, 1.8, 2.4, 3.6])]

@@ -37,7 +37,7 @@ from anndata import AnnData  # noqa: E402
 from speed_atlas import measure_atlas, measure_reading  # noqa: E402
 
 from selectormlp.classifiers import LinearSVMClassifier, make_classifier  # noqa: E402
-from selectormlp.data import normalise, read_json, write_json  # noqa: E402
+from selectormlp.data import _read_json, _write_json, normalise  # noqa: E402
 from selectormlp.masking import masking_curve, random_masking_curve, rank_genes  # noqa: E402
 from selectormlp.simulation import simulate_cells  # noqa: E402
 
@@ -138,9 +138,9 @@ def solution_of(model: LinearSVMClassifier, x: Any, codes: np.ndarray) -> np.nda
     """Decision values (cells, classes) at the solution of the L2 problem, as closely as LIBLINEAR comes."""
     from sklearn.svm import LinearSVC
 
-    from selectormlp.classifiers import balanced_weights
+    from selectormlp.classifiers import _balanced_weights
 
-    weights = balanced_weights(codes) if model.protocol == "robust" else None
+    weights = _balanced_weights(codes) if model.protocol == "robust" else None
     close = LinearSVC(dual=True, C=model._machine().C, tol=1e-8, max_iter=100_000, random_state=0)
     scaled = x.multiply(1 / model.gene_scale_).tocsr().astype(float)
     return close.fit(scaled, codes, sample_weight=weights).decision_function(scaled)
@@ -148,12 +148,12 @@ def solution_of(model: LinearSVMClassifier, x: Any, codes: np.ndarray) -> np.nda
 
 def svm_group(x: Any, y: np.ndarray, test: tuple[Any, np.ndarray], *, penalty: str, protocol: str) -> pd.DataFrame:
     """One SVM: scikit-learn's on dense data, with its own choice of primal or dual, and ours on sparse data."""
-    from selectormlp.classifiers import balanced_weights, gene_scale, gene_spread
+    from selectormlp.classifiers import _balanced_weights, _gene_scale, _gene_spread
 
     codes = np.unique(y, return_inverse=True)[1]
     robust, model = protocol == "robust", LinearSVMClassifier(penalty=penalty, protocol=protocol)
-    scale = gene_scale(gene_spread(x)) if robust else np.ones(x.shape[1])
-    dense, weights = x.toarray() / scale.astype(np.float32), balanced_weights(codes) if robust else None
+    scale = _gene_scale(_gene_spread(x)) if robust else np.ones(x.shape[1])
+    dense, weights = x.toarray() / scale.astype(np.float32), _balanced_weights(codes) if robust else None
     things = {
         "LinearSVC, dense": lambda: model._machine().set_params(dual="auto").fit(dense, y, sample_weight=weights),
         "LinearSVMClassifier, sparse": lambda: LinearSVMClassifier(penalty=penalty, protocol=protocol).fit(x, y),
@@ -246,11 +246,11 @@ def trained(module: Any, batches: Any, **arguments: Any) -> float:
 def our_way(x: Any, codes: np.ndarray) -> float:
     """Seconds per step of our module on our batches: sparse cells, the report's network, protocol and penalty."""
     from selectormlp.models import NetworkShape, SelectorNet
-    from selectormlp.training import REPORT, BatchLoader, CodedCells, SelectorModule
+    from selectormlp.training import _REPORT, _BatchLoader, _CodedCells, _SelectorModule
 
-    module = SelectorModule(SelectorNet(NetworkShape(2000, 40)), REPORT, penalty="l1", seed=0)
-    cells = CodedCells(x, codes, np.ones(len(codes), dtype=np.float32))
-    return trained(module, BatchLoader(cells, batch_size=256, shuffle=True))
+    module = _SelectorModule(SelectorNet(NetworkShape(2000, 40)), _REPORT, penalty="l1", seed=0)
+    cells = _CodedCells(x, codes, np.ones(len(codes), dtype=np.float32))
+    return trained(module, _BatchLoader(cells, batch_size=256, shuffle=True))
 
 
 def usual_way(x: Any, codes: np.ndarray) -> float:
@@ -320,13 +320,13 @@ def measure_roofline(n_cells: int | None) -> pd.DataFrame:
     import torch
 
     from selectormlp.models import NetworkShape, SelectorNet
-    from selectormlp.training import REPORT, _optimizer_and_schedule, gaussian_noise
+    from selectormlp.training import _REPORT, _gaussian_noise, _optimizer_and_schedule
 
     cells, _ = report_cells(n_cells or 4096)
     net, x, weight = SelectorNet(NetworkShape(2000, 40)), torch.rand(256, 2000), torch.rand(512, 2000)
     units, w, large = torch.rand(256, 512), torch.rand(2000), torch.rand(2**24)
     square, types = torch.rand(2048, 2048), torch.randint(0, 40, (256,))
-    optimizer, n_weights = _optimizer_and_schedule(net, REPORT)["optimizer"], sum(p.numel() for p in net.parameters())
+    optimizer, n_weights = _optimizer_and_schedule(net, _REPORT)["optimizer"], sum(p.numel() for p in net.parameters())
     for parameter in net.parameters():
         parameter.grad = torch.rand_like(parameter)
     hidden = torch.rand(256, 512, requires_grad=True)
@@ -344,7 +344,7 @@ def measure_roofline(n_cells: int | None) -> pd.DataFrame:
         "first layer, gradient": (lambda: units.T @ x, product, first),
         "layers above, both ways": (rest, small, 4 * 12 * 256 * (512 + 128 + 64)),
         "selector": (lambda: (x * w, (weight * weight).sum(0), weight * w), values + 3 * weight.numel(), 40 * 10**6),
-        "noise": (lambda: x.add(gaussian_noise(x), alpha=0.2), 4 * values, 16 * values),
+        "noise": (lambda: x.add(_gaussian_noise(x), alpha=0.2), 4 * values, 16 * values),
         "AdamW": (lambda: optimizer.step(), 12 * n_weights, 28 * n_weights),
         "sparse cells to a batch": (lambda: cells.X[rows].toarray(), values, 4 * values),
     }
@@ -376,7 +376,7 @@ def write_part(part: str, table: pd.DataFrame) -> None:
     TABLES.mkdir(parents=True, exist_ok=True)
     table.to_csv(TABLES / f"{part}.csv", index=False, float_format="%.4g", lineterminator="\n")
     path = TABLES / "about.json"
-    about = read_json(path) if path.exists() else {}
+    about = _read_json(path) if path.exists() else {}
     about[part] = {
         "command": f"python benchmarks/speed.py {part} --write",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU used",
@@ -385,7 +385,7 @@ def write_part(part: str, table: pd.DataFrame) -> None:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch", "selectormlp")},
     }
-    write_json(about, path)
+    _write_json(about, path)
 
 
 def main() -> None:

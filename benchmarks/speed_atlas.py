@@ -20,7 +20,7 @@ import pandas as pd
 
 from selectormlp.classifiers import make_classifier
 from selectormlp.data import load_cells, prepare_cells
-from selectormlp.peers import PEERS, LabelledCells, peer_missing
+from selectormlp.peers import PEERS, LabelledCells, _peer_missing
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_to_file
 from selectormlp.split import split_cells
@@ -30,7 +30,7 @@ from selectormlp.streaming import (
     read_blocks,
     select_genes_on_disk,
 )
-from selectormlp.training import BatchLoader, CodedCells
+from selectormlp.training import _BatchLoader, _CodedCells
 
 KEY = "cell_type"
 SIZES = (2_000, 20_000, 150_000, 1_500_000)
@@ -147,7 +147,7 @@ def measure_way(way: str, size: int) -> None:
 def measure_atlas(n_cells: int | None) -> pd.DataFrame:
     """(d) Seconds and memory from file to a panel of 100 genes, each way in a fresh process; nan: longer than LIMIT."""
     sizes = (n_cells,) if n_cells else SIZES
-    missing = [name for name, peer in PEERS.items() if name in WAYS and peer_missing(peer)]
+    missing = [name for name, peer in PEERS.items() if name in WAYS and _peer_missing(peer)]
     for size in sizes:
         file_of(size)
         for way in WAYS:
@@ -173,8 +173,8 @@ def measure_atlas(n_cells: int | None) -> pd.DataFrame:
 
 def batches_of_loader(x: Any, y: np.ndarray) -> Iterator[int]:
     """Batches of 256 cells by our loader."""
-    cells = CodedCells(x, y, np.ones(len(y), dtype=np.float32))
-    for batch in BatchLoader(cells, batch_size=256, shuffle=True):
+    cells = _CodedCells(x, y, np.ones(len(y), dtype=np.float32))
+    for batch in _BatchLoader(cells, batch_size=256, shuffle=True):
         yield len(batch[0])
 
 

@@ -22,7 +22,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from selectormlp.data import choose_variable_genes, load_cells, prepare_cells, write_table  # noqa: E402
+from selectormlp.data import _write_table, choose_variable_genes, load_cells, prepare_cells  # noqa: E402
 from selectormlp.evaluation import score_predictions  # noqa: E402
 from selectormlp.split import split_cells  # noqa: E402
 
@@ -92,7 +92,7 @@ def main() -> None:
     wide = table.pivot(index=["cells", "split"], columns="classifier", values="seconds")
     print("seconds, ours / theirs (median):", round(float((wide["selectormlp"] / wide["pytorch-tabnet"]).median()), 2))
     if given == parser.parse_args([]):
-        write_table(table.round(4), TABLE)
+        _write_table(table.round(4), TABLE)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from sklearn.metrics import average_precision_score
 
-from selectormlp.data import write_table
+from selectormlp.data import _write_table
 
 KEPT = (50, 100, 200, 400)  # genes that are kept, the others set to 0
 SAMPLE = 5000  # validation cells at most that the masked network is judged on
@@ -44,7 +44,7 @@ class Watch(pl.Callback):
         network = pl_module.network
         row = {"epoch": epoch, "step": trainer.global_step, **self.judged(network)}
         before = pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=list(row))
-        write_table(pd.DataFrame([*before[before["epoch"] < epoch].to_dict("records"), row]), self.path)
+        _write_table(pd.DataFrame([*before[before["epoch"] < epoch].to_dict("records"), row]), self.path)
 
     @torch.no_grad()
     def judged(self, network: Any) -> dict[str, float]:
@@ -95,7 +95,7 @@ class PartLog:
                 processor_seconds=round(time.process_time() - used, 1),
                 peak_memory_mb=round(_peak()),
             )
-            write_table(pd.DataFrame(self.rows, columns=list(self.columns)), self.path)
+            _write_table(pd.DataFrame(self.rows, columns=list(self.columns)), self.path)
 
         def keep_noting() -> None:
             while not over.wait(self.every):

@@ -27,19 +27,19 @@ from scipy import sparse
 from .classifiers import Matrix
 from selectormlp.data import (
     InputError,
-    cell_labels,
+    _cell_labels,
     choose_variable_genes,
     load_cells,
-    nearest_name,
+    _nearest_name,
     prepare_cells,
-    read_json,
+    _read_json,
     value_kind,
-    write_json,
-    write_table,
+    _write_json,
+    _write_table,
 )
-from .evaluation import JUDGES, dense, judge_cells, score_predictions
-from .peers import PEERS, LabelledCells, Peer, peer_missing
-from .split import PARTS, split_cells
+from .evaluation import _JUDGES, _dense, _judge_cells, score_predictions
+from .peers import PEERS, LabelledCells, Peer, _peer_missing
+from .split import _PARTS, split_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,15 +49,12 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['N_NEIGHBOURS', 'N_COMPONENTS', 'RECALLED', 'Packed', 'MEASURES', 'EVERY_SET', 'DataSet', 'PreparedSplit',
-           'full_neighbours', 'prepare_split', 'redundancy', 'neighbour_overlap', 'judged_scores', 'measure_panel',
-           'BenchmarkPlan', 'BenchmarkResults', 'read_benchmark', 'run_benchmark', 'mean_jaccard', 'stability',
-           'PairedInterval', 'paired_interval', 'paired_differences', 'verdicts', 'plot_differences', 'plot_accuracy',
-           'plot_stability']
+__all__ = ['BenchmarkPlan', 'BenchmarkResults', 'read_benchmark', 'run_benchmark', 'paired_differences', 'plot_differences',
+           'plot_accuracy']
 
 # %% ../nbs/11_panel_benchmark.ipynb #ce102606
 @dataclass(frozen=True, eq=False)
-class DataSet:
+class _DataSet:
     """Labelled cells to judge methods on.
 
     `source` is an AnnData, a function that returns one, or what `load_cells` takes (an example's name, a path).
@@ -73,7 +70,7 @@ class DataSet:
         """The cells that have a label; "(none)" counts as no label."""
         held = hasattr(self.source, "obs")
         adata = self.source if held else self.source() if callable(self.source) else load_cells(self.source)
-        labels = cell_labels(adata.obs, self.label_key)
+        labels = _cell_labels(adata.obs, self.label_key)
         return adata[(labels.notna() & ~labels.isin(["(none)", "(nan)"])).to_numpy()].copy()
 
     def least_cells(self, n_cells: int) -> int:
@@ -82,7 +79,7 @@ class DataSet:
 
 # %% ../nbs/11_panel_benchmark.ipynb #daf33e56
 @dataclass(frozen=True, eq=False)
-class PreparedSplit:
+class _PreparedSplit:
     """One split of one data set: `train` is all that a method sees, `test` (X, y) all that it is judged on.
 
     `neighbours` (test cells x 15) are rows of `train`, nearest in 50 principal components of all candidate genes.
@@ -97,26 +94,26 @@ class PreparedSplit:
     planted: frozenset[str] = frozenset()
 
 # %% ../nbs/11_panel_benchmark.ipynb #65f5e141
-N_NEIGHBOURS = 15
-N_COMPONENTS = 50
+_N_NEIGHBOURS = 15
+_N_COMPONENTS = 50
 
 
 def _nearest(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Rows of `train` nearest to each row of `test` (Euclidean)."""
     from sklearn.neighbors import NearestNeighbors
 
-    return NearestNeighbors(n_neighbors=min(N_NEIGHBOURS, len(train))).fit(train).kneighbors(test)[1]
+    return NearestNeighbors(n_neighbors=min(_N_NEIGHBOURS, len(train))).fit(train).kneighbors(test)[1]
 
 
-def full_neighbours(train: Matrix, test: Matrix) -> np.ndarray:
+def _full_neighbours(train: Matrix, test: Matrix) -> np.ndarray:
     """Training cells nearest to each test cell, in principal components fitted on the training cells' genes."""
     from sklearn.decomposition import PCA
 
-    model = PCA(min(N_COMPONENTS, *(size - 1 for size in train.shape)), svd_solver="covariance_eigh")
-    return _nearest(model.fit_transform(dense(train)), model.transform(dense(test)))
+    model = PCA(min(_N_COMPONENTS, *(size - 1 for size in train.shape)), svd_solver="covariance_eigh")
+    return _nearest(model.fit_transform(_dense(train)), model.transform(_dense(test)))
 
 # %% ../nbs/11_panel_benchmark.ipynb #7492f041
-def prepare_split(data_set: DataSet, split: int, *, n_variable: int = 2000) -> PreparedSplit:
+def _prepare_split(data_set: _DataSet, split: int, *, n_variable: int = 2000) -> _PreparedSplit:
     """Split a data set with `split` as the seed; candidates are the `n_variable` most variable genes in training."""
     raw, key = data_set.load(), data_set.label_key
     least = data_set.least_cells(raw.n_obs)
@@ -124,20 +121,20 @@ def prepare_split(data_set: DataSet, split: int, *, n_variable: int = 2000) -> P
     parts = split_cells(cells, key, min_cells=least, seed=split)
     genes = choose_variable_genes(parts.subset(cells, "train"), n_variable)
     X: dict[str, tuple[Matrix, np.ndarray]] = {}
-    for part in PARTS:
+    for part in _PARTS:
         values, types = parts.labelled(cells, part, key, genes)
         X[part] = (sparse.csr_matrix(values), types)
     counted = value_kind(raw.X) == "raw counts"
     counts = sparse.csr_matrix(raw[parts.cells("train"), genes].X) if counted else None
     train = LabelledCells(*X["train"], genes, counts, X["validation"])
     planted = raw.var_names[raw.var["is_marker"].to_numpy(dtype=bool)] if "is_marker" in raw.var else ()
-    near = full_neighbours(X["train"][0], X["test"][0])
-    return PreparedSplit(data_set.name, split, train, X["test"], near, frozenset(map(str, planted)))
+    near = _full_neighbours(X["train"][0], X["test"][0])
+    return _PreparedSplit(data_set.name, split, train, X["test"], near, frozenset(map(str, planted)))
 
 # %% ../nbs/11_panel_benchmark.ipynb #79a5a24e
-def redundancy(X: Matrix, *, threshold: float = 0.8) -> float:
+def _redundancy(X: Matrix, *, threshold: float = 0.8) -> float:
     """Share of pairs of genes (columns of X) whose Pearson correlation is above `threshold` in absolute value."""
-    values = dense(X).astype(float)
+    values = _dense(X).astype(float)
     if values.shape[1] < 2:
         return 0.0
     centred = values - values.mean(axis=0)
@@ -146,16 +143,16 @@ def redundancy(X: Matrix, *, threshold: float = 0.8) -> float:
     return float((np.abs(centred.T @ centred)[np.triu_indices(values.shape[1], 1)] > threshold).mean())
 
 
-def neighbour_overlap(train: Matrix, test: Matrix, neighbours: np.ndarray) -> float:
+def _neighbour_overlap(train: Matrix, test: Matrix, neighbours: np.ndarray) -> float:
     """Share of `neighbours` (test cells x n) that are also nearest neighbours in the genes (columns) of X."""
-    found = _nearest(dense(train), dense(test))
+    found = _nearest(_dense(train), _dense(test))
     return float((neighbours[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 # %% ../nbs/11_panel_benchmark.ipynb #95d3ff3a
-RECALLED = 0.8  # a type counts as recalled when at least this share of its cells is found
+_RECALLED = 0.8  # a type counts as recalled when at least this share of its cells is found
 
 
-def judged_scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+def _judged_scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Balanced accuracy, macro F1, recall of the worst type, and the share of types with a recall of 0.8 or more."""
     scores = score_predictions(true, predicted)
     recall = scores.per_type["recall"]
@@ -163,7 +160,7 @@ def judged_scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         "balanced_accuracy": scores.mean_per_class_accuracy,
         "macro_f1": scores.macro_f1,
         "worst_recall": float(recall.min()),
-        "share_recalled": float((recall >= RECALLED - 1e-12).mean()),
+        "share_recalled": float((recall >= _RECALLED - 1e-12).mean()),
     }
 
 # %% ../nbs/11_panel_benchmark.ipynb #b9927c8c
@@ -177,25 +174,25 @@ def _columns(genes: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
     return places
 
 
-def measure_panel(
-    genes: Sequence[str], prepared: PreparedSplit, *, judges: Iterable[str] = tuple(JUDGES)
+def _measure_panel(
+    genes: Sequence[str], prepared: _PreparedSplit, *, judges: Iterable[str] = tuple(_JUDGES)
 ) -> pd.DataFrame:
-    """One row per judge: `judged_scores` on the test cells; beside them what needs no judge, the same in every row.
+    """One row per judge: `_judged_scores` on the test cells; beside them what needs no judge, the same in every row.
 
-    That is `neighbour_overlap`, `redundancy` (training cells) and, for simulated cells, `planted_share`.
+    That is `_neighbour_overlap`, `redundancy` (training cells) and, for simulated cells, `planted_share`.
     """
     columns, train, test = _columns(genes, prepared.train.genes), prepared.train, prepared.test
     X, X_test = train.X[:, columns], test[0][:, columns]
     held_out = None if train.validation is None else (train.validation[0][:, columns], train.validation[1])
     free = {
-        "neighbour_overlap": neighbour_overlap(X, X_test, prepared.neighbours),
-        "redundancy": redundancy(X),
+        "neighbour_overlap": _neighbour_overlap(X, X_test, prepared.neighbours),
+        "redundancy": _redundancy(X),
         "planted_share": float(np.isin(genes, list(prepared.planted)).mean()) if prepared.planted else np.nan,
     }
     rows = []
     for judge in judges:
-        called = judge_cells(judge, (X, train.y), X_test, validation=held_out, seed=prepared.split)
-        rows.append({"judge": judge, **judged_scores(test[1], called), **free})
+        called = _judge_cells(judge, (X, train.y), X_test, validation=held_out, seed=prepared.split)
+        rows.append({"judge": judge, **_judged_scores(test[1], called), **free})
     return pd.DataFrame(rows)
 
 # %% ../nbs/11_panel_benchmark.ipynb #f2b7face
@@ -204,7 +201,7 @@ class BenchmarkPlan:
     """What is asked of every method: the panel sizes, the judges, and the seconds it may take to choose."""
 
     sizes: tuple[int, ...] = (10, 25, 50, 100, 200)
-    judges: tuple[str, ...] = tuple(JUDGES)
+    judges: tuple[str, ...] = tuple(_JUDGES)
     time_limit: float = 600.0
     n_variable: int = 2000
 
@@ -217,7 +214,7 @@ class BenchmarkPlan:
 class _Job:
     """One method on one split of one data set."""
 
-    prepared: PreparedSplit
+    prepared: _PreparedSplit
     method: Peer
     plan: BenchmarkPlan
 
@@ -226,10 +223,10 @@ class _Job:
         return _job_again, (self.prepared, _packed(self.method), self.plan)
 
 
-Packed = str | bytes | Peer
+_Packed = str | bytes | Peer
 
 
-def _packed(method: Peer) -> Packed:
+def _packed(method: Peer) -> _Packed:
     """What travels to another process: a name of `PEERS`, the code if cloudpickle is there, or the method itself."""
     if PEERS.get(method.name) is method:
         return method.name
@@ -240,7 +237,7 @@ def _packed(method: Peer) -> Packed:
     return method
 
 
-def _unpacked(method: Packed) -> Peer:
+def _unpacked(method: _Packed) -> Peer:
     """The method, in the other process."""
     if isinstance(method, bytes):
         from cloudpickle import loads
@@ -249,7 +246,7 @@ def _unpacked(method: Packed) -> Peer:
     return PEERS[method] if isinstance(method, str) else method
 
 
-def _job_again(prepared: PreparedSplit, method: Packed, plan: BenchmarkPlan) -> _Job:
+def _job_again(prepared: _PreparedSplit, method: _Packed, plan: BenchmarkPlan) -> _Job:
     """The job, in the other process."""
     return _Job(prepared, _unpacked(method), plan)
 
@@ -345,7 +342,7 @@ def _panel(job: _Job, answer: Mapping[str, Any], n_genes: int) -> dict[str, Any]
     try:
         if len(panel["genes"]) < n_genes:
             raise InputError(f"it ranks {len(panel['genes'])} genes of these cells, and {n_genes} were asked for")
-        measured = measure_panel(panel["genes"], job.prepared, judges=job.plan.judges)
+        measured = _measure_panel(panel["genes"], job.prepared, judges=job.plan.judges)
     except InputError as error:
         return {**panel, "status": "failed", "reason": _reason(error)}
     return {**panel, "measures": measured.to_dict(orient="records")}
@@ -456,7 +453,7 @@ def _run_jobs(jobs: Iterable[_Job], n_jobs: int, method: str) -> Iterator[dict[s
     running: list[_Running] = []
     try:
         for job in jobs:
-            if reason := peer_missing(job.method):
+            if reason := _peer_missing(job.method):
                 yield _record(job, [], "missing", reason)
                 continue
             while len(running) >= n_jobs:
@@ -492,9 +489,9 @@ def _is_done(path: Path, method: Peer, plan: BenchmarkPlan, retry: Iterable[str]
     """Whether a job has been done with the same settings, and did not end in one of the ways to `retry`."""
     if not path.is_file():
         return False
-    record = read_json(path)
+    record = _read_json(path)
     states = {panel["status"] for panel in record["panels"]}
-    still_missing = "missing" in states and peer_missing(method) is not None
+    still_missing = "missing" in states and _peer_missing(method) is not None
     return record["settings"] == plan.settings() and (still_missing or not states & set(retry))
 
 # %% ../nbs/11_panel_benchmark.ipynb #66f680ed
@@ -502,19 +499,19 @@ def _is_done(path: Path, method: Peer, plan: BenchmarkPlan, retry: Iterable[str]
 class _DueSplit:
     """The methods that are still due on one split of one data set, as they travel."""
 
-    data_set: DataSet
+    data_set: _DataSet
     split: int
-    methods: tuple[Packed, ...]
+    methods: tuple[_Packed, ...]
     plan: BenchmarkPlan
 
     def jobs(self) -> Iterator[_Job]:
         """A job for each method; the split is prepared when the first is asked for."""
-        prepared = prepare_split(self.data_set, self.split, n_variable=self.plan.n_variable)
+        prepared = _prepare_split(self.data_set, self.split, n_variable=self.plan.n_variable)
         yield from (_Job(prepared, _unpacked(method), self.plan) for method in self.methods)
 
 
 def _due_splits(
-    data_sets: Sequence[DataSet], methods: Sequence[Peer], plan: BenchmarkPlan, *,
+    data_sets: Sequence[_DataSet], methods: Sequence[Peer], plan: BenchmarkPlan, *,
     splits: Iterable[int], folder: Path, retry: Iterable[str],
 ) -> Iterator[_DueSplit]:  # fmt: skip
     """What is not done, first split first."""
@@ -573,7 +570,7 @@ class BenchmarkResults:
 
 # %% ../nbs/11_panel_benchmark.ipynb #baf55b6d
 _JOB = ["data_set", "split", "method", "n_genes"]
-MEASURES = ("balanced_accuracy", "macro_f1", "worst_recall", "share_recalled")
+_MEASURES = ("balanced_accuracy", "macro_f1", "worst_recall", "share_recalled")
 _PANEL = ("status", "reason", "seconds", "peak_memory_mb")
 _FREE = ("neighbour_overlap", "redundancy", "planted_share")
 
@@ -582,8 +579,8 @@ def _panel_row(panel: Mapping[str, Any]) -> dict[str, Any]:
     """Scores of one panel: means over the neutral judges, each judge's balanced accuracy, and what needs no judge."""
     row = {name: panel.get(name, np.nan) for name in _PANEL}
     measured = panel.get("measures", [])
-    neutral = [entry for entry in measured if entry["judge"] in JUDGES] or measured
-    row |= {name: np.mean([entry[name] for entry in neutral]) if neutral else np.nan for name in MEASURES}
+    neutral = [entry for entry in measured if entry["judge"] in _JUDGES] or measured
+    row |= {name: np.mean([entry[name] for entry in neutral]) if neutral else np.nan for name in _MEASURES}
     row |= {name: measured[0][name] if measured else np.nan for name in _FREE}
     return row | {entry["judge"]: entry["balanced_accuracy"] for entry in measured}
 
@@ -592,7 +589,7 @@ def read_benchmark(folder: str | Path) -> BenchmarkResults:
     """The results of all jobs in a run's folder, finished or not."""
     judged, scores, chosen = [], [], []
     for path in sorted(Path(folder).glob("*/split_*/*.json")):
-        record = read_json(path)
+        record = _read_json(path)
         for panel in record["panels"]:
             job = {name: record.get(name, panel.get(name)) for name in _JOB}
             scores.append({**job, **_panel_row(panel)})
@@ -624,8 +621,8 @@ def _log_progress(record: Mapping[str, Any], started: float) -> None:
 
 # %% ../nbs/11_panel_benchmark.ipynb #351a3a4a
 def run_benchmark(
-    data_sets: Sequence[DataSet], methods: Sequence[Peer], *, folder: str | Path,
-    sizes: Sequence[int] = (10, 25, 50, 100, 200), n_splits: int = 5, judges: Sequence[str] = tuple(JUDGES),
+    data_sets: Sequence[_DataSet], methods: Sequence[Peer], *, folder: str | Path,
+    sizes: Sequence[int] = (10, 25, 50, 100, 200), n_splits: int = 5, judges: Sequence[str] = tuple(_JUDGES),
     time_limit: float = 600.0, n_variable: int = 2000, n_jobs: int | None = 2, retry: Iterable[str] = ("missing",),
     start_method: str | None = None,
 ) -> BenchmarkResults:  # fmt: skip
@@ -641,7 +638,7 @@ def run_benchmark(
     start_method, started = start_method or _start_method(n_jobs), time.monotonic()
     due = _due_splits(data_sets, methods, plan, splits=range(n_splits), folder=folder, retry=tuple(retry))
     for record in _all_records(due, n_jobs, start_method):
-        write_json(record, _record_path(folder, record["data_set"], record["split"], record["method"]))
+        _write_json(record, _record_path(folder, record["data_set"], record["split"], record["method"]))
         _log_progress(record, started)
     return _write_results(read_benchmark(folder), folder)
 
@@ -658,31 +655,31 @@ def _one_thread() -> Iterator[None]:
 
 def _write_results(results: BenchmarkResults, folder: Path) -> BenchmarkResults:
     """Write the tables of a run beside its records."""
-    write_table(results.scores, folder / "scores.csv")
-    write_table(results.judged, folder / "judged.csv")
-    write_table(stability(results.chosen), folder / "stability.csv")
+    _write_table(results.scores, folder / "scores.csv")
+    _write_table(results.judged, folder / "judged.csv")
+    _write_table(_stability(results.chosen), folder / "stability.csv")
     return results
 
 # %% ../nbs/11_panel_benchmark.ipynb #a59423a2
-def mean_jaccard(panels: Sequence[Iterable[str]]) -> float:
+def _mean_jaccard(panels: Sequence[Iterable[str]]) -> float:
     """Mean over pairs of panels of shared genes / genes in either (Jaccard); NaN for fewer than two panels."""
     sets = [frozenset(panel) for panel in panels]
     shares = [len(a & b) / len(a | b) for a, b in combinations(sets, 2) if a | b]
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def stability(chosen: pd.DataFrame) -> pd.DataFrame:
-    """`mean_jaccard` over the splits, for each data_set, method and n_genes of `BenchmarkResults.chosen`."""
+def _stability(chosen: pd.DataFrame) -> pd.DataFrame:
+    """`_mean_jaccard` over the splits, for each data_set, method and n_genes of `BenchmarkResults.chosen`."""
     rows = []
     for (data_set, method, n_genes), genes in chosen.groupby(["data_set", "method", "n_genes"]):
         panels = [panel["gene"] for _, panel in genes.groupby("split")]
         row = {"data_set": data_set, "method": method, "n_genes": n_genes, "n_splits": len(panels)}
-        rows.append({**row, "stability": mean_jaccard(panels)})
+        rows.append({**row, "stability": _mean_jaccard(panels)})
     return pd.DataFrame(rows, columns=["data_set", "method", "n_genes", "n_splits", "stability"])
 
 # %% ../nbs/11_panel_benchmark.ipynb #0091e0db
 @dataclass(frozen=True)
-class PairedInterval:
+class _PairedInterval:
     """Mean of paired differences and its interval."""
 
     n_pairs: int
@@ -691,9 +688,9 @@ class PairedInterval:
     high: float
 
 
-def paired_interval(
+def _paired_interval(
     differences: Iterable[float], *, confidence: float = 0.95, test_to_train: float = 0.0
-) -> PairedInterval:
+) -> _PairedInterval:
     """Student's t interval of the mean of paired differences, one per split; NaN bounds for fewer than two.
 
     Splits of the same cells overlap, which makes the interval too narrow; `test_to_train` (test cells / training
@@ -704,12 +701,12 @@ def paired_interval(
     values = np.asarray(list(differences), dtype=float)
     n, mean = len(values), float(values.mean()) if len(values) else float("nan")
     if n < 2:
-        return PairedInterval(n, mean, float("nan"), float("nan"))
+        return _PairedInterval(n, mean, float("nan"), float("nan"))
     half = t.ppf(0.5 + confidence / 2, n - 1) * values.std(ddof=1) * np.sqrt(1 / n + test_to_train)
-    return PairedInterval(n, mean, mean - float(half), mean + float(half))
+    return _PairedInterval(n, mean, mean - float(half), mean + float(half))
 
 # %% ../nbs/11_panel_benchmark.ipynb #6c39ca70
-EVERY_SET = "mean over data sets"
+_EVERY_SET = "mean over data sets"
 
 
 def _wide(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -722,7 +719,7 @@ def _wide(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
 def _of(table: pd.DataFrame, method: str) -> pd.Series:
     """The column of a method; an unknown one is an `InputError`."""
     if method not in table.columns:
-        near = nearest_name(method, table.columns)
+        near = _nearest_name(method, table.columns)
         hint = f"did you mean {near!r}?" if near else f"there are {list(table)}"
         raise InputError(f"there are no scores of {method!r}; {hint}")
     return table[method]
@@ -740,11 +737,11 @@ def _compared(difference: pd.Series, **interval: float) -> Iterator[dict[str, An
     """Rows for one other method at one size: each data set, then the mean over those that both did."""
     for data_set, values in difference.groupby("data_set"):
         if values.notna().any():
-            yield {"data_set": data_set, "n_sets": 1, **asdict(paired_interval(values.dropna(), **interval))}
+            yield {"data_set": data_set, "n_sets": 1, **asdict(_paired_interval(values.dropna(), **interval))}
     table = _complete(difference)
     if table.size:
-        together = asdict(paired_interval(table.mean(axis=1), **interval))
-        yield {"data_set": EVERY_SET, "n_sets": table.shape[1], **together}
+        together = asdict(_paired_interval(table.mean(axis=1), **interval))
+        yield {"data_set": _EVERY_SET, "n_sets": table.shape[1], **together}
 
 
 def paired_differences(
@@ -772,7 +769,7 @@ def _verdict(mean: float, high: float) -> str:
     return "unknown" if np.isnan(high) else "behind" if high < 0 else "level"
 
 
-def verdicts(
+def _verdicts(
     scores: pd.DataFrame, method: str, others: Iterable[str] | None = None, sizes: Iterable[int] | None = None, *,
     measure: str = "balanced_accuracy", **interval: float,
 ) -> pd.DataFrame:  # fmt: skip
@@ -811,7 +808,7 @@ def _draw_intervals(ax: Axes, pairs: pd.DataFrame, order: Sequence[str], limit: 
 
 # %% ../nbs/11_panel_benchmark.ipynb #1e03b0de
 def plot_differences(
-    differences: pd.DataFrame, *, data_set: str = EVERY_SET, sizes: Sequence[int] = (10, 25, 50, 100),
+    differences: pd.DataFrame, *, data_set: str = _EVERY_SET, sizes: Sequence[int] = (10, 25, 50, 100),
     limit: float = 0.1,
 ) -> Figure:  # fmt: skip
     """Forest plot of `paired_differences`: a column per size, a row per other method, right of zero we are ahead.
@@ -900,7 +897,7 @@ def _name_points(ax: Axes, points: pd.DataFrame) -> None:
             ax.annotate("", place, xytext=offset, textcoords="offset points", arrowprops=line)
 
 # %% ../nbs/11_panel_benchmark.ipynb #113d09e0
-def plot_stability(
+def _plot_stability(
     scores: pd.DataFrame,
     stable: pd.DataFrame,
     *,

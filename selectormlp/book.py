@@ -23,27 +23,21 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from . import __version__
-from .data import InputError, check_cells, load_cells, markdown_text, read_json, write_json, write_whole
-from .files import fingerprint_path, only_run
+from .data import InputError, check_cells, load_cells, _markdown_text, _read_json, _write_json, _write_whole
+from .files import _fingerprint_path, _only_run
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 # %% auto #0
-__all__ = ['logger', 'KEPT', 'DIRECTIVE', 'UNSEEN', 'KINDS', 'LABEL', 'CODE', 'SIDE_FILES', 'FORMULA', 'FORMULA_PROGRAM',
-           'OUTSIDE_FONT', 'OUTPUT', 'UNREAD', 'SKIP', 'REPAIRS', 'OUTSIDE', 'LEAVES', 'book_package', 'directives',
-           'shown_source', 'visible_cells', 'title_and_line', 'number_labels', 'link_references', 'number_formulas',
-           'number_option', 'page_name', 'link_pages', 'prepare_page', 'fit_entries', 'formulas_to_mathml',
-           'words_of_outputs', 'open_to_all', 'chapters_folder', 'render_site', 'PageReader', 'read_page',
-           'check_links', 'book_chapters', 'chapter_digest', 'is_done', 'run_chapter', 'claim_folder', 'first_page',
-           'run_book']
+__all__ = ['run_book']
 
 # %% ../nbs/09b_book.ipynb #8e9af863
-logger = logging.getLogger(__name__)
-KEPT = "cells.h5ad"  # the cells of a file that is too large for memory, in the folder of its book
+_logger = logging.getLogger(__name__)
+_KEPT = "cells.h5ad"  # the cells of a file that is too large for memory, in the folder of its book
 
 
-def book_package(name: str) -> ModuleType:
+def _book_package(name: str) -> ModuleType:
     """Import a package that only the book needs.
 
     Raises
@@ -58,34 +52,34 @@ def book_package(name: str) -> ModuleType:
         raise InputError(f"the book needs the package {name}; {way_out}") from error
 
 # %% ../nbs/09b_book.ipynb #367260f5
-DIRECTIVE = re.compile(r"^#\|[ \t]*([\w-]+)(.*)\n?", re.MULTILINE)
-UNSEEN = {"hide", "default_exp"}
+_DIRECTIVE = re.compile(r"^#\|[ \t]*([\w-]+)(.*)\n?", re.MULTILINE)
+_UNSEEN = {"hide", "default_exp"}
 
 
-def directives(source: str) -> set[str]:
+def _directives(source: str) -> set[str]:
     """Name the directives of a code cell that are not options of the page."""
-    return {name for name, rest in DIRECTIVE.findall(source) if not rest.startswith(":")}
+    return {name for name, rest in _DIRECTIVE.findall(source) if not rest.startswith(":")}
 
 
-def shown_source(source: str) -> str:
+def _shown_source(source: str) -> str:
     """Take the directives that are not options of the page out of a code cell."""
-    return DIRECTIVE.sub(lambda found: found[0] if found[2].startswith(":") else "", source)
+    return _DIRECTIVE.sub(lambda found: found[0] if found[2].startswith(":") else "", source)
 
 # %% ../nbs/09b_book.ipynb #e3f1a8d2
-def visible_cells(notebook: Any) -> list[Any]:
+def _visible_cells(notebook: Any) -> list[Any]:
     """Choose the cells of a notebook that its page shows, without messages of the error stream."""
     tags = [set(cell.metadata.get("tags", [])) for cell in notebook.cells]
     unwanted = {"parameters"} if any("injected-parameters" in tag for tag in tags) else set()
     cells = [cell for cell, tag in zip(notebook.cells, tags, strict=True) if not tag & unwanted]
-    cells = [cell for cell in cells if cell.cell_type != "code" or not directives(cell.source) & UNSEEN]
+    cells = [cell for cell in cells if cell.cell_type != "code" or not _directives(cell.source) & _UNSEEN]
     for cell in cells:
         if cell.cell_type == "code":
-            cell.source = shown_source(cell.source)
+            cell.source = _shown_source(cell.source)
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return cells
 
 # %% ../nbs/09b_book.ipynb #50ee710d
-def title_and_line(source: str) -> dict[str, str] | None:
+def _title_and_line(source: str) -> dict[str, str] | None:
     """Read the title and the one line below it from the first cell of a chapter."""
     title = re.search(r"^# +(.+?) *$", source, re.MULTILINE)
     line = re.search(r"^> *(.+?) *$", source, re.MULTILINE)
@@ -96,37 +90,37 @@ def title_and_line(source: str) -> dict[str, str] | None:
 
 def _move_title(cells: list[Any]) -> list[Any]:
     """Put the title of a chapter into a head that the site understands."""
-    head = title_and_line(cells[0].source) if cells and cells[0].cell_type == "markdown" else None
+    head = _title_and_line(cells[0].source) if cells and cells[0].cell_type == "markdown" else None
     if head is None:
         return cells
     from nbformat.v4 import new_raw_cell
 
-    return [new_raw_cell("---\n" + book_package("yaml").safe_dump(head, allow_unicode=True) + "---"), *cells[1:]]
+    return [new_raw_cell("---\n" + _book_package("yaml").safe_dump(head, allow_unicode=True) + "---"), *cells[1:]]
 
 # %% ../nbs/09b_book.ipynb #2746b790
-KINDS = {"fig": "Figure", "tbl": "Table", "eq": "Equation"}
-LABEL = re.compile(r"(?:^#\|[ \t]*label:[ \t]*|\{#)((fig|tbl|eq)-[\w-]+)", re.MULTILINE)
-CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
+_KINDS = {"fig": "Figure", "tbl": "Table", "eq": "Equation"}
+_LABEL = re.compile(r"(?:^#\|[ \t]*label:[ \t]*|\{#)((fig|tbl|eq)-[\w-]+)", re.MULTILINE)
+_CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 
 
 def _outside_code(pattern: str, replacement: Any, text: str) -> str:
     """Replace a pattern in Markdown, but not in its code."""
-    parts = CODE.split(text)
+    parts = _CODE.split(text)
     return "".join(part if index % 2 else re.sub(pattern, replacement, part) for index, part in enumerate(parts))
 
 
-def number_labels(cells: list[Any]) -> dict[str, str]:
+def _number_labels(cells: list[Any]) -> dict[str, str]:
     """Number the labelled figures, tables and formulas of a page: {"fig-curves": "Figure 2"}."""
     numbers: dict[str, str] = {}
     for cell in cells:
-        source = cell.source if cell.cell_type == "code" else CODE.sub("", cell.source)
-        for label, kind in LABEL.findall(source):
+        source = cell.source if cell.cell_type == "code" else _CODE.sub("", cell.source)
+        for label, kind in _LABEL.findall(source):
             rank = 1 + sum(known.startswith(f"{kind}-") for known in numbers)
-            numbers.setdefault(label, f"{KINDS[kind]} {rank}")
+            numbers.setdefault(label, f"{_KINDS[kind]} {rank}")
     return numbers
 
 # %% ../nbs/09b_book.ipynb #de96b9cf
-def link_references(text: str, numbers: dict[str, str]) -> str:
+def _link_references(text: str, numbers: dict[str, str]) -> str:
     """Turn `@fig-curves` in Markdown into a link that says "Figure 2"."""
 
     def link(found: re.Match[str]) -> str:
@@ -137,7 +131,7 @@ def link_references(text: str, numbers: dict[str, str]) -> str:
     return _outside_code(r"(?<![\w@])\[?@((?:fig|tbl|eq)-\w[\w-]*)\]?", link, text)
 
 # %% ../nbs/09b_book.ipynb #2fb19ddc
-def number_formulas(text: str, numbers: dict[str, str]) -> str:
+def _number_formulas(text: str, numbers: dict[str, str]) -> str:
     """Write the number of a labelled formula beside it."""
 
     def numbered(found: re.Match[str]) -> str:
@@ -153,21 +147,21 @@ def _number_captions(text: str, numbers: dict[str, str]) -> str:
     return _outside_code(pattern, lambda found: f"![{numbers[found[3]]}: {found[1]}]({found[2]}){{#{found[3]}", text)
 
 
-def number_option(source: str, numbers: dict[str, str]) -> str:
+def _number_option(source: str, numbers: dict[str, str]) -> str:
     """Write the number of a figure or table before the caption in a code cell's options."""
-    label = LABEL.search(source)
+    label = _LABEL.search(source)
     if label is None or label[1] not in numbers:
         return source
     caption = re.compile(rf"^(#\|[ \t]*{label[2]}-cap:[ \t]*)([\"']?)(.*?)\2[ \t]*$", re.MULTILINE)
     return caption.sub(lambda found: f'{found[1]}"{numbers[label[1]]}: ' + found[3].replace('"', "'") + '"', source)
 
 # %% ../nbs/09b_book.ipynb #85f435eb
-def page_name(stem: str) -> str:
+def _page_name(stem: str) -> str:
     """Name the page of a chapter: `06_masking` becomes `masking`."""
     return re.sub(r"^\d+[a-zA-Z0-9]*_", "", stem.lower())
 
 
-def link_pages(text: str, names: dict[str, str], address: str = "") -> str:
+def _link_pages(text: str, names: dict[str, str], address: str = "") -> str:
     """Point links to chapters, or to the published site at `address`, to the pages beside this one."""
     if address:
         text = text.replace(address.rstrip("/") + "/", "")
@@ -178,40 +172,40 @@ def link_pages(text: str, names: dict[str, str], address: str = "") -> str:
 # %% ../nbs/09b_book.ipynb #d2afa45c
 def _prepare_text(text: str, numbers: dict[str, str], names: dict[str, str], address: str) -> str:
     """Number, refer and link in one piece of Markdown."""
-    text = number_formulas(_number_captions(text, numbers), numbers)
-    return link_pages(link_references(text, numbers), names, address)
+    text = _number_formulas(_number_captions(text, numbers), numbers)
+    return _link_pages(_link_references(text, numbers), names, address)
 
 
-def prepare_page(notebook: Any, names: dict[str, str], address: str = "") -> Any:
+def _prepare_page(notebook: Any, names: dict[str, str], address: str = "") -> Any:
     """Make an executed notebook ready to become a page."""
-    notebook.cells = _move_title(visible_cells(notebook))
-    numbers = number_labels(notebook.cells)
+    notebook.cells = _move_title(_visible_cells(notebook))
+    numbers = _number_labels(notebook.cells)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _prepare_text(cell.source, numbers, names, address)
         elif cell.cell_type == "code":
-            cell.source = number_option(cell.source, numbers)
+            cell.source = _number_option(cell.source, numbers)
             for data in (output["data"] for output in cell.outputs if "data" in output):
                 for kind in {"text/markdown", "text/html"} & set(data):
-                    data[kind] = link_pages("".join(data[kind]), names, address)
+                    data[kind] = _link_pages("".join(data[kind]), names, address)
     return notebook
 
 # %% ../nbs/09b_book.ipynb #e92633e9
-def fit_entries(value: Any, names: dict[str, str]) -> Any:
+def _fit_entries(value: Any, names: dict[str, str]) -> Any:
     """Rename the chapters in a part of `_quarto.yml`; an entry without its notebook becomes None."""
     if isinstance(value, str) and value.endswith((".ipynb", ".md")):
         name = names.get(Path(value).stem)
         return f"{name}{Path(value).suffix}" if name else None
     if isinstance(value, list):
-        return [kept for kept in (fit_entries(entry, names) for entry in value) if kept]
+        return [kept for kept in (_fit_entries(entry, names) for entry in value) if kept]
     if isinstance(value, dict):
-        fitted = {key: fit_entries(entry, names) for key, entry in value.items()}
+        fitted = {key: _fit_entries(entry, names) for key, entry in value.items()}
         lost = any(not fitted[key] for key in ("href", "contents") if value.get(key))
         return None if lost else fitted
     return value
 
 # %% ../nbs/09b_book.ipynb #1af91461
-SIDE_FILES = ("*.css", "*.svg", "*.png")
+_SIDE_FILES = ("*.css", "*.svg", "*.png")
 
 
 def _write_pages(notebook_folder: Path, stage: Path, quarto_yml: Path, title: str | None) -> dict[str, str]:
@@ -219,27 +213,27 @@ def _write_pages(notebook_folder: Path, stage: Path, quarto_yml: Path, title: st
     import nbformat
 
     sources = [path for kind in ("*.ipynb", "*.md") for path in sorted(notebook_folder.glob(kind))]
-    names = {path.stem: page_name(path.stem) for path in sources}
-    frame = book_package("yaml").safe_load(quarto_yml.read_text(encoding="utf-8").replace("{version}", __version__))
+    names = {path.stem: _page_name(path.stem) for path in sources}
+    frame = _book_package("yaml").safe_load(quarto_yml.read_text(encoding="utf-8").replace("{version}", __version__))
     address = frame["website"].get("site-url", "")
     for path in sources:
         page = stage / f"{names[path.stem]}{path.suffix}"
         if path.suffix == ".md":
-            page.write_text(link_pages(path.read_text(encoding="utf-8"), names, address), encoding="utf-8")
+            page.write_text(_link_pages(path.read_text(encoding="utf-8"), names, address), encoding="utf-8")
         else:
-            nbformat.write(prepare_page(nbformat.read(path, 4), names, address), page)
+            nbformat.write(_prepare_page(nbformat.read(path, 4), names, address), page)
     _write_frame(frame, names, title, stage)
     folders = (quarto_yml.resolve().parent / "nbs", quarto_yml.parent, notebook_folder)
-    _copy_files([path for folder in folders for kind in SIDE_FILES for path in folder.glob(kind)], stage)
+    _copy_files([path for folder in folders for kind in _SIDE_FILES for path in folder.glob(kind)], stage)
     return {names[path.stem]: path.name if path.suffix == ".md" else f"nbs/{path.name}" for path in sources}
 
 # %% ../nbs/09b_book.ipynb #4dea4c3b
 def _write_frame(frame: dict[str, Any], names: dict[str, str], title: str | None, stage: Path) -> None:
     """Write the frame of the site; a reader's own book, which has a title, offers no page of ours to edit."""
     own = {"title": title, "repo-actions": []} if title else {}
-    frame["website"] = fit_entries(frame["website"], names) | own
+    frame["website"] = _fit_entries(frame["website"], names) | own
     frame["project"]["output-dir"] = "_site"
-    text = book_package("yaml").safe_dump(frame, sort_keys=False, allow_unicode=True)
+    text = _book_package("yaml").safe_dump(frame, sort_keys=False, allow_unicode=True)
     (stage / "_quarto.yml").write_text(text, encoding="utf-8")
 
 
@@ -249,39 +243,39 @@ def _copy_files(paths: list[Path], folder: Path) -> None:
         shutil.copy(path, folder / path.name)
 
 # %% ../nbs/09b_book.ipynb #f1016fe4
-FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
-FORMULA_PROGRAM = re.compile(r"<(?:link|script)[^>]*katex[^>]*>(?:</script>)?")
-OUTSIDE_FONT = re.compile(r"@import\s+url\(['\"]?https?:[^)]*\);?")
+_FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
+_FORMULA_PROGRAM = re.compile(r"<(?:link|script)[^>]*katex[^>]*>(?:</script>)?")
+_OUTSIDE_FONT = re.compile(r"@import\s+url\(['\"]?https?:[^)]*\);?")
 
 
-def formulas_to_mathml(page: str) -> str:
+def _formulas_to_mathml(page: str) -> str:
     """Turn the TeX in a page into MathML and drop the program that would have drawn it."""
-    convert = book_package("latex2mathml.converter").convert
+    convert = _book_package("latex2mathml.converter").convert
 
     def drawn(found: re.Match[str]) -> str:
         return convert(unescape(found[2]), display="block" if found[1] == "display" else "inline")
 
-    return FORMULA.sub(drawn, FORMULA_PROGRAM.sub("", page))
+    return _FORMULA.sub(drawn, _FORMULA_PROGRAM.sub("", page))
 
 # %% ../nbs/09b_book.ipynb #0341887b
-OUTPUT = re.compile(r'<div class="cell-output cell-output-(?:display|stdout)">(.*?)</div>', re.DOTALL)
-UNREAD = re.compile(r"<style.*?</style>|<[^>]*>", re.DOTALL)
+_OUTPUT = re.compile(r'<div class="cell-output cell-output-(?:display|stdout)">(.*?)</div>', re.DOTALL)
+_UNREAD = re.compile(r"<style.*?</style>|<[^>]*>", re.DOTALL)
 
 
-def words_of_outputs(page: str) -> dict[str, str]:
+def _words_of_outputs(page: str) -> dict[str, str]:
     """Collect the words that outputs show, for each place of a page: {"ranking": "INS GCG"}; numbers are left out."""
     pieces = re.split(r'data-anchor-id="([^"]+)"', page)
     found = {}
     for place, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True):
-        shown = unescape(UNREAD.sub(" ", " ".join(OUTPUT.findall(piece))))
+        shown = unescape(_UNREAD.sub(" ", " ".join(_OUTPUT.findall(piece))))
         found[place] = " ".join(dict.fromkeys(re.findall(r"[^\W\d_][\w-]*", shown)))
     return found
 
 
 def _write_index(site: Path) -> None:
     """Add the words of the outputs to the search index, and write it once more as a script, for pages from the disk."""
-    words = {path.name: words_of_outputs(path.read_text(encoding="utf-8")) for path in site.glob("*.html")}
-    entries = read_json(site / "search.json")
+    words = {path.name: _words_of_outputs(path.read_text(encoding="utf-8")) for path in site.glob("*.html")}
+    entries = _read_json(site / "search.json")
     for entry in entries:
         page, _, place = entry["href"].partition("#")
         entry["text"] = f"{entry['text']} {words[page].get(place, '')}".strip()
@@ -290,10 +284,10 @@ def _write_index(site: Path) -> None:
     (site / "site_libs" / "search.js").write_text(f"window.searchIndex = {text};\n", encoding="utf-8")
 
 # %% ../nbs/09b_book.ipynb #314cc037
-SKIP = '<a id="skip" class="visually-hidden-focusable" href="#quarto-document-content">Skip to the text</a>'
-REPAIRS = {
+_SKIP = '<a id="skip" class="visually-hidden-focusable" href="#quarto-document-content">Skip to the text</a>'
+_REPAIRS = {
     r"<!-- WARNING: THIS FILE WAS AUTOGENERATED! DO NOT EDIT! -->\n?": "",
-    r"(<body[^>]*>)": rf"\1{SKIP}",
+    r"(<body[^>]*>)": rf"\1{_SKIP}",
     r'<main class="content"': '<main class="content" tabindex="-1"',
     r'<nav class="navbar ': '<nav aria-label="Site" class="navbar ',
     r'<nav class="quarto-secondary-nav"': '<nav aria-label="This chapter" class="quarto-secondary-nav"',
@@ -309,14 +303,14 @@ REPAIRS = {
 }
 
 
-def open_to_all(page: str) -> str:
+def _open_to_all(page: str) -> str:
     """Exchange what a keyboard or a screen reader cannot use in a rendered page."""
-    for pattern, replacement in REPAIRS.items():
+    for pattern, replacement in _REPAIRS.items():
         page = re.sub(pattern, replacement, page)
     return page
 
 # %% ../nbs/09b_book.ipynb #d8a93c97
-def chapters_folder() -> Path:
+def _chapters_folder() -> Path:
     """Find the chapters: those of the installed package, or those of the checkout."""
     package = Path(import_module("selectormlp").__file__ or "").parent
     for folder in (package / "chapters", package.parent / "nbs"):
@@ -328,17 +322,17 @@ def chapters_folder() -> Path:
 def _finish_site(site: Path, sources: dict[str, str]) -> None:
     """Make the rendered pages independent of any server, and usable for all; links to sources name the files."""
     _write_index(site)
-    shutil.copy(chapters_folder() / "site.js", site / "site_libs" / "site.js")
+    shutil.copy(_chapters_folder() / "site.js", site / "site_libs" / "site.js")
     for path in site.rglob("*.css"):
-        path.write_text(OUTSIDE_FONT.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
+        path.write_text(_OUTSIDE_FONT.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
     for path in site.glob("*.html"):
-        page = open_to_all(formulas_to_mathml(path.read_text(encoding="utf-8")))
+        page = _open_to_all(_formulas_to_mathml(path.read_text(encoding="utf-8")))
         page = page.replace("</head>", '<script src="site_libs/site.js" defer></script></head>', 1)
         page = re.sub(rf'(/(?:edit|blob)/\w+/){path.stem}\.\w+"', rf'\1{sources[path.stem]}"', page)
         path.write_text(page, encoding="utf-8")
 
 # %% ../nbs/09b_book.ipynb #fb4acfb1
-def render_site(
+def _render_site(
     notebook_folder: Path | str, site_folder: Path | str, quarto_yml: Path | str, *, title: str | None = None
 ) -> Path:
     """Render a folder of executed notebooks as a site that needs no network.
@@ -352,13 +346,13 @@ def render_site(
 
     Returns the path of `index.html`. Raises `InputError` if `site_folder` holds something that is not a site.
     """
-    smalldocs = book_package("smalldocs.site")
-    book_package("latex2mathml.converter")
+    smalldocs = _book_package("smalldocs.site")
+    _book_package("latex2mathml.converter")
     site_folder = _free_site_folder(Path(site_folder))
     with tempfile.TemporaryDirectory() as stage:
         sources = _write_pages(Path(notebook_folder), Path(stage), Path(quarto_yml), title)
         for page, link in smalldocs.build(stage, quiet=True).broken:
-            logger.warning("broken link in %s: %s", page, link)
+            _logger.warning("broken link in %s: %s", page, link)
         _finish_site(Path(stage) / "_site", sources)
         _replace_folder(Path(stage) / "_site", site_folder)
     return site_folder / "index.html"
@@ -385,7 +379,7 @@ def _free_site_folder(folder: Path) -> Path:
     return folder
 
 # %% ../nbs/09b_book.ipynb #ac0c1696
-class PageReader(HTMLParser):
+class _PageReader(HTMLParser):
     """Collect what a page links to, what it loads by itself, and the places in it that can be linked to."""
 
     def __init__(self) -> None:
@@ -405,14 +399,14 @@ class PageReader(HTMLParser):
             self.loads.append(found.get("src") or found.get("href", ""))
 
 # %% ../nbs/09b_book.ipynb #04da7c4b
-def read_page(path: Path) -> PageReader:
+def _read_page(path: Path) -> _PageReader:
     """Read the links and places of one page."""
-    reader = PageReader()
+    reader = _PageReader()
     reader.feed(path.read_text(encoding="utf-8"))
     return reader
 
 
-def _link_problem(site: Path, page: Path, link: str, pages: dict[Path, PageReader]) -> str | None:
+def _link_problem(site: Path, page: Path, link: str, pages: dict[Path, _PageReader]) -> str | None:
     """Say what is wrong with a link that stays in the site, or None."""
     from urllib.parse import unquote
 
@@ -426,27 +420,27 @@ def _link_problem(site: Path, page: Path, link: str, pages: dict[Path, PageReade
     return None
 
 # %% ../nbs/09b_book.ipynb #9102edf6
-OUTSIDE = re.compile(r"^(?:[a-zA-Z][\w+.-]*:)?//")
-LEAVES = re.compile(OUTSIDE.pattern + "|^(?:data|mailto|javascript):")
+_OUTSIDE = re.compile(r"^(?:[a-zA-Z][\w+.-]*:)?//")
+_LEAVES = re.compile(_OUTSIDE.pattern + "|^(?:data|mailto|javascript):")
 
 
-def check_links(site_folder: Path | str) -> pd.DataFrame:
+def _check_links(site_folder: Path | str) -> pd.DataFrame:
     """List the broken links and the outside requests of a site.
 
     Returns one row for each: page, link, problem; no rows if all is well.
     """
     site = Path(site_folder).resolve()
-    pages = {path: read_page(path) for path in sorted(site.rglob("*.html"))}
-    asked = [(path, link) for path, link in _page_loads(site, pages) if OUTSIDE.match(link)]
+    pages = {path: _read_page(path) for path in sorted(site.rglob("*.html"))}
+    asked = [(path, link) for path, link in _page_loads(site, pages) if _OUTSIDE.match(link)]
     rows = [(path, link, "a request to another site") for path, link in asked]
     for path, link in [(path, link) for path, page in pages.items() for link in page.links + page.loads]:
-        problem = None if LEAVES.match(link) else _link_problem(site, path, link, pages)
+        problem = None if _LEAVES.match(link) else _link_problem(site, path, link, pages)
         rows += [(path, link, problem)] if problem else []
     table = pd.DataFrame(rows, columns=["page", "link", "problem"]).drop_duplicates(ignore_index=True)
     return table.assign(page=[path.relative_to(site).as_posix() for path in table["page"]])
 
 
-def _page_loads(site: Path, pages: dict[Path, PageReader]) -> list[tuple[Path, str]]:
+def _page_loads(site: Path, pages: dict[Path, _PageReader]) -> list[tuple[Path, str]]:
     """List what the pages and the style sheets of a site load by themselves."""
     style = re.compile(r"url\(\s*['\"]?([^'\")]+)|@import\s+['\"]([^'\"]+)")
     sheets = [(path, path.read_text(encoding="utf-8")) for path in site.rglob("*.css")]
@@ -458,29 +452,29 @@ def _page_loads(site: Path, pages: dict[Path, PageReader]) -> list[tuple[Path, s
 # %% ../nbs/09b_book.ipynb #665e9245
 def _takes_cells(chapter: Path) -> bool:
     """Say whether a chapter has a cell tagged `parameters` that sets `cells`."""
-    tagged = [cell for cell in read_json(chapter)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    tagged = [cell for cell in _read_json(chapter)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     return any(re.search(r"^cells *=", "".join(cell["source"]), re.MULTILINE) for cell in tagged)
 
 
-def book_chapters(folder: Path | None = None) -> list[Path]:
+def _book_chapters(folder: Path | None = None) -> list[Path]:
     """List the chapters that run on the reader's cells, in order."""
-    folder = folder or chapters_folder()
+    folder = folder or _chapters_folder()
     return [chapter for chapter in sorted(folder.glob("[0-9]*.ipynb")) if _takes_cells(chapter)]
 
 # %% ../nbs/09b_book.ipynb #6ea4362e
-def chapter_digest(chapter: Path, parameters: dict[str, Any]) -> str:
+def _chapter_digest(chapter: Path, parameters: dict[str, Any]) -> str:
     """Name the text of a chapter together with what it runs on: the bytes of the file, or of all files of a folder."""
     import hashlib
 
     cells = Path(parameters["cells"])
-    stamp = (cells.stat().st_mtime_ns, fingerprint_path(cells)) if cells.exists() else ()
-    sources = [cell["source"] for cell in read_json(chapter)["cells"]]
+    stamp = (cells.stat().st_mtime_ns, _fingerprint_path(cells)) if cells.exists() else ()
+    sources = [cell["source"] for cell in _read_json(chapter)["cells"]]
     return hashlib.sha256(repr((sources, sorted(parameters.items()), stamp)).encode()).hexdigest()
 
 
-def is_done(executed: Path, digest: str) -> bool:
+def _is_done(executed: Path, digest: str) -> bool:
     """Say whether an executed chapter is there and was run with the same text and parameters."""
-    return executed.exists() and read_json(executed)["metadata"].get("selectormlp") == {"digest": digest}
+    return executed.exists() and _read_json(executed)["metadata"].get("selectormlp") == {"digest": digest}
 
 
 @contextmanager
@@ -493,7 +487,7 @@ def _inline_figures() -> Iterator[None]:
         yield
 
 # %% ../nbs/09b_book.ipynb #af091e63
-def run_chapter(chapter: Path, executed: Path, parameters: dict[str, Any]) -> None:
+def _run_chapter(chapter: Path, executed: Path, parameters: dict[str, Any]) -> None:
     """Run one chapter with papermill and write the executed notebook whole.
 
     Raises
@@ -503,7 +497,7 @@ def run_chapter(chapter: Path, executed: Path, parameters: dict[str, Any]) -> No
     """
     import nbformat
 
-    papermill = book_package("papermill")
+    papermill = _book_package("papermill")
     try:
         with _inline_figures():
             notebook = papermill.execute_notebook(
@@ -513,12 +507,12 @@ def run_chapter(chapter: Path, executed: Path, parameters: dict[str, Any]) -> No
         last_line = f"{error.ename}: {error.evalue}".rstrip(": \n").splitlines()[-1]
         where = f"chapter {chapter.stem} of the book stopped in its cell [{error.exec_count}]"
         raise InputError(f"{where}: {last_line}") from error
-    notebook.metadata["selectormlp"] = {"digest": chapter_digest(chapter, parameters)}
-    with write_whole(executed) as path:
+    notebook.metadata["selectormlp"] = {"digest": _chapter_digest(chapter, parameters)}
+    with _write_whole(executed) as path:
         nbformat.write(notebook, path)
 
 # %% ../nbs/09b_book.ipynb #d6e47c71
-def claim_folder(out: Path, parameters: dict[str, Any]) -> None:
+def _claim_folder(out: Path, parameters: dict[str, Any]) -> None:
     """Make the folder of a book, or go on in one that holds the same book.
 
     Raises
@@ -527,7 +521,7 @@ def claim_folder(out: Path, parameters: dict[str, Any]) -> None:
         If it holds another book, or something else, or cannot be written.
     """
     note = out / "book.json"
-    there = {"content": parameters.get("content"), **(read_json(note) if note.exists() else parameters)}
+    there = {"content": parameters.get("content"), **(_read_json(note) if note.exists() else parameters)}
     if {**there, "content": None} != {**parameters, "content": None}:
         raise InputError(f"{out} holds a book of {there['cells']!r} with other settings; name a new folder")
     if there["content"] != parameters.get("content"):
@@ -535,7 +529,7 @@ def claim_folder(out: Path, parameters: dict[str, Any]) -> None:
     if not note.exists() and out.exists() and (out.is_file() or any(not _begun(path) for path in out.iterdir())):
         raise InputError(f"{out} is not empty and holds no book; name a new folder")
     try:
-        write_json(parameters, note)
+        _write_json(parameters, note)
         (out / "notebooks").mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {out}: {error.strerror}; name a folder that you may write") from error
@@ -546,17 +540,17 @@ def _begun(path: Path) -> bool:
     return path.name.endswith(".book.json")
 
 # %% ../nbs/09b_book.ipynb #99bb2108
-def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: list[Path]) -> Any:
+def _first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: list[Path]) -> Any:
     """Write the first page of a reader's book: the cells, their types and the chapters that ran on them."""
     from nbformat.v4 import new_markdown_cell, new_notebook
 
     name = Path(parameters["cells"]).name
-    counts = "\n".join(f"| {markdown_text(cell_type)} | {count} |" for cell_type, count in type_counts.items())
-    titles = {path.name: page_name(path.stem).replace("_", " ").capitalize() for path in chapters}
+    counts = "\n".join(f"| {_markdown_text(cell_type)} | {count} |" for cell_type, count in type_counts.items())
+    titles = {path.name: _page_name(path.stem).replace("_", " ").capitalize() for path in chapters}
     listed = "\n".join(f"- [{title}]({link})" for link, title in titles.items())
     line = f"The chapters of selectormlp, run on {int(type_counts.sum())} cells of {len(type_counts)} types"
     texts = [
-        f"# Gene panels for {markdown_text(name)}\n\n> {line}",
+        f"# Gene panels for {_markdown_text(name)}\n\n> {line}",
         _settings_said(parameters),
         f"## The chapters\n\nThese were run on your cells, in this order:\n\n{listed}",
         f"## The cells\n\n| cell type | cells |\n|---|---:|\n{counts}",
@@ -566,9 +560,9 @@ def first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: lis
 
 def _settings_said(parameters: dict[str, Any]) -> str:
     """What a book was made with, in words."""
-    said = f"The labels are in <code>{markdown_text(parameters['label_key'])}</code>; "
+    said = f"The labels are in <code>{_markdown_text(parameters['label_key'])}</code>; "
     said += f"the protocol is `{parameters['protocol']}`, the seed {parameters['seed']}."
-    kept = f" These are the cells of the file that a split can take, kept in `{KEPT}`."
+    kept = f" These are the cells of the file that a split can take, kept in `{_KEPT}`."
     return said + kept if "kept" in parameters else said
 
 # %% ../nbs/09b_book.ipynb #cc375925
@@ -606,27 +600,27 @@ def run_book(
     Examples
     --------
     >>> from selectormlp import run_book
-    >>> run_book("my_cells.h5ad", "cell_type", "my_book")  # doctest: +SKIP
+    >>> run_book("my_cells.h5ad", "cell_type", "my_book")  # doctest: +_SKIP
     """
     for package in ("papermill", "ipykernel", "smalldocs", "latex2mathml"):
-        book_package(package)
+        _book_package(package)
     out, source = Path(out).resolve(), str(Path(cells).resolve()) if Path(cells).exists() else str(cells)
     settings = {"label_key": label_key, "protocol": protocol, "seed": seed}
-    note = {"cells": source, **settings} | ({"kept": KEPT} if few else {}) | {"content": fingerprint_path(source)}
-    new = few is not None and not _is_newer(out / KEPT, Path(source))
-    adata = few() if few and new else load_cells(out / KEPT if few else cells, label_key)
+    note = {"cells": source, **settings} | ({"kept": _KEPT} if few else {}) | {"content": _fingerprint_path(source)}
+    new = few is not None and not _is_newer(out / _KEPT, Path(source))
+    adata = few() if few and new else load_cells(out / _KEPT if few else cells, label_key)
     type_counts = check_cells(adata, label_key, min_cells=1).type_counts
-    with only_run(out, "book.json"):
-        claim_folder(out, note)
+    with _only_run(out, "book.json"):
+        _claim_folder(out, note)
         if new:
-            _write_cells(adata, out / KEPT)
-        run_on = {"cells": str(out / KEPT) if few else source, **settings, "run_folder": "../run"}
-        return _render_book(out, first_page(note, type_counts, _run_chapters(out / "notebooks", run_on)))
+            _write_cells(adata, out / _KEPT)
+        run_on = {"cells": str(out / _KEPT) if few else source, **settings, "run_folder": "../run"}
+        return _render_book(out, _first_page(note, type_counts, _run_chapters(out / "notebooks", run_on)))
 
 
 def _write_cells(adata: AnnData, path: Path) -> None:
     """Write cells to an .h5ad file, whole or not at all."""
-    with write_whole(path) as temporary:
+    with _write_whole(path) as temporary:
         adata.write_h5ad(temporary)
 
 
@@ -639,14 +633,14 @@ def _run_chapters(folder: Path, parameters: dict[str, Any]) -> list[Path]:
     """Run every chapter with parameters into a folder; those already done, up to the first that is not, are kept."""
     from tqdm.auto import tqdm
 
-    chapters, going_on = book_chapters(), True
+    chapters, going_on = _book_chapters(), True
     with tqdm(chapters, desc="book", unit="chapter") as progress:
         for chapter in progress:
             progress.set_postfix_str(chapter.stem)
             executed = folder / chapter.name
-            going_on = going_on and is_done(executed, chapter_digest(chapter, parameters))
+            going_on = going_on and _is_done(executed, _chapter_digest(chapter, parameters))
             if not going_on:
-                run_chapter(chapter, executed, parameters)
+                _run_chapter(chapter, executed, parameters)
     return chapters
 
 
@@ -654,11 +648,11 @@ def _render_book(out: Path, index: Any) -> Path:
     """Render the executed chapters, with the others as they were shipped, into `out/site`."""
     import nbformat
 
-    shipped = chapters_folder()
+    shipped = _chapters_folder()
     with tempfile.TemporaryDirectory() as pages:
-        for kind in ("*.ipynb", *SIDE_FILES):
+        for kind in ("*.ipynb", *_SIDE_FILES):
             _copy_files(list(shipped.glob(kind)), Path(pages))
         _copy_files(list((out / "notebooks").glob("*.ipynb")), Path(pages))
         nbformat.write(index, Path(pages) / "index.ipynb")
         title = unescape(index.cells[0].source.splitlines()[0].removeprefix("# "))
-        return render_site(pages, out / "site", shipped / "_quarto.yml", title=title)
+        return _render_site(pages, out / "site", shipped / "_quarto.yml", title=title)

@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from .benchmark import paired_interval
+from .benchmark import _paired_interval
 from .classifiers import Matrix, make_classifier
 from selectormlp.data import (
-    figure_text,
-    LARGEST_LOG_VALUE, READY, InputError, attach_labels, check_cells, data_folder, kept_labels, log_per_total,
-    nearest_name, read_cells, refuse_label_key, refuse_repeated_names,
+    _figure_text,
+    _LARGEST_LOG_VALUE, _READY, InputError, attach_labels, check_cells, _data_folder, _kept_labels, _log_per_total,
+    _nearest_name, read_cells, _refuse_label_key, _refuse_repeated_names,
 )  # fmt: skip
-from .data import user_level
+from .data import _user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from selectormlp.classifiers import GeneClassifier
 
 # %% auto #0
-__all__ = ['VALUES', 'prepare_samples', 'read_samples', 'load_nci60', 'score_answers', 'small_network', 'FoldScores', 'yes_or_no',
-           'cross_validated_scores', 'ScoreInterval', 'score_interval', 'plot_fold_scores', 'threshold_table',
-           'plot_thresholds']
+__all__ = ['read_samples', 'load_nci60', 'cross_validated_scores', 'ScoreInterval', 'score_interval', 'plot_fold_scores',
+           'threshold_table', 'plot_thresholds']
 
 # %% ../nbs/15_bulk_expression.ipynb #df42d6cc
 def _without_missing(table: AnnData, missing: str) -> AnnData:
@@ -52,7 +51,7 @@ def _without_missing(table: AnnData, missing: str) -> AnnData:
         )
     if not whole.all():
         warnings.warn(
-            f"{(~whole).sum():,} of {len(whole):,} {missing} lack a value and are left out", stacklevel=user_level()
+            f"{(~whole).sum():,} of {len(whole):,} {missing} lack a value and are left out", stacklevel=_user_level()
         )
     return table[whole].copy() if missing == "samples" else table[:, whole].copy()
 
@@ -65,17 +64,17 @@ def _varying(table: AnnData) -> AnnData:
         raise InputError(f"each of the {len(varying):,} genes has one value in all samples; pass the measured values")
     if not varying.all():
         lost = f"{(~varying).sum():,} of {len(varying):,} genes have one value in all samples"
-        warnings.warn(f"{lost} and are left out", stacklevel=user_level())
+        warnings.warn(f"{lost} and are left out", stacklevel=_user_level())
     return table if varying.all() else table[:, varying].copy()
 
 # %% ../nbs/15_bulk_expression.ipynb #6cbe6b60
-VALUES = ("auto", "counts", "linear", "ready")
+_VALUES = ("auto", "counts", "linear", "ready")
 
 
 def _kind_of_table(X: csr_matrix, values: str) -> str:
     """What the values of a table are: "counts", "linear" (not logged) or "ready"; "auto" looks."""
-    if values not in VALUES:
-        raise InputError(f"values={values!r} is not known; pass one of {', '.join(map(repr, VALUES))}")
+    if values not in _VALUES:
+        raise InputError(f"values={values!r} is not known; pass one of {', '.join(map(repr, _VALUES))}")
     lowest, highest = X.min(), X.max()
     if values in ("counts", "linear") and lowest < 0:
         raise InputError(f"values={values!r} takes logarithms, and the lowest value is {lowest:g}; pass values='ready'")
@@ -83,17 +82,17 @@ def _kind_of_table(X: csr_matrix, values: str) -> str:
         return values
     if lowest >= 0 and (X.data == np.floor(X.data)).all():
         return "counts"
-    return "linear" if lowest >= 0 and highest > LARGEST_LOG_VALUE else "ready"
+    return "linear" if lowest >= 0 and highest > _LARGEST_LOG_VALUE else "ready"
 
 
 def _ready_values(X: csr_matrix, kind: str) -> csr_matrix:
     """Counts as log(1 + counts per million), what is not logged as log(1 + x), the rest as it is."""
     if kind == "counts":
-        return log_per_total(X, 1e6)
+        return _log_per_total(X, 1e6)
     return X.log1p() if kind == "linear" else X
 
 # %% ../nbs/15_bulk_expression.ipynb #60091148
-def prepare_samples(
+def _prepare_samples(
     adata: AnnData, label_key: str, *, values: str = "auto", missing: str = "samples", min_cells: int | None = None
 ) -> AnnData:
     """Return new samples x genes that the rest of the library takes as they are: complete, labelled, ready.
@@ -103,16 +102,16 @@ def prepare_samples(
     without a label are left out too, each with a warning; with `min_cells` also labels that fewer samples have.
     uns["values_taken_as"] tells the rest of the library, and you. What cannot be used is an `InputError`.
     """
-    refuse_label_key(adata.obs, label_key)
-    refuse_repeated_names(adata.obs_names, "cell")
-    refuse_repeated_names(adata.var_names, "gene")
+    _refuse_label_key(adata.obs, label_key)
+    _refuse_repeated_names(adata.obs_names, "cell")
+    _refuse_repeated_names(adata.var_names, "gene")
     table = _without_missing(adata, missing)
-    labels = kept_labels(table.obs, label_key, min_cells=min_cells)
+    labels = _kept_labels(table.obs, label_key, min_cells=min_cells)
     table = _varying(table[table.obs_names.isin(labels.index)].copy())
     check_cells(table)
     X = csr_matrix(table.X, dtype=np.float32)
-    table.uns[READY] = _kind_of_table(X, values)
-    table.X = _ready_values(X, table.uns[READY])
+    table.uns[_READY] = _kind_of_table(X, values)
+    table.X = _ready_values(X, table.uns[_READY])
     table.obs[label_key] = pd.Categorical(labels)
     return table
 
@@ -179,8 +178,8 @@ def read_samples(
     table = table if genes_in == "columns" else table.T.copy()
     if labels:
         table = attach_labels(table, Path(labels), label_key)
-        refuse_label_key(table.obs, label_key, f"'{labels}'")
-    return prepare_samples(table, label_key, values=values, missing=missing, min_cells=min_cells)
+        _refuse_label_key(table.obs, label_key, f"'{labels}'")
+    return _prepare_samples(table, label_key, values=values, missing=missing, min_cells=min_cells)
 
 
 def load_nci60() -> AnnData:
@@ -201,11 +200,11 @@ def load_nci60() -> AnnData:
     >>> load_nci60().shape
     (50, 3000)
     """
-    folder = data_folder() / "nci60"
+    folder = _data_folder() / "nci60"
     return read_samples(folder / "expression.csv.gz", "p53", labels=folder / "samples.csv", genes_in="rows")
 
 # %% ../nbs/15_bulk_expression.ipynb #c612c69e
-def score_answers(positive: ArrayLike, predicted: ArrayLike, probability: ArrayLike) -> dict[str, float]:
+def _score_answers(positive: ArrayLike, predicted: ArrayLike, probability: ArrayLike) -> dict[str, float]:
     """All measures of some samples: what is true (1 or 0), what a model says, and its probability of 1."""
     from sklearn import metrics
 
@@ -220,7 +219,7 @@ def score_answers(positive: ArrayLike, predicted: ArrayLike, probability: ArrayL
     }
 
 # %% ../nbs/15_bulk_expression.ipynb #16d5b8a8
-def small_network(*, seed: int = 0, model_settings: Mapping[str, Any] | None = None) -> GeneClassifier:
+def _small_network(*, seed: int = 0, model_settings: Mapping[str, Any] | None = None) -> GeneClassifier:
     """Make the small network of chapter 15 as a classifier for few samples.
 
     It has one hidden layer of 64 units with ReLU, Adam at 0.001, and trains on 200 batches of 16 samples. One sample
@@ -245,7 +244,7 @@ def small_network(*, seed: int = 0, model_settings: Mapping[str, Any] | None = N
 
     Examples
     --------
-    >>> small_network(model_settings={"max_epochs": 2}).max_epochs
+    >>> _small_network(model_settings={"max_epochs": 2}).max_epochs
     2
     """
     usual = {"hidden_sizes": (64,), "dropout": 0.0, "learning_rate": 1e-3, "batch_size": 16}
@@ -254,10 +253,10 @@ def small_network(*, seed: int = 0, model_settings: Mapping[str, Any] | None = N
 
 # %% ../nbs/15_bulk_expression.ipynb #83e6a043
 @dataclass(frozen=True)
-class FoldScores:
+class _FoldScores:
     """What cross-validation found: `scores` has a row for each fold, `predictions` one for each sample held out in it.
 
-    `scores`: fold, n_train, n_test and all of `score_answers`; `predictions`: fold, sample, positive (the truth, 1 or
+    `scores`: fold, n_train, n_test and all of `_score_answers`; `predictions`: fold, sample, positive (the truth, 1 or
     0), probability, predicted.
     """
 
@@ -269,7 +268,7 @@ class FoldScores:
         return self.predictions.groupby("sample", sort=False)[["positive", "probability", "predicted"]].mean()
 
 
-def yes_or_no(y: ArrayLike, positive: object) -> np.ndarray:
+def _yes_or_no(y: ArrayLike, positive: object) -> np.ndarray:
     """1 where a label is `positive`, 0 where it is the other of the two."""
     y = np.asarray(y).astype(str)
     known = np.unique(y)
@@ -277,7 +276,7 @@ def yes_or_no(y: ArrayLike, positive: object) -> np.ndarray:
         held = ", ".join(known[:5])
         raise InputError(f"yes or no needs two labels, and there are {len(known)} ({held}); leave out or join some")
     if str(positive) not in known:
-        near = nearest_name(str(positive), known) or known[1]
+        near = _nearest_name(str(positive), known) or known[1]
         raise InputError(f"positive={positive!r} is neither '{known[0]}' nor '{known[1]}'; did you mean '{near}'?")
     return (y == str(positive)).astype(int)
 
@@ -300,7 +299,7 @@ def _folds(cv: Any, X: Any, positive: np.ndarray, groups: Any) -> list[tuple[np.
 def cross_validated_scores(
     model: Any, X: Matrix, y: ArrayLike, *, positive: object, cv: Any = None, groups: ArrayLike | None = None,
     names: Iterable[str] | None = None, n_jobs: int | None = None,
-) -> FoldScores:  # fmt: skip
+) -> _FoldScores:  # fmt: skip
     """Fit a classifier anew in each fold, and score it on the samples that were held out.
 
     With a search (GridSearchCV) as `model` the cross-validation is nested. All that learns from the samples, such as
@@ -352,7 +351,7 @@ def cross_validated_scores(
     if not hasattr(model, "predict_proba"):
         raise InputError(f"{type(model).__name__} gives no probabilities; put it into a CalibratedClassifierCV")
     rows: Any = getattr(X, "iloc", X)
-    is_positive = yes_or_no(y, positive)
+    is_positive = _yes_or_no(y, positive)
     names = np.arange(len(is_positive)) if names is None else np.asarray(list(names), dtype=str)
     folds = _folds(cv, X, is_positive, groups)
     settings: dict[str, Any] = {"cv": folds, "n_jobs": n_jobs, "error_score": "raise", "return_estimator": True}
@@ -361,7 +360,7 @@ def cross_validated_scores(
         pd.DataFrame({"fold": fold, "sample": names[test], "positive": is_positive[test], **_say(fitted, rows[test])})
         for fold, (fitted, (_, test)) in enumerate(zip(found["estimator"], folds, strict=True), 1)
     ]
-    return FoldScores(_score_table(found, folds), pd.concat(said, ignore_index=True))
+    return _FoldScores(_score_table(found, folds), pd.concat(said, ignore_index=True))
 
 
 def _say(fitted: Any, X: Any) -> dict[str, np.ndarray]:
@@ -371,7 +370,7 @@ def _say(fitted: Any, X: Any) -> dict[str, np.ndarray]:
 
 def _judge(fitted: Any, X: Any, positive: np.ndarray) -> dict[str, float]:
     """The measures of a fitted model on some samples."""
-    return score_answers(positive, **_say(fitted, X))
+    return _score_answers(positive, **_say(fitted, X))
 
 
 def _score_table(found: dict[str, Any], folds: list[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
@@ -401,7 +400,7 @@ def score_interval(scores: pd.DataFrame, measure: str = "roc_auc", *, level: flo
     Parameters
     ----------
     scores : DataFrame
-        `FoldScores.scores`: n_train, n_test and the measures of each fold.
+        `_FoldScores.scores`: n_train, n_test and the measures of each fold.
     measure : str, default 'roc_auc'
         The column of the measure.
     level : float, default 0.95
@@ -433,14 +432,14 @@ def score_interval(scores: pd.DataFrame, measure: str = "roc_auc", *, level: flo
     if len(scores) < 2:
         raise InputError("one fold has no spread to make an interval from; pass the scores of two folds or more")
     share = float((scores["n_test"] / scores["n_train"]).mean())
-    found = paired_interval(scores[measure], confidence=level, test_to_train=share)
+    found = _paired_interval(scores[measure], confidence=level, test_to_train=share)
     return ScoreInterval(found.mean, max(0.0, found.low), min(1.0, found.high), level)
 
 # %% ../nbs/15_bulk_expression.ipynb #09942f4d
 def plot_fold_scores(scores: pd.DataFrame, measure: str = "roc_auc", ax: Axes | None = None) -> Axes:
     """A line for each `model`: the score of each fold as a dot, their mean and `score_interval` as a bar.
 
-    `scores` are those of several `FoldScores`, one below the other, with one more column, `model`.
+    `scores` are those of several `_FoldScores`, one below the other, with one more column, `model`.
     """
     import matplotlib.pyplot as plt
 
@@ -455,7 +454,7 @@ def plot_fold_scores(scores: pd.DataFrame, measure: str = "roc_auc", ax: Axes | 
             found = score_interval(rows, measure)
             ax.plot([found.low, found.high], [place, place], color="C1", linewidth=2)
             ax.plot(found.mean, place, "o", color="C1", markersize=7)
-    ax.set_yticks(range(len(names)), [figure_text(name) for name in names], fontsize=9)
+    ax.set_yticks(range(len(names)), [_figure_text(name) for name in names], fontsize=9)
     ax.set(xlabel=measure.replace("_", " "), ylim=(len(names) - 0.5, -0.5))
     return ax
 

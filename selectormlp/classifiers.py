@@ -22,9 +22,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .data import InputError, figure_text
-from .data import user_level
-from .signatures import refuse_unknown
+from .data import InputError, _figure_text
+from .data import _user_level
+from .signatures import _refuse_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,19 +32,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from selectormlp.models import NetworkShape, SelectorNet
-    from selectormlp.training import CodedCells, TrainingProtocol, TrainingResult
+    from selectormlp.training import _CodedCells, TrainingProtocol, _TrainingResult
 
 Matrix: TypeAlias = Any  # cells x genes: a dense array or a CSR matrix
 
 # %% auto #0
-__all__ = ['Matrix', 'DUAL_PASSES', 'CONDITIONS', 'MORE_CONDITIONS', 'MLP_CONDITIONS', 'OTHER_NETWORKS', 'OTHER_KINDS', 'KINDS',
-           'InputLayer', 'FoldedClassifier', 'gene_spread', 'gene_scale', 'balanced_weights', 'GeneClassifier',
-           'LinearInput', 'checked_names', 'NetworkClassifier', 'SelectorMLPClassifier', 'whole_seed', 'hold_out',
-           'LinearSVMClassifier', 'classifier_kind', 'make_classifier', 'model_colour', 'plot_histories']
+__all__ = ['Matrix', 'CONDITIONS', 'GeneClassifier', 'NetworkClassifier', 'SelectorMLPClassifier', 'LinearSVMClassifier',
+           'make_classifier', 'plot_histories']
 
 # %% ../nbs/05_classifiers.ipynb #ce72a883
 @dataclass(frozen=True)
-class InputLayer:
+class _InputLayer:
     """The first, linear part of a classifier: `weight` (units, genes) and `bias` (units,) for unscaled expression."""
 
     weight: np.ndarray
@@ -56,18 +54,18 @@ class InputLayer:
 
 
 @dataclass(frozen=True)
-class FoldedClassifier:
+class _FoldedClassifier:
     """A classifier made ready for very many predictions, with as few layers as it takes: rest(inputs.units(x)).
 
     `inputs` is for unscaled expression; `rest` gives scores (cells, classes) from sums (cells, units), both torch
     tensors of the dtype of `inputs`.
     """
 
-    inputs: InputLayer
+    inputs: _InputLayer
     rest: Callable[[Tensor], Tensor]
 
 # %% ../nbs/05_classifiers.ipynb #33dd1407
-def gene_spread(x: Matrix, cell_weights: np.ndarray | None = None) -> np.ndarray:
+def _gene_spread(x: Matrix, cell_weights: np.ndarray | None = None) -> np.ndarray:
     """Standard deviation of each gene over the cells, of shape (genes,), in float64; block by block from disk."""
     return _gene_sums(x, cell_weights).spread
 
@@ -102,14 +100,14 @@ def _blocks(x: Matrix) -> Iterable[Matrix]:
     return x.blocks() if hasattr(x, "blocks") else (x[start : start + 8192] for start in range(0, x.shape[0], 8192))
 
 
-def gene_scale(spread: np.ndarray) -> np.ndarray:
+def _gene_scale(spread: np.ndarray) -> np.ndarray:
     """What to divide each gene by: its spread, floored by half the median spread; 1 where nothing varies."""
     varying = spread > 0
     floor = 0.5 * np.median(spread[varying]) if varying.any() else 1.0
     return np.maximum(spread, floor)
 
 
-def balanced_weights(codes: np.ndarray, cell_weights: np.ndarray | None = None) -> np.ndarray:
+def _balanced_weights(codes: np.ndarray, cell_weights: np.ndarray | None = None) -> np.ndarray:
     """One weight per cell, so that every type has the same total and all together that of `cell_weights` (1 each)."""
     own = np.ones(len(codes)) if cell_weights is None else cell_weights
     totals = np.bincount(codes, own)
@@ -156,10 +154,10 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
                 f"there is only one class, {str(self.classes_[0])!r}, in y; a classifier needs two or more"
             )
         names = gene_names if gene_names is not None else getattr(self, "feature_names_in_", None)
-        self.gene_names_ = checked_names(names, X.shape[1])
+        self.gene_names_ = _checked_names(names, X.shape[1])
         sums = _gene_sums(X, sample_weight)
         self.gene_spread_, self.trained_on_ = sums.spread, _trained_on(y, sums.total)
-        self.gene_scale_ = gene_scale(self.gene_spread_) if self._settings().scale_genes else np.ones(X.shape[1])
+        self.gene_scale_ = _gene_scale(self.gene_spread_) if self._settings().scale_genes else np.ones(X.shape[1])
         weights = self._cell_weights(y, codes, sample_weight)
         self._fit(_scaled(X, self.gene_scale_), codes, weights, self._coded_validation(validation))
         return self
@@ -193,14 +191,14 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
     def _cell_weights(self, y: np.ndarray, codes: np.ndarray, cell_weights: np.ndarray | None) -> np.ndarray:
         """What each cell counts in the loss: its own weight, by `class_weight` or balanced over the types."""
         if self.class_weight == "balanced" or (self.class_weight is None and self._settings().balance_types):
-            return balanced_weights(codes, cell_weights)
+            return _balanced_weights(codes, cell_weights)
         own = np.ones(len(codes)) if cell_weights is None else cell_weights
         of_type = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         return (own * of_type[codes]).astype(np.float32)
 
-    def _coded_validation(self, validation: tuple[Any, Any] | None) -> CodedCells | None:
+    def _coded_validation(self, validation: tuple[Any, Any] | None) -> _CodedCells | None:
         """The validation cells with codes of the fitted classes."""
-        from selectormlp.training import CodedCells
+        from selectormlp.training import _CodedCells
 
         if validation is None:
             return None
@@ -212,7 +210,7 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
         if unknown:
             raise InputError(f"validation cells have the type {str(unknown[0])!r}, which no training cell has")
         codes = np.searchsorted(self.classes_, y)
-        return CodedCells(_scaled(X, self.gene_scale_), codes, self._cell_weights(y, codes, None))
+        return _CodedCells(_scaled(X, self.gene_scale_), codes, self._cell_weights(y, codes, None))
 
     def class_scores(self, X) -> np.ndarray:
         """Compute one score for each cell and class, also for two classes.
@@ -300,13 +298,13 @@ class GeneClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-class LinearInput(GeneClassifier):
+class _LinearInput(GeneClassifier):
     """A classifier whose first layer is linear: it gives `input_layer()` and `scores_from_units(units)`."""
 
     def _class_scores(self, X: Matrix) -> np.ndarray:
         return self.scores_from_units(self.input_layer().units(X))
 
-    def folded(self) -> FoldedClassifier:
+    def folded(self) -> _FoldedClassifier:
         """Return input layer and rest for very many predictions, as in a masking curve.
 
         Returns
@@ -316,7 +314,7 @@ class LinearInput(GeneClassifier):
         """
         from torch import from_numpy
 
-        return FoldedClassifier(self.input_layer(), lambda units: from_numpy(self.scores_from_units(units.numpy())))
+        return _FoldedClassifier(self.input_layer(), lambda units: from_numpy(self.scores_from_units(units.numpy())))
 
 # %% ../nbs/05_classifiers.ipynb #47767601
 def _scaled(x: Matrix, scale: np.ndarray) -> Matrix:
@@ -347,7 +345,7 @@ def _trained_on(y: np.ndarray, total: float) -> dict[str, Any]:
     return {"n_cells": len(y), "cells_of_type": counts.tolist(), "sum_of_values": float(f"{total:.6g}")}
 
 
-def checked_names(names, n_genes: int) -> np.ndarray:
+def _checked_names(names, n_genes: int) -> np.ndarray:
     """Gene names as an array of text; g0, g1, ... when none are given."""
     if names is None:
         return np.array([f"g{i}" for i in range(n_genes)], dtype=object)
@@ -366,14 +364,14 @@ class NetworkClassifier(GeneClassifier):
     validation, seed)`. It has the settings `validation_fraction` and `random_state`.
     """
 
-    def _fit(self, x: Matrix, codes: np.ndarray, weights: np.ndarray, validation: CodedCells | None) -> None:
+    def _fit(self, x: Matrix, codes: np.ndarray, weights: np.ndarray, validation: _CodedCells | None) -> None:
         import torch
 
-        from selectormlp.training import CodedCells, TrainingStopped
+        from selectormlp.training import _CodedCells, TrainingStopped
 
-        seed, train = whole_seed(self.random_state), CodedCells(x, codes, weights)
+        seed, train = _whole_seed(self.random_state), _CodedCells(x, codes, weights)
         if validation is None:
-            train, validation = hold_out(train, self.validation_fraction, seed=seed)
+            train, validation = _hold_out(train, self.validation_fraction, seed=seed)
         make = self._network_maker(x.shape[1])
         with torch.random.fork_rng(range(torch.cuda.device_count())):  # whoever calls keeps their own random numbers
             torch.manual_seed(seed)
@@ -384,7 +382,7 @@ class NetworkClassifier(GeneClassifier):
                 self._keep(network, stop.result)
                 raise
 
-    def _keep(self, network: Any, result: TrainingResult) -> None:
+    def _keep(self, network: Any, result: _TrainingResult) -> None:
         """What a training left."""
         self.network_, self.history_, self.best_epoch_ = network.cpu(), result.history, result.best_epoch
 
@@ -449,7 +447,7 @@ class NetworkClassifier(GeneClassifier):
         self.network_ = network.eval()
 
 # %% ../nbs/05_classifiers.ipynb #235e4c63
-class SelectorMLPClassifier(NetworkClassifier, LinearInput):
+class SelectorMLPClassifier(NetworkClassifier, _LinearInput):
     """Classify cells by a multilayer perceptron behind one learned weight for each gene.
 
     The size of a gene's weight ranks it. `penalty` presses the weights of genes that are not needed towards zero.
@@ -622,14 +620,14 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
 
         return partial(SelectorNet, self._shape(n_genes))
 
-    def _train(self, network: SelectorNet, train: CodedCells, validation: CodedCells, seed: int) -> TrainingResult:
+    def _train(self, network: SelectorNet, train: _CodedCells, validation: _CodedCells, seed: int) -> _TrainingResult:
         from selectormlp.training import train_network
 
         settings: dict[str, Any] = {"protocol": self._settings(), "seed": seed, "folder": self.log_folder}
         settings |= {name: getattr(self, name) for name in ("penalty", "resume", "trainer_arguments")}
         return train_network(network, train=train, validation=validation, **settings)
 
-    def input_layer(self) -> InputLayer:
+    def input_layer(self) -> _InputLayer:
         """Return the first layer for unscaled expression, with the genes' weights in it.
 
         Returns
@@ -638,9 +636,9 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
             Weight (units, genes) and bias (units,).
         """
         columns = self.network_.gene_columns().detach().numpy().astype(np.float64)
-        return InputLayer(columns / self.gene_scale_, self.network_.first.bias.detach().numpy().astype(np.float64))
+        return _InputLayer(columns / self.gene_scale_, self.network_.first.bias.detach().numpy().astype(np.float64))
 
-    def folded(self) -> FoldedClassifier:
+    def folded(self) -> _FoldedClassifier:
         """Return input layer and rest in float32, without batch norms and dropout.
 
         Returns
@@ -652,7 +650,7 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
 
         first, *others = _folded_layers(self.network_.eval(), self.input_layer())
         arrays = (parameter.detach().numpy() for parameter in (first.weight, first.bias))
-        return FoldedClassifier(InputLayer(*arrays), Sequential(*others))
+        return _FoldedClassifier(_InputLayer(*arrays), Sequential(*others))
 
     def scores_from_units(self, units: np.ndarray) -> np.ndarray:
         """Compute the scores from the sums of the first layer.
@@ -721,7 +719,7 @@ class SelectorMLPClassifier(NetworkClassifier, LinearInput):
         return self.network_.first.weight.detach().abs().sum(dim=0).numpy().astype(np.float64)
 
 # %% ../nbs/05_classifiers.ipynb #561ac527
-def _folded_layers(network: SelectorNet, inputs: InputLayer) -> list[Any]:
+def _folded_layers(network: SelectorNet, inputs: _InputLayer) -> list[Any]:
     """The layers of a network as it predicts: `inputs` first, each batch norm in the layer before it, no dropout."""
     import torch
     from torch import nn
@@ -740,14 +738,14 @@ def _folded_layers(network: SelectorNet, inputs: InputLayer) -> list[Any]:
     return layers
 
 # %% ../nbs/05_classifiers.ipynb #80543f26
-def whole_seed(random_state: Any) -> int:
+def _whole_seed(random_state: Any) -> int:
     """A whole number from scikit-learn's `random_state`."""
     return random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))
 
 
-def hold_out(cells: CodedCells, fraction: float, *, seed: int) -> tuple[CodedCells, CodedCells]:
+def _hold_out(cells: _CodedCells, fraction: float, *, seed: int) -> tuple[_CodedCells, _CodedCells]:
     """Training and validation cells: `fraction` of each type is held out, at least one cell where a type has two."""
-    from selectormlp.training import CodedCells
+    from selectormlp.training import _CodedCells
 
     if not 0 < fraction < 1:
         raise InputError(f"validation_fraction is {fraction}; it must lie between 0 and 1")
@@ -757,14 +755,14 @@ def hold_out(cells: CodedCells, fraction: float, *, seed: int) -> tuple[CodedCel
         members = np.flatnonzero(cells.codes == code)
         n_held = min(max(1, int(fraction * len(members))), len(members) - 1)
         held[members[np.argsort(lots[members])[:n_held]]] = True
-    train, validation = (CodedCells(cells.x[part], cells.codes[part], cells.weights[part]) for part in (~held, held))
+    train, validation = (_CodedCells(cells.x[part], cells.codes[part], cells.weights[part]) for part in (~held, held))
     return train, validation if held.any() else train
 
 # %% ../nbs/05_classifiers.ipynb #823aa7a7
-DUAL_PASSES = 1000  # passes after which the dual gives up and the primal takes over
+_DUAL_PASSES = 1000  # passes after which the dual gives up and the primal takes over
 
 
-def _dual_is_quicker(machine: LinearSVC, cells: CodedCells) -> bool:
+def _dual_is_quicker(machine: LinearSVC, cells: _CodedCells) -> bool:
     """Whether fewer cells than genes lie within the margin, judged by ten passes for the commonest type."""
     from sklearn.base import clone
 
@@ -779,19 +777,19 @@ def _dual_is_quicker(machine: LinearSVC, cells: CodedCells) -> bool:
     return int(within.sum()) < cells.x.shape[1]
 
 # %% ../nbs/05_classifiers.ipynb #93fbee50
-def _fit_machine(machine: LinearSVC, cells: CodedCells, code: int | None) -> tuple[np.ndarray, int]:
+def _fit_machine(machine: LinearSVC, cells: _CodedCells, code: int | None) -> tuple[np.ndarray, int]:
     """Coefficients, the intercept last, (types, genes + 1), and passes; of one type, or of all (`code` None)."""
     codes = cells.codes if code is None else cells.codes == code
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Liblinear failed to converge")  # the caller warns, once
-        passes, most = machine.max_iter, min(machine.max_iter, DUAL_PASSES) if machine.dual else machine.max_iter
+        passes, most = machine.max_iter, min(machine.max_iter, _DUAL_PASSES) if machine.dual else machine.max_iter
         machine.set_params(max_iter=most).fit(cells.x, codes, sample_weight=cells.weights)
         if machine.dual and machine.n_iter_ >= most:
             machine.set_params(dual=False, max_iter=passes).fit(cells.x, codes, sample_weight=cells.weights)
     return np.column_stack([machine.coef_, machine.intercept_]), int(np.max(machine.n_iter_))
 
 # %% ../nbs/05_classifiers.ipynb #4c38d612
-class LinearSVMClassifier(LinearInput):
+class LinearSVMClassifier(_LinearInput):
     """Classify cells by a linear support vector machine, one type against the rest.
 
     It is scikit-learn's LinearSVC with the squared hinge loss, with the same interface as the networks of this
@@ -890,14 +888,14 @@ class LinearSVMClassifier(LinearInput):
         same = {"loss": "squared_hinge", "dual": False, "random_state": self.random_state}
         return LinearSVC(penalty=self.penalty, C=strength, max_iter=passes, tol=self.tol, **same)
 
-    def _fit(self, x: Matrix, codes: np.ndarray, weights: np.ndarray, validation: CodedCells | None) -> None:
+    def _fit(self, x: Matrix, codes: np.ndarray, weights: np.ndarray, validation: _CodedCells | None) -> None:
         from sklearn.base import clone
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.utils.parallel import Parallel, delayed
 
-        from selectormlp.training import CodedCells
+        from selectormlp.training import _CodedCells
 
-        cells, machine = CodedCells(sparse.csr_matrix(x, dtype=np.float64), codes, weights), self._machine()
+        cells, machine = _CodedCells(sparse.csr_matrix(x, dtype=np.float64), codes, weights), self._machine()
         machine.set_params(dual=_dual_is_quicker(machine, cells))
         parallel, two = Parallel(n_jobs=self.n_jobs), len(self.classes_) == 2
         parts = [None] if two or parallel.n_jobs in (None, 1) else range(len(self.classes_))
@@ -907,7 +905,7 @@ class LinearSVMClassifier(LinearInput):
         self.coef_, self.intercept_ = np.ascontiguousarray(coef[:, :-1] / self.gene_scale_), coef[:, -1].copy()
         if self.n_iter_ >= machine.max_iter:
             message = f"Liblinear failed to converge in {self.n_iter_} passes; raise max_iter or lower C"
-            warnings.warn(message, ConvergenceWarning, stacklevel=user_level())
+            warnings.warn(message, ConvergenceWarning, stacklevel=_user_level())
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the numbers of the fitted classifier.
@@ -941,7 +939,7 @@ class LinearSVMClassifier(LinearInput):
         super().take_arrays(arrays)
         self.coef_, self.intercept_ = arrays["coef"], arrays["intercept"]
 
-    def input_layer(self) -> InputLayer:
+    def input_layer(self) -> _InputLayer:
         """Return coefficients and intercepts: an SVM is nothing but its first layer.
 
         Returns
@@ -949,7 +947,7 @@ class LinearSVMClassifier(LinearInput):
         InputLayer
             Weight (classes, genes) and bias (classes,).
         """
-        return InputLayer(self.coef_, self.intercept_)
+        return _InputLayer(self.coef_, self.intercept_)
 
     def scores_from_units(self, units: np.ndarray) -> np.ndarray:
         """Return the scores, which are the sums of the first layer themselves.
@@ -1006,34 +1004,34 @@ CONDITIONS = pd.DataFrame(
     ],
     columns=["condition", "model", "selector", "penalty"],
 ).set_index("condition")
-MORE_CONDITIONS = pd.DataFrame(
+_MORE_CONDITIONS = pd.DataFrame(
     [("selector_l1_l2", "selector_mlp", "free", "l1_l2")], columns=["condition", *CONDITIONS]
 ).set_index("condition")
-MLP_CONDITIONS: dict[str, dict[str, Any]] = {
+_MLP_CONDITIONS: dict[str, dict[str, Any]] = {
     "mlp_final": {"batch_norm": True},
     "mlp_no_dropout": {"dropout": 0.0, "batch_norm": True},
     "mlp_no_batch_norm": {"batch_norm": False},
     "mlp_no_noise": {"noise": 0.0, "batch_norm": True},
     "mlp_nothing": {"dropout": 0.0, "batch_norm": False, "noise": 0.0},
 }
-OTHER_NETWORKS: dict[str, dict[str, Any]] = {
+_OTHER_NETWORKS: dict[str, dict[str, Any]] = {
     "first": {  # the network of chapter 13: ReLU, Adam, ten rounds
         "protocol": "report", "hidden_sizes": (1028, 256, 128), "dropout": 0.2, "batch_norm": False, "leak": 0.0,
         "noise": 0.0, "max_epochs": 10, "batch_size": 64, "learning_rate": 1e-4, "weight_decay": 0.0,
         "scale_genes": True,
     },
 }  # fmt: skip
-OTHER_KINDS = {"tabnet": "TabNetClassifier"}  # conditions that are a class of their own
-KINDS = {  # every classifier, and the module that has it; those of later chapters are imported when they are asked for
+_OTHER_KINDS = {"tabnet": "TabNetClassifier"}  # conditions that are a class of their own
+_KINDS = {  # every classifier, and the module that has it; those of later chapters are imported when they are asked for
     "SelectorMLPClassifier": "selectormlp.classifiers",
     "LinearSVMClassifier": "selectormlp.classifiers",
     "TabNetClassifier": "selectormlp.tabnet",
 }
 
 
-def classifier_kind(name: str) -> type[GeneClassifier]:
-    """A class of classifiers by its name, one of `KINDS`."""
-    return getattr(import_module(KINDS[name]), name)
+def _classifier_kind(name: str) -> type[GeneClassifier]:
+    """A class of classifiers by its name, one of `_KINDS`."""
+    return getattr(import_module(_KINDS[name]), name)
 
 # %% ../nbs/05_classifiers.ipynb #73116e88
 _OF_THE_CONDITION = {  # what a condition decides, or what has a parameter of its own, and what to do instead
@@ -1055,19 +1053,19 @@ def _refuse_model_settings(condition: str, model: GeneClassifier, given: Mapping
                 f"max_epochs does not belong to {condition!r}: a linear SVM is not trained in epochs; leave it out, or"
                 " limit its passes with max_iter"
             )
-    refuse_unknown(given, [name for name in own if name not in _OF_THE_CONDITION], condition)
+    _refuse_unknown(given, [name for name in own if name not in _OF_THE_CONDITION], condition)
 
 
 def _of_condition(condition: str, protocol: str, seed: int) -> GeneClassifier:
     """Return the unfitted classifier of a condition with its usual settings; InputError where there is none."""
-    common, table = {"protocol": protocol, "random_state": seed}, pd.concat([CONDITIONS, MORE_CONDITIONS])
-    networks = {**MLP_CONDITIONS, **OTHER_NETWORKS}
-    if condition in OTHER_KINDS:
-        return classifier_kind(OTHER_KINDS[condition])(random_state=seed)
+    common, table = {"protocol": protocol, "random_state": seed}, pd.concat([CONDITIONS, _MORE_CONDITIONS])
+    networks = {**_MLP_CONDITIONS, **_OTHER_NETWORKS}
+    if condition in _OTHER_KINDS:
+        return _classifier_kind(_OTHER_KINDS[condition])(random_state=seed)
     if condition in networks:
         return SelectorMLPClassifier(selector="none", penalty="none", **{**common, **networks[condition]})
     if condition not in table.index:
-        known = dict.fromkeys([*table.index, *networks, *OTHER_KINDS])
+        known = dict.fromkeys([*table.index, *networks, *_OTHER_KINDS])
         raise InputError(f"there is no condition {condition!r}; there are {', '.join(known)}")
     row = table.loc[condition]
     if row["model"] == "svm":
@@ -1119,10 +1117,10 @@ def make_classifier(
     return model.set_params(**{name: value for name, value in given.items() if value is not None})
 
 # %% ../nbs/05_classifiers.ipynb #b3dc837f
-def model_colour(name: str) -> str:
+def _model_colour(name: str) -> str:
     """The colour of a model in every figure: by its place in the tables of conditions."""
-    known = [*CONDITIONS.index, *MORE_CONDITIONS.index, *OTHER_KINDS, *OTHER_NETWORKS]
-    others = [condition for condition in MLP_CONDITIONS if condition not in known]
+    known = [*CONDITIONS.index, *_MORE_CONDITIONS.index, *_OTHER_KINDS, *_OTHER_NETWORKS]
+    others = [condition for condition in _MLP_CONDITIONS if condition not in known]
     return f"C{known.index(name)}" if name in known else f"C{others.index(name)}" if name in others else "#444444"
 
 
@@ -1132,8 +1130,8 @@ def plot_histories(histories: dict[str, pd.DataFrame], *, measure: str = "loss",
 
     ax = ax or plt.subplots(figsize=(5, 3.4), layout="constrained")[1]
     for name, history in histories.items():
-        colour = model_colour(name)
-        ax.plot(history["epoch"], history[f"validation_{measure}"], color=colour, label=figure_text(name))
+        colour = _model_colour(name)
+        ax.plot(history["epoch"], history[f"validation_{measure}"], color=colour, label=_figure_text(name))
         ax.plot(history["epoch"], history[f"train_{measure}"], color=colour, linestyle="--", linewidth=1, alpha=0.7)
     ax.set(xlabel="epoch", ylabel=measure.replace("_", " "))
     ax.legend(fontsize=8, frameon=False)

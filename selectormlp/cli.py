@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from .signatures import setting, words_for
+from .signatures import _setting, _words_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,106 +40,90 @@ if TYPE_CHECKING:
     from selectormlp.study import StudyConfig
 
 # %% auto #0
-__all__ = ['Protocol', 'OnDisk', 'ON_DISK', 'STUDY_HELP', 'SIMULATION_HELP', 'AS_DECIDED', 'WORDS', 'UNKNOWN', 'WRONG_KEY',
-           'WRONG_VALUE', 'SENTENCES', 'PART_FILES', 'SELECTORS', 'PENALTIES', 'MAY_CHANGE', 'COMMANDS', 'DESCRIPTION',
-           'say', 'SelectOptions', 'BookOptions', 'PredictOptions', 'ReportOutput', 'SimulationOutput', 'ValueOptions',
-           'Reading', 'SplitStep', 'DataSection', 'DataloaderSection', 'ModelSection', 'TrainingSection', 'SvmSection',
-           'CheckpointSection', 'TrainStep', 'FeatureSelectionStep', 'CommandParser', 'in_words', 'list_items',
-           'add_fields', 'add_option', 'plain', 'build', 'ConfigFile', 'plain_message', 'unknown_name',
-           'error_sentence', 'one_line_warnings', 'check_place', 'flat_settings', 'refuse_other_run', 'load_given',
-           'open_given', 'told', 'options_of_panel', 'genes_listed', 'with_lists', 'run_select', 'processes',
-           'panel_and_cells', 'of_one_model', 'run_report', 'run_reader_book', 'cells_of_book', 'run_simulate',
-           'prediction_table', 'cells_to_label', 'run_predict', 'write_predictions', 'write_annotated', 'split_step',
-           'SplitCells', 'split_in_memory', 'split_on_disk', 'read_named', 'run_split', 'refuse_idle_settings', 'Part',
-           'capped', 'read_part', 'read_capped', 'read_capped_from', 'make_network', 'make_svm', 'checkpoint_accuracy',
-           'restart_checkpoint', 'keep_checkpoints', 'threads', 'fit_network', 'remove_leftovers', 'train_model',
-           'run_train', 'read_parts', 'save_figure', 'write_training', 'read_trained_model', 'masking_table',
-           'plot_ranked_genes', 'cells_for_model', 'read_genes', 'mask_genes', 'run_feature_selection', 'Command',
-           'select_options', 'study_options', 'simulation_options', 'make_parser', 'label_column', 'run_command',
-           'refuse_settings_file', 'talk', 'show_notices', 'with_underscores', 'main', 'exit_status']
+__all__ = ['main']
 
 # %% ../nbs/16_command_line.ipynb #52396880
-def say(text: str) -> None:
+def _say(text: str) -> None:
     """Write a line of a result to the standard output."""
-    from selectormlp.data import terminal_text
+    from selectormlp.data import _terminal_text
 
-    sys.stdout.write(terminal_text(text) + "\n")
+    sys.stdout.write(_terminal_text(text) + "\n")
 
 
 def _shown(text: str) -> str:
     """A sentence for the terminal: without commands to it, and of a length that can be read."""
-    from selectormlp.data import terminal_text
+    from selectormlp.data import _terminal_text
 
-    return terminal_text(text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}")
+    return _terminal_text(text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}")
 
 # %% ../nbs/16_command_line.ipynb #a689424f
-Protocol = Literal["robust", "report"]
-OnDisk = Literal["auto", "yes", "no"]
-ON_DISK = "read cells in blocks: 'auto' where they would not fit into memory"
+_Protocol = Literal["robust", "report"]
+_OnDisk = Literal["auto", "yes", "no"]
+_ON_DISK = "read cells in blocks: 'auto' where they would not fit into memory"
 
 
 @dataclass(frozen=True)
-class SelectOptions:
+class _SelectOptions:
     """Options of `selectormlp select`, besides the rules of a `PanelDesign`."""
 
-    cells: tuple[str, ...] = setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
-    label_key: str = setting("column of obs that holds the cell types; an example knows its own")
-    out: str = setting("csv file for the panel")
-    labels: tuple[str, ...] = setting("csv file or files of labels, where the cells come without", ())
-    extend: str | None = setting("file of a panel to build on; --n-genes are then added to it", None)
-    test_batches: tuple[str, ...] = setting("donors or batches that only judge the panel", ())
-    model_settings: dict[str, Any] | None = setting("of a classifier as method: '{\"hidden_sizes\": [64]}'", None)
-    max_epochs: PositiveInt | None = setting(
+    cells: tuple[str, ...] = _setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
+    label_key: str = _setting("column of obs that holds the cell types; an example knows its own")
+    out: str = _setting("csv file for the panel")
+    labels: tuple[str, ...] = _setting("csv file or files of labels, where the cells come without", ())
+    extend: str | None = _setting("file of a panel to build on; --n-genes are then added to it", None)
+    test_batches: tuple[str, ...] = _setting("donors or batches that only judge the panel", ())
+    model_settings: dict[str, Any] | None = _setting("of a classifier as method: '{\"hidden_sizes\": [64]}'", None)
+    max_epochs: PositiveInt | None = _setting(
         "of a network as method: epochs at most; null: as the protocol has it", None
     )
-    page: bool = setting("write figures, tables and a page to read beside the panel", True)
-    n_jobs: int = setting("processes that ask the page's questions; -1: what cores, memory and cells call for", -1)
-    on_disk: OnDisk = setting(ON_DISK, "auto")
+    page: bool = _setting("write figures, tables and a page to read beside the panel", True)
+    n_jobs: int = _setting("processes that ask the page's questions; -1: what cores, memory and cells call for", -1)
+    on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 # %% ../nbs/16_command_line.ipynb #751c0136
 @dataclass(frozen=True)
-class BookOptions:
+class _BookOptions:
     """Options of `selectormlp book`."""
 
-    cells: str = setting("a file of cells, or the name of an example: pancreas, pbmc68k, brain")
-    label_key: str = setting("column of obs that holds the cell types; an example knows its own")
-    out: str = setting("folder for the book: a new one, or the same book's, which then goes on")
-    protocol: Protocol = setting("'robust', or 'report': the report to the letter", "robust")
-    seed: NonNegativeInt = setting("seed of every random choice", 0)
-    on_disk: OnDisk = setting(ON_DISK, "auto")
+    cells: str = _setting("a file of cells, or the name of an example: pancreas, pbmc68k, brain")
+    label_key: str = _setting("column of obs that holds the cell types; an example knows its own")
+    out: str = _setting("folder for the book: a new one, or the same book's, which then goes on")
+    protocol: _Protocol = _setting("'robust', or 'report': the report to the letter", "robust")
+    seed: NonNegativeInt = _setting("seed of every random choice", 0)
+    on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 
 @dataclass(frozen=True)
-class PredictOptions:
+class _PredictOptions:
     """Options of `selectormlp predict`."""
 
-    cells: tuple[str, ...] = setting("one or more files of cells, or the name of an example")
-    model: str = setting("folder of a saved model (my_run/models/mlp), or its address in a collection (https://...)")
-    out: str = setting("csv file for the predictions, or .h5ad for a copy of the cells that carries them")
-    probabilities: bool = setting("write the probability of every type, not only of the best", False)
-    top: PositiveInt = setting("most probable types to write for each cell, with their probabilities", 1)
-    max_missing: NonNegativeFloat = setting("share of the model's genes that the cells may lack", 0.1)
-    on_disk: OnDisk = setting(ON_DISK, "auto")
+    cells: tuple[str, ...] = _setting("one or more files of cells, or the name of an example")
+    model: str = _setting("folder of a saved model (my_run/models/mlp), or its address in a collection (https://...)")
+    out: str = _setting("csv file for the predictions, or .h5ad for a copy of the cells that carries them")
+    probabilities: bool = _setting("write the probability of every type, not only of the best", False)
+    top: PositiveInt = _setting("most probable types to write for each cell, with their probabilities", 1)
+    max_missing: NonNegativeFloat = _setting("share of the model's genes that the cells may lack", 0.1)
+    on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 # %% ../nbs/16_command_line.ipynb #a2f8ee26
 @dataclass(frozen=True)
-class ReportOutput:
+class _ReportOutput:
     """Where `selectormlp report` writes."""
 
-    out: str = setting("folder for the run: a new one, or the same run's, which then goes on")
-    model: str | None = setting("one model in place of the report's: tabnet, first, selector_l1, svm_l1, ...", None)
-    on_disk: OnDisk = setting(ON_DISK, "auto")
+    out: str = _setting("folder for the run: a new one, or the same run's, which then goes on")
+    model: str | None = _setting("one model in place of the report's: tabnet, first, selector_l1, svm_l1, ...", None)
+    on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 
 @dataclass(frozen=True)
-class SimulationOutput:
+class _SimulationOutput:
     """Where and how `selectormlp simulate` writes."""
 
-    out: str = setting("file for the cells, *.h5ad")
-    chunk_size: PositiveInt = setting("cells held in memory at a time", 20000)
+    out: str = _setting("file for the cells, *.h5ad")
+    chunk_size: PositiveInt = _setting("cells held in memory at a time", 20000)
 
 # %% ../nbs/16_command_line.ipynb #e5251dd0
-STUDY_HELP = {
+_STUDY_HELP = {
     "cells": "a file of cells, or the name of an example: pancreas, pbmc68k, brain",
     "label_key": "column of obs that holds the cell types; an example knows its own",
     "labels": "csv file of labels, where the cells come without",
@@ -161,7 +145,7 @@ STUDY_HELP = {
 }
 
 # %% ../nbs/16_command_line.ipynb #6eddb1cc
-SIMULATION_HELP = {
+_SIMULATION_HELP = {
     "n_cells": "cells",
     "n_genes": "genes",
     "n_types": "cell types",
@@ -183,16 +167,16 @@ SIMULATION_HELP = {
 
 # %% ../nbs/16_command_line.ipynb #f79724d7
 @dataclass(frozen=True)
-class ValueOptions:
+class _ValueOptions:
     """Which values, genes and cells are taken of the files: the last options of every command that reads cells."""
 
-    layer: str | None = setting("layer that holds the values ('X' for X); left out: decided, and said", None)
-    use_raw: bool = setting("take the values of raw.X", False)
-    values: Literal["counts", "log"] | None = setting("what the values are, where the decision is wrong", None)
-    gene_names: str | None = setting("column of var that names the genes ('index': the table's own names)", None)
-    join: Literal["inner", "outer"] = setting("genes of several files: those that all have, or all", "inner")
-    drop_types: tuple[str, ...] = setting("cell types to leave out, such as Unknown or doublet", ())
-    make_unique: bool = setting("number cells and genes whose name occurs twice", False)
+    layer: str | None = _setting("layer that holds the values ('X' for X); left out: decided, and said", None)
+    use_raw: bool = _setting("take the values of raw.X", False)
+    values: Literal["counts", "log"] | None = _setting("what the values are, where the decision is wrong", None)
+    gene_names: str | None = _setting("column of var that names the genes ('index': the table's own names)", None)
+    join: Literal["inner", "outer"] = _setting("genes of several files: those that all have, or all", "inner")
+    drop_types: tuple[str, ...] = _setting("cell types to leave out, such as Unknown or doublet", ())
+    make_unique: bool = _setting("number cells and genes whose name occurs twice", False)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -201,133 +185,133 @@ class ValueOptions:
         return {name: value for name, value in found.items() if value not in (None, False, (), "inner")}
 
 
-AS_DECIDED = ValueOptions()
+_AS_DECIDED = _ValueOptions()
 
 
 @dataclass(frozen=True)
-class Reading:
+class _Reading:
     """How each of the original's steps reads its files; no setting of a result, which is the same either way."""
 
-    on_disk: OnDisk = setting(ON_DISK, "auto")
+    on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 
 @dataclass(frozen=True)
-class SplitStep:
+class _SplitStep:
     """Settings of `selectormlp split_data`, by the original's keys."""
 
-    adata_path: str = setting("file of cells")
-    y_column: str = setting("column of obs that holds the cell types")
-    save_dir: str = setting("folder for adata_train.h5ad, adata_val.h5ad and adata_test.h5ad")
-    train_cluster_size: PositiveInt = setting("training cells of a type at most", 5000)
-    val_cluster_size: PositiveInt = setting("validation cells of a type at most", 1000)
-    test_cluster_size: PositiveInt = setting("test cells of a type at most", 1000)
-    min_cluster_size: int = setting("types with fewer cells are left out", 7)
-    shuffle: bool = setting("draw the cells at random; false: take them in the order of the file", True)
-    shuffle_seed: NonNegativeInt = setting("seed of the draw", 0)
+    adata_path: str = _setting("file of cells")
+    y_column: str = _setting("column of obs that holds the cell types")
+    save_dir: str = _setting("folder for adata_train.h5ad, adata_val.h5ad and adata_test.h5ad")
+    train_cluster_size: PositiveInt = _setting("training cells of a type at most", 5000)
+    val_cluster_size: PositiveInt = _setting("validation cells of a type at most", 1000)
+    test_cluster_size: PositiveInt = _setting("test cells of a type at most", 1000)
+    min_cluster_size: int = _setting("types with fewer cells are left out", 7)
+    shuffle: bool = _setting("draw the cells at random; false: take them in the order of the file", True)
+    shuffle_seed: NonNegativeInt = _setting("seed of the draw", 0)
 
 # %% ../nbs/16_command_line.ipynb #0c2aac56
 @dataclass(frozen=True)
-class DataSection:
+class _DataSection:
     """Section `data` of the settings of `selectormlp train`."""
 
-    input_dir: str = setting("folder that split_data wrote")
-    y_column: str = setting("column of obs that holds the cell types")
-    torch_sparsity_type: Literal["dense", "csr"] = setting("how cells are held in memory", "dense")
-    train_cluster_size: PositiveInt | None = setting("training cells of a type at most; null: all", None)
-    val_cluster_size: PositiveInt | None = setting("validation cells of a type at most; null: all", None)
-    test_cluster_size: NonNegativeInt = setting("test cells of a type to score at the end; 0: none", 0)
+    input_dir: str = _setting("folder that split_data wrote")
+    y_column: str = _setting("column of obs that holds the cell types")
+    torch_sparsity_type: Literal["dense", "csr"] = _setting("how cells are held in memory", "dense")
+    train_cluster_size: PositiveInt | None = _setting("training cells of a type at most; null: all", None)
+    val_cluster_size: PositiveInt | None = _setting("validation cells of a type at most; null: all", None)
+    test_cluster_size: NonNegativeInt = _setting("test cells of a type to score at the end; 0: none", 0)
 
 
 @dataclass(frozen=True)
-class DataloaderSection:
+class _DataloaderSection:
     """Section `dataloader`."""
 
-    batch_size: PositiveInt = setting("cells of a training step", 256)
-    num_workers: NonNegativeInt = setting("threads that compute; 0: as torch chooses", 0)
-    shuffle_train: bool = setting("must be true: training needs shuffled cells", True)
-    shuffle_val: bool = setting("must be false: it would change nothing", False)
+    batch_size: PositiveInt = _setting("cells of a training step", 256)
+    num_workers: NonNegativeInt = _setting("threads that compute; 0: as torch chooses", 0)
+    shuffle_train: bool = _setting("must be true: training needs shuffled cells", True)
+    shuffle_val: bool = _setting("must be false: it would change nothing", False)
 
 # %% ../nbs/16_command_line.ipynb #3060a9ab
 @dataclass(frozen=True)
-class ModelSection:
+class _ModelSection:
     """Section `model`."""
 
-    name: str = setting("name of the model's folders", "SelectorMLP")
-    selector_type: Literal["std", "clamped", "none"] | None = setting("weights free, in [0, 1], or no selector", "std")
-    L1_size: PositiveInt = setting("units of the first hidden layer", 512)
-    L2_size: PositiveInt = setting("units of the second", 128)
-    L3_size: PositiveInt = setting("units of the third", 64)
-    leak_angle: NonNegativeFloat = setting("slope of LeakyReLU below 0", 0.2)
-    penalty: Literal["L1", "L2", "L1/L2", "none"] | None = setting("penalty on the selector weights", "L1")
-    batch_norm: bool = setting("batch norm, where training.batch_norm is true too", True)
+    name: str = _setting("name of the model's folders", "SelectorMLP")
+    selector_type: Literal["std", "clamped", "none"] | None = _setting("weights free, in [0, 1], or no selector", "std")
+    L1_size: PositiveInt = _setting("units of the first hidden layer", 512)
+    L2_size: PositiveInt = _setting("units of the second", 128)
+    L3_size: PositiveInt = _setting("units of the third", 64)
+    leak_angle: NonNegativeFloat = _setting("slope of LeakyReLU below 0", 0.2)
+    penalty: Literal["L1", "L2", "L1/L2", "none"] | None = _setting("penalty on the selector weights", "L1")
+    batch_norm: bool = _setting("batch norm, where training.batch_norm is true too", True)
 
 # %% ../nbs/16_command_line.ipynb #42af2ac8
 @dataclass(frozen=True)
-class TrainingSection:
+class _TrainingSection:
     """Section `training`."""
 
-    lr: PositiveFloat = setting("learning rate", 3e-4)
-    weight_decay: NonNegativeFloat = setting("weight decay of AdamW", 0.3)
-    dropout: NonNegativeFloat = setting("share of units dropped in training", 0.3)
-    batch_norm: bool = setting("batch norm, where model.batch_norm is true too", True)
-    noise_std: NonNegativeFloat = setting("sd of the noise added to the input in training", 0.2)
-    max_epochs: PositiveInt = setting("passes over the training cells", 50)
-    alpha: NonNegativeFloat = setting("weight of the penalty", 0.1)
+    lr: PositiveFloat = _setting("learning rate", 3e-4)
+    weight_decay: NonNegativeFloat = _setting("weight decay of AdamW", 0.3)
+    dropout: NonNegativeFloat = _setting("share of units dropped in training", 0.3)
+    batch_norm: bool = _setting("batch norm, where model.batch_norm is true too", True)
+    noise_std: NonNegativeFloat = _setting("sd of the noise added to the input in training", 0.2)
+    max_epochs: PositiveInt = _setting("passes over the training cells", 50)
+    alpha: NonNegativeFloat = _setting("weight of the penalty", 0.1)
 
 
 @dataclass(frozen=True)
-class SvmSection:
+class _SvmSection:
     """Section `svm`."""
 
-    loss: str = setting("must be 'squared_hinge', the report's", "squared_hinge")
-    penalty: Literal["L1", "L2"] = setting("penalty on the coefficients", "L1")
-    dual: bool = setting("must be false: the primal is solved, as in the report", False)
-    C: PositiveFloat = setting("inverse of the penalty's weight", 1.0)
-    max_iter: PositiveInt = setting("passes of the solver at most", 1000)
+    loss: str = _setting("must be 'squared_hinge', the report's", "squared_hinge")
+    penalty: Literal["L1", "L2"] = _setting("penalty on the coefficients", "L1")
+    dual: bool = _setting("must be false: the primal is solved, as in the report", False)
+    C: PositiveFloat = _setting("inverse of the penalty's weight", 1.0)
+    max_iter: PositiveInt = _setting("passes of the solver at most", 1000)
 
 # %% ../nbs/16_command_line.ipynb #6fa87b46
 @dataclass(frozen=True)
-class CheckpointSection:
+class _CheckpointSection:
     """Section `checkpoint`."""
 
-    dir: str = setting("folder for checkpoints", "trained_models/checkpoints")
-    restart_run: Literal["last", "best"] = setting("checkpoint that a restart goes on from", "last")
-    save_top_k: int = setting("best checkpoints to keep; -1: all", 3)
-    save_last: bool = setting("keep the last checkpoint, which a restart needs", True)
+    dir: str = _setting("folder for checkpoints", "trained_models/checkpoints")
+    restart_run: Literal["last", "best"] = _setting("checkpoint that a restart goes on from", "last")
+    save_top_k: int = _setting("best checkpoints to keep; -1: all", 3)
+    save_last: bool = _setting("keep the last checkpoint, which a restart needs", True)
 
 
 @dataclass(frozen=True)
-class TrainStep:
+class _TrainStep:
     """Settings of `selectormlp train`, by the original's keys."""
 
-    data: DataSection
-    model_type: Literal["selector_mlp", "svm"] = setting("what to train", "selector_mlp")
-    restart: bool = setting("go on from a checkpoint", False)
-    seed: NonNegativeInt = setting("seed of every random choice", 0)
-    log_dir: str = setting("folder for curves, scores and logs", "logs")
-    trained_models_dir: str = setting("folder for the best models", "trained_models")
-    dataloader: DataloaderSection = field(default_factory=DataloaderSection)
-    model: ModelSection = field(default_factory=ModelSection)
-    training: TrainingSection = field(default_factory=TrainingSection)
-    svm: SvmSection = field(default_factory=SvmSection)
-    checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
+    data: _DataSection
+    model_type: Literal["selector_mlp", "svm"] = _setting("what to train", "selector_mlp")
+    restart: bool = _setting("go on from a checkpoint", False)
+    seed: NonNegativeInt = _setting("seed of every random choice", 0)
+    log_dir: str = _setting("folder for curves, scores and logs", "logs")
+    trained_models_dir: str = _setting("folder for the best models", "trained_models")
+    dataloader: _DataloaderSection = field(default_factory=_DataloaderSection)
+    model: _ModelSection = field(default_factory=_ModelSection)
+    training: _TrainingSection = field(default_factory=_TrainingSection)
+    svm: _SvmSection = field(default_factory=_SvmSection)
+    checkpoint: _CheckpointSection = field(default_factory=_CheckpointSection)
 
 # %% ../nbs/16_command_line.ipynb #77db56bd
 @dataclass(frozen=True)
-class FeatureSelectionStep:
+class _FeatureSelectionStep:
     """Settings of `selectormlp feature_selection`, by the original's keys."""
 
-    model_path: str = setting("folder of a model that train wrote")
-    adata_input: str = setting("file of cells to mask genes in")
-    y_column: str = setting("column of obs that holds the cell types")
-    results_dir: str = setting("folder for tables and plots", "feature_selection_results")
-    model_type: Literal["selector_mlp", "svm"] | None = setting("what the model must be; null: whatever it is", None)
-    group_size: PositiveInt = setting("genes between the points of the curve", 50)
-    random_reps: PositiveInt = setting("random orders to compare with", 5)
-    seed: NonNegativeInt = setting("seed of the random orders", 0)
+    model_path: str = _setting("folder of a model that train wrote")
+    adata_input: str = _setting("file of cells to mask genes in")
+    y_column: str = _setting("column of obs that holds the cell types")
+    results_dir: str = _setting("folder for tables and plots", "feature_selection_results")
+    model_type: Literal["selector_mlp", "svm"] | None = _setting("what the model must be; null: whatever it is", None)
+    group_size: PositiveInt = _setting("genes between the points of the curve", 50)
+    random_reps: PositiveInt = _setting("random orders to compare with", 5)
+    seed: NonNegativeInt = _setting("seed of the random orders", 0)
 
 # %% ../nbs/16_command_line.ipynb #803884a5
-class CommandParser(ArgumentParser):
+class _CommandParser(ArgumentParser):
     """A jsonargparse parser that remembers in words what each option wants, and which are lists."""
 
     def __init__(self, **settings: Any):
@@ -336,7 +320,7 @@ class CommandParser(ArgumentParser):
         self.lists: set[str] = set()
 
 
-WORDS = {
+_WORDS = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -349,37 +333,37 @@ WORDS = {
 }
 
 
-def in_words(kind: Any) -> str:
+def _in_words(kind: Any) -> str:
     """Say which values a type allows."""
     if get_origin(kind) is Literal:
         return " or ".join(repr(choice) for choice in get_args(kind))
-    return WORDS.get(kind) or " or ".join(in_words(part) for part in get_args(kind) if part is not Ellipsis)
+    return _WORDS.get(kind) or " or ".join(_in_words(part) for part in get_args(kind) if part is not Ellipsis)
 
 # %% ../nbs/16_command_line.ipynb #e5b5a4b4
-def list_items(kind: Any) -> Any:
+def _list_items(kind: Any) -> Any:
     """Type of the items of a tuple, or of a tuple or None; None for other types."""
     tuples = [part for part in (kind, *get_args(kind)) if get_origin(part) is tuple]
     return get_args(tuples[0])[0] if tuples else None
 
 
-def add_fields(parser: CommandParser, kind: Any, *, prefix: str = "") -> None:
+def _add_fields(parser: _CommandParser, kind: Any, *, prefix: str = "") -> None:
     """Add an option to the parser for each field of a dataclass, and for those of its sections."""
-    hints, known = get_type_hints(kind), {"StudyConfig": STUDY_HELP, "SimulationRecipe": SIMULATION_HELP}
+    hints, known = get_type_hints(kind), {"StudyConfig": _STUDY_HELP, "SimulationRecipe": _SIMULATION_HELP}
     for each in fields(kind):
         name, hint = prefix + each.name, hints[each.name]
         if is_dataclass(hint):
-            add_fields(parser, hint, prefix=f"{name}.")
+            _add_fields(parser, hint, prefix=f"{name}.")
         else:
             text = each.metadata.get("help") or known.get(kind.__name__, {}).get(each.name, "")
-            add_option(parser, name, hint, each, text)
+            _add_option(parser, name, hint, each, text)
 
 # %% ../nbs/16_command_line.ipynb #240be5df
-def add_option(parser: CommandParser, name: str, hint: Any, each: Field, text: str) -> None:
+def _add_option(parser: _CommandParser, name: str, hint: Any, each: Field, text: str) -> None:
     """Add one option; `cells` is written without its name, and the label column of an example may be left out."""
     limited = any(each.metadata.get(limit) is not None for limit in ("least", "most"))
-    parser.wanted[name] = words_for(hint, each.metadata) if limited else in_words(each.metadata.get("option") or hint)
+    parser.wanted[name] = _words_for(hint, each.metadata) if limited else _in_words(each.metadata.get("option") or hint)
     hint = each.metadata.get("option") or hint
-    items, default = list_items(hint), None if each.default is MISSING else each.default
+    items, default = _list_items(hint), None if each.default is MISSING else each.default
     default = list(default) if isinstance(default, tuple) else default
     more: dict[str, Any] = {"type": items or hint, "help": text, "default": default}
     if items:
@@ -393,35 +377,35 @@ def add_option(parser: CommandParser, name: str, hint: Any, each: Field, text: s
         parser.add_argument(f"--{name}", required=each.default is MISSING and name != "label_key", **more)
 
 # %% ../nbs/16_command_line.ipynb #ffcab012
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """A list as a tuple, and a checked number as an ordinary one."""
     if isinstance(value, list):
-        return tuple(plain(item) for item in value)
+        return tuple(_plain(item) for item in value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return int(value) if isinstance(value, int) else float(value)
     return value
 
 
-def build(kind: Any, values: Namespace) -> Any:
+def _build(kind: Any, values: Namespace) -> Any:
     """Make a dataclass of options from the values of a parser."""
     hints, filled = get_type_hints(kind), {}
     for each in fields(kind):
         value, hint = values[each.name], hints[each.name]
-        filled[each.name] = build(hint, value) if is_dataclass(hint) else plain(value)
+        filled[each.name] = _build(hint, value) if is_dataclass(hint) else _plain(value)
     return kind(**filled)
 
 # %% ../nbs/16_command_line.ipynb #fd782488
-class ConfigFile(ActionConfigFile):
+class _ConfigFile(ActionConfigFile):
     """The option --config: a JSON file of settings, checked before it is used."""
 
-    def __call__(self, parser: CommandParser, namespace: Namespace, values: str, option: str | None = None) -> None:
+    def __call__(self, parser: _CommandParser, namespace: Namespace, values: str, option: str | None = None) -> None:
         """Read the file into the namespace."""
-        from selectormlp.data import InputError, read_json
+        from selectormlp.data import InputError, _read_json
 
-        if not isinstance(found := read_json(values), dict):
+        if not isinstance(found := _read_json(values), dict):
             raise InputError(f"'{values}' does not hold settings: it must be {{\"name\": value, ...}}")
         if "rules" in found.get("settings", {}):
-            found = options_of_panel(found, values)
+            found = _options_of_panel(found, values)
         if found.pop("format_version", None) is not None:  # of a run's config.json, or made of a panel's
             values = json.dumps(found)
         for name in parser.lists & set(found):
@@ -430,49 +414,49 @@ class ConfigFile(ActionConfigFile):
         super().__call__(parser, namespace, values, option)
 
 # %% ../nbs/16_command_line.ipynb #cb524dfa
-UNKNOWN = re.compile(r"(?:unrecognized arguments: -*|.*invalid choice: |.* does not accept option )'?([^\s'=]+)")
-WRONG_KEY = re.compile(r"Parser key \"([\w.]+)\"")
-WRONG_VALUE = re.compile(
+_UNKNOWN = re.compile(r"(?:unrecognized arguments: -*|.*invalid choice: |.* does not accept option )'?([^\s'=]+)")
+_WRONG_KEY = re.compile(r"Parser key \"([\w.]+)\"")
+_WRONG_VALUE = re.compile(
     r"(?:alue: |of type \w+: (?!could|invalid)|to float: |base 10: )'?(.*?)'?(?: does not conform.*)?$"
 )
-SENTENCES: list[tuple[str, str]] = [
+_SENTENCES: list[tuple[str, str]] = [
     (r"the following arguments are required: (.*)", r"this must be given, as an option or in --config: \1"),
     (r"argument (\S+): expected .*", r"the option \1 needs a value after it"),
     (r"Problems parsing config: (.*)", r"the settings in --config are not JSON: \1"),
 ]
 
 
-def plain_message(message: str, parser: CommandParser) -> str:
+def _plain_message(message: str, parser: _CommandParser) -> str:
     """Say an error of jsonargparse in one sentence."""
     if message.startswith('expected "command" to be one of'):
-        return f"name a command: one of {', '.join(COMMANDS)}"
-    unknown, wrong, value = UNKNOWN.match(message), WRONG_KEY.match(message), WRONG_VALUE.search(message)
+        return f"name a command: one of {', '.join(_COMMANDS)}"
+    unknown, wrong, value = _UNKNOWN.match(message), _WRONG_KEY.match(message), _WRONG_VALUE.search(message)
     if re.match("unrecognized arguments: (?!-)", message):
         return f"{message[24:]!r} is too much: no option takes it"
     if unknown:
-        return unknown_name(unknown[1], COMMANDS if "invalid choice" in message else parser.wanted)
+        return _unknown_name(unknown[1], _COMMANDS if "invalid choice" in message else parser.wanted)
     if wrong and wrong[1] in parser.wanted:
         return f"{wrong[1]} is {value[1] if value else 'wrong'!r}, but it must be {parser.wanted[wrong[1]]}"
-    for pattern, sentence in SENTENCES:
+    for pattern, sentence in _SENTENCES:
         message = re.sub(pattern, sentence, message, flags=re.DOTALL)
-    return re.sub(rf"\b({'|'.join(COMMANDS)})\.", "", message)
+    return re.sub(rf"\b({'|'.join(_COMMANDS)})\.", "", message)
 
 # %% ../nbs/16_command_line.ipynb #94bb15f0
-def unknown_name(name: str, known: Iterable[str]) -> str:
+def _unknown_name(name: str, known: Iterable[str]) -> str:
     """Say that an option or a command does not exist, and which one is nearest."""
-    from selectormlp.data import nearest_name
+    from selectormlp.data import _nearest_name
 
-    nearest = nearest_name(name, known) or nearest_name(name, [each.rpartition(".")[2] for each in known])
+    nearest = _nearest_name(name, known) or _nearest_name(name, [each.rpartition(".")[2] for each in known])
     full = [each for each in known if nearest and each.endswith(nearest)]
     return f"there is no {name!r} here; " + (f"did you mean {full[0]!r}?" if full else "--help lists what there is")
 
 # %% ../nbs/16_command_line.ipynb #56595e54
-def error_sentence(error: Exception, parser: CommandParser) -> str:
+def _error_sentence(error: Exception, parser: _CommandParser) -> str:
     """Say any error in one line."""
     from selectormlp.data import InputError
 
     if isinstance(error, ArgumentError):
-        text = plain_message(str(error), parser)
+        text = _plain_message(str(error), parser)
     elif isinstance(error, InputError):
         text = str(error)
     elif isinstance(error, OSError):
@@ -485,7 +469,7 @@ def error_sentence(error: Exception, parser: CommandParser) -> str:
 
 # %% ../nbs/16_command_line.ipynb #1440f597
 @contextmanager
-def one_line_warnings() -> Iterator[None]:
+def _one_line_warnings() -> Iterator[None]:
     """Show each warning to the user as one line on the error stream."""
 
     def show(message: Warning | str, category: type, filename: str, *more: Any, **others: Any) -> None:
@@ -498,7 +482,7 @@ def one_line_warnings() -> Iterator[None]:
         yield
 
 # %% ../nbs/16_command_line.ipynb #36b3cc3b
-def check_place(
+def _check_place(
     path: str | Path, *, folder: bool = True, inputs: Iterable[str] = (), others: Iterable[str | None] = (),
     writes: Sequence[str] = (),
 ) -> None:  # fmt: skip
@@ -507,12 +491,12 @@ def check_place(
     `inputs` are the cells, `others` are other files, `writes` the names that are written in a folder.
     """
     from selectormlp.data import InputError
-    from selectormlp.files import refuse_input, same_place
+    from selectormlp.files import _refuse_input, _same_place
 
     place, inputs = Path(path).absolute(), list(inputs)
     above = next(here for here in (place, *place.parents) if here.exists())
     reason = None
-    if any(same_place(place, name) for name in inputs if Path(name).exists()):
+    if any(_same_place(place, name) for name in inputs if Path(name).exists()):
         reason = "it is the file of cells that is read"
     elif above.is_dir() != (folder or above != place):
         reason = f"'{above.name}' is a {'file' if above.is_file() else 'folder'}"
@@ -522,23 +506,23 @@ def check_place(
         reason = "a .zarr store is there"
     if reason:
         raise InputError(f"cannot write '{path}': {reason}; choose another place")
-    refuse_input(path, [*inputs, *filter(None, others)], writes=writes)
+    _refuse_input(path, [*inputs, *filter(None, others)], writes=writes)
 
 
-def flat_settings(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat_settings(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings of sections by their full names: {"training.lr": 0.0003}."""
     flat: dict[str, Any] = {}
     for name, item in value.items():
-        flat |= flat_settings(item, f"{prefix}{name}.") if isinstance(item, dict) else {prefix + name: item}
+        flat |= _flat_settings(item, f"{prefix}{name}.") if isinstance(item, dict) else {prefix + name: item}
     return flat
 
 # %% ../nbs/16_command_line.ipynb #c7d8aa48
-def refuse_other_run(path: Path, settings: dict[str, Any], *, free: Sequence[str] = ()) -> None:
+def _refuse_other_run(path: Path, settings: dict[str, Any], *, free: Sequence[str] = ()) -> None:
     """Raise `InputError` where `path` describes a run with other settings; those in `free` may differ."""
-    from selectormlp.data import InputError, read_json
+    from selectormlp.data import InputError, _read_json
 
-    there = flat_settings(read_json(path)) if path.exists() else {}
-    for name, value in flat_settings(settings).items():
+    there = _flat_settings(_read_json(path)) if path.exists() else {}
+    for name, value in _flat_settings(settings).items():
         if there and name not in free and there.get(name) != value:
             raise InputError(
                 f"the folder '{path.parent}' holds the results of another run: its {name} is "
@@ -546,11 +530,11 @@ def refuse_other_run(path: Path, settings: dict[str, Any], *, free: Sequence[str
             )
 
 # %% ../nbs/16_command_line.ipynb #50d7dc7e
-def load_given(
+def _load_given(
     cells: tuple[str, ...],
     label_key: str | None = None,
     labels: tuple[str, ...] = (),
-    taken: ValueOptions = AS_DECIDED,
+    taken: _ValueOptions = _AS_DECIDED,
     *,
     as_stored: bool = False,
 ) -> AnnData:
@@ -561,59 +545,59 @@ def load_given(
     return load_cells(source, label_key, list(labels) or None, as_stored=as_stored, **taken.given)
 
 
-def open_given(
+def _open_given(
     cells: tuple[str, ...],
     on_disk: str,
     *,
     labels: tuple[str, ...] = (),
-    taken: ValueOptions = AS_DECIDED,
+    taken: _ValueOptions = _AS_DECIDED,
     **opening: Any,
 ) -> CellsOnDisk | None:
     """The cells on disk where they are to be read in blocks, which is said; None where they fit into memory."""
     from selectormlp.data import EXAMPLES
-    from selectormlp.streaming import open_if_large
+    from selectormlp.streaming import _open_if_large
 
     if cells[0] in EXAMPLES or len(labels) > 1:
         return None
     opening |= taken.given
-    large = open_if_large(list(cells), on_disk=on_disk, labels=labels[0] if labels else None, **opening)
-    return None if large is None else told(large)
+    large = _open_if_large(list(cells), on_disk=on_disk, labels=labels[0] if labels else None, **opening)
+    return None if large is None else _told(large)
 
 
-def told(large: CellsOnDisk) -> CellsOnDisk:
+def _told(large: CellsOnDisk) -> CellsOnDisk:
     """The cells on disk, after saying so."""
-    say(f"The {len(large.obs):,} cells are read from disk in blocks (all into memory: --on-disk no).")
+    _say(f"The {len(large.obs):,} cells are read from disk in blocks (all into memory: --on-disk no).")
     return large
 
 
-def options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
+def _options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
     """The options of `select` that a panel's .json file stands for; its cells must be the same files."""
     from selectormlp.data import InputError
-    from selectormlp.selection import located_source
+    from selectormlp.selection import _located_source
 
     settings, source = found["settings"], found["settings"].get("source", {})
     if "cells" not in source or isinstance(settings["rules"].get("groups"), dict):
         raise InputError(f"the panel of '{path}' was made in Python: make it anew there, with remake_panel")
-    source = located_source(source, Path(path).parent)
+    source = _located_source(source, Path(path).parent)
     more = {name: source.get(name) for name in ("cells", "labels", "test_batches")}
     more |= {"label_key": found["label_key"], "model_settings": settings["model_settings"], **source.get("reading", {})}
     given = {name: value for name, value in {**settings["rules"], **more}.items() if value not in (None, [], {})}
     return {"format_version": found["format_version"], **given}
 
 
-def genes_listed(given: Sequence[str]) -> list[str]:
+def _genes_listed(given: Sequence[str]) -> list[str]:
     """Names of genes, where some of those given are files of them."""
     from selectormlp.panels import read_panel
 
     return [gene for entry in given for gene in (read_panel(entry).genes if Path(entry).is_file() else [entry])]
 
 
-def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
+def _with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
     """The design with the genes of its files of genes, and with those of a panel to build on first."""
     from selectormlp.panels import read_panel
 
     lists: dict[str, Any] = {
-        name: genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")
+        name: _genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")
     }
     if extend is None:
         return replace(design, **lists)
@@ -622,75 +606,77 @@ def with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
     return replace(design, **lists)
 
 
-def run_select(options: SelectOptions, design: PanelDesign, taken: ValueOptions = AS_DECIDED) -> None:
+def _run_select(options: _SelectOptions, design: PanelDesign, taken: _ValueOptions = _AS_DECIDED) -> None:
     """Choose a panel, write it and a page about it (select)."""
-    from selectormlp.files import only_writer, remove_companions
-    from selectormlp.inspection import PAGE_FILES, write_panel_report
-    from selectormlp.panels import note_beside
+    from selectormlp.files import _only_writer, _remove_companions
+    from selectormlp.inspection import _PAGE_FILES, write_panel_report
+    from selectormlp.panels import _note_beside
 
     folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
-    note, others = note_beside(options.out), [*options.labels, options.extend]
+    note, others = _note_beside(options.out), [*options.labels, options.extend]
     others += [name for names in (design.must_include, design.exclude, design.candidates) for name in names]
     for place in (options.out, note):
-        check_place(place, folder=False, inputs=options.cells, others=others)
-    check_place(folder, inputs=options.cells, others=others, writes=PAGE_FILES)
-    with only_writer(options.out):
-        panel, adata = panel_and_cells(options, with_lists(design, options.extend), taken)
-        remove_companions(folder, PAGE_FILES)  # of another panel: a page belongs to the csv beside it, or is not there
+        _check_place(place, folder=False, inputs=options.cells, others=others)
+    _check_place(folder, inputs=options.cells, others=others, writes=_PAGE_FILES)
+    with _only_writer(options.out):
+        panel, adata = _panel_and_cells(options, _with_lists(design, options.extend), taken)
+        _remove_companions(
+            folder, _PAGE_FILES
+        )  # of another panel: a page belongs to the csv beside it, or is not there
         panel.to_csv(options.out)
-        say("\n".join(panel.genes))
-        say(f"The panel of {len(panel)} genes is in '{options.out}', how it was made in '{note}'.")
+        _say("\n".join(panel.genes))
+        _say(f"The panel of {len(panel)} genes is in '{options.out}', how it was made in '{note}'.")
         if options.page:
-            n_jobs = processes(options.n_jobs, adata)
+            n_jobs = _processes(options.n_jobs, adata)
             page = write_panel_report(panel, adata, folder, n_jobs=n_jobs, beside=options.out)
-            say(f"The page to read is '{page}'.")
+            _say(f"The page to read is '{page}'.")
 
 
-def processes(asked: int, adata: AnnData) -> int:
+def _processes(asked: int, adata: AnnData) -> int:
     """Processes to ask a page's questions: as joblib counts them; "all" (-1) stops where memory or the work ends."""
     from joblib import effective_n_jobs
 
     from selectormlp.data import InputError
-    from selectormlp.streaming import processes_that_fit
+    from selectormlp.streaming import _processes_that_fit
 
     if asked == 0:
         raise InputError("n_jobs is 0; pass 1 or more processes, or -1 for what cores, memory and cells call for")
     if asked > 0:
         return asked
-    found = min(effective_n_jobs(asked), processes_that_fit(adata))
+    found = min(effective_n_jobs(asked), _processes_that_fit(adata))
     if found > 1:
-        say(f"{found} processes ask the page's questions (one alone: --n-jobs 1).")
+        _say(f"{found} processes ask the page's questions (one alone: --n-jobs 1).")
     return found
 
 
-def panel_and_cells(
-    options: SelectOptions, design: PanelDesign, taken: ValueOptions = AS_DECIDED
+def _panel_and_cells(
+    options: _SelectOptions, design: PanelDesign, taken: _ValueOptions = _AS_DECIDED
 ) -> tuple[DesignedPanel, AnnData]:
     """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
-    from selectormlp.selection import about_cells, choose_panel, source_of_files, split_of
-    from selectormlp.streaming import cells_for_panel, choose_from
+    from selectormlp.selection import _about_cells, _choose_panel, _source_of_files, _split_of
+    from selectormlp.streaming import _cells_for_panel, _choose_from
 
     key, columns = options.label_key, [*(design.groups or ()), *([design.batch_key] if design.batch_key else [])]
     opening: dict[str, Any] = {"label_key": key, "labels": options.labels, "columns": columns}
-    large = open_given(options.cells, options.on_disk, taken=taken, **opening)
-    cells: Any = load_given(options.cells, key, options.labels, taken) if large is None else large
+    large = _open_given(options.cells, options.on_disk, taken=taken, **opening)
+    cells: Any = _load_given(options.cells, key, options.labels, taken) if large is None else large
     obs = cells.obs
-    split = _donor_split(obs, options, design) or split_of(obs, key, design)
-    source = source_of_files(options.cells, options.labels, taken.given)
+    split = _donor_split(obs, options, design) or _split_of(obs, key, design)
+    source = _source_of_files(options.cells, options.labels, taken.given)
     if options.test_batches:
         source["test_batches"] = list(options.test_batches)
     models = {
         **(options.model_settings or {}),
         **({} if options.max_epochs is None else {"max_epochs": options.max_epochs}),
     }
-    more: dict[str, Any] = {"model_settings": models, "about": about_cells(obs, key, design, split, source)}
+    more: dict[str, Any] = {"model_settings": models, "about": _about_cells(obs, key, design, split, source)}
     if large is None:
-        return choose_panel(cells, key, design, split, **more), cells
-    found = cells_for_panel(large, key, design, split=split, progress=sys.stderr.isatty())
-    return choose_from(found, key, design, **more), found.adata
+        return _choose_panel(cells, key, design, split, **more), cells
+    found = _cells_for_panel(large, key, design, split=split, progress=sys.stderr.isatty())
+    return _choose_from(found, key, design, **more), found.adata
 
 
-def _donor_split(obs: pd.DataFrame, options: SelectOptions, design: PanelDesign) -> CellSplit | None:
+def _donor_split(obs: pd.DataFrame, options: _SelectOptions, design: PanelDesign) -> CellSplit | None:
     """The split that leaves whole donors for the test, where some are named."""
     from selectormlp.data import InputError
     from selectormlp.split import split_batches
@@ -704,72 +690,72 @@ def _donor_split(obs: pd.DataFrame, options: SelectOptions, design: PanelDesign)
     return split_batches(obs, options.label_key, **about)
 
 # %% ../nbs/16_command_line.ipynb #665a5770
-def of_one_model(config: StudyConfig, model: str) -> StudyConfig:
+def _of_one_model(config: StudyConfig, model: str) -> StudyConfig:
     """The same study with one model in place of the report's."""
     return replace(config, conditions=(model,), ablations=(), panel_conditions=(model,))
 
 
-def run_report(output: ReportOutput, config: StudyConfig, taken: ValueOptions = AS_DECIDED) -> None:
+def _run_report(output: _ReportOutput, config: StudyConfig, taken: _ValueOptions = _AS_DECIDED) -> None:
     """Run the whole report (report)."""
-    from selectormlp.study import RUN_FILES, run_study
+    from selectormlp.study import _RUN_FILES, run_study
 
     def load(config: StudyConfig) -> AnnData:
         """All cells, or those that the split can use."""
         from selectormlp.streaming import read_usable
 
         key, labels = config.label_key, (config.labels,) if config.labels else ()
-        large = open_given((config.cells,), output.on_disk, label_key=key, labels=labels, columns=[], taken=taken)
+        large = _open_given((config.cells,), output.on_disk, label_key=key, labels=labels, columns=[], taken=taken)
         if large is None:
-            return load_given((config.cells,), key, labels, taken)
+            return _load_given((config.cells,), key, labels, taken)
         most = config.max_train + config.max_validation + config.max_test
         return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
 
-    check_place(output.out, inputs=(config.cells,), others=(config.labels,), writes=RUN_FILES)
-    study = run_study(config if output.model is None else of_one_model(config, output.model), output.out, load=load)
-    say(f"The figures are in '{study.folder / 'figures'}', the tables in '{study.folder}',")
-    say(f"and the page to read is '{study.folder / 'report.html'}'.")
+    _check_place(output.out, inputs=(config.cells,), others=(config.labels,), writes=_RUN_FILES)
+    study = run_study(config if output.model is None else _of_one_model(config, output.model), output.out, load=load)
+    _say(f"The figures are in '{study.folder / 'figures'}', the tables in '{study.folder}',")
+    _say(f"and the page to read is '{study.folder / 'report.html'}'.")
 
 
-def run_reader_book(options: BookOptions, taken: ValueOptions = AS_DECIDED) -> None:
+def _run_reader_book(options: _BookOptions, taken: _ValueOptions = _AS_DECIDED) -> None:
     """Run the chapters on the user's cells (book)."""
     from selectormlp.book import run_book
 
-    check_place(options.out, inputs=(options.cells,), writes=("book.json", "cells.h5ad"))
-    settings = {"protocol": options.protocol, "seed": options.seed, "few": cells_of_book(options, taken)}
-    say(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
+    _check_place(options.out, inputs=(options.cells,), writes=("book.json", "cells.h5ad"))
+    settings = {"protocol": options.protocol, "seed": options.seed, "few": _cells_of_book(options, taken)}
+    _say(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
 
 
-def cells_of_book(options: BookOptions, taken: ValueOptions = AS_DECIDED) -> Callable[[], AnnData] | None:
+def _cells_of_book(options: _BookOptions, taken: _ValueOptions = _AS_DECIDED) -> Callable[[], AnnData] | None:
     """What brings the cells that a split can take, where the file stays on disk; a book goes on as it began."""
-    from selectormlp.data import EXAMPLES, read_json
-    from selectormlp.streaming import is_large, open_cells, read_usable
+    from selectormlp.data import EXAMPLES, _read_json
+    from selectormlp.streaming import _is_large, open_cells, read_usable
 
     def read() -> AnnData:
         if not on_disk:
-            return load_given((options.cells,), options.label_key, taken=taken)
-        large = told(open_cells(options.cells, label_key=options.label_key, **taken.given))
+            return _load_given((options.cells,), options.label_key, taken=taken)
+        large = _told(open_cells(options.cells, label_key=options.label_key, **taken.given))
         few = read_usable(large, options.label_key, min_cells=1, seed=options.seed, progress=sys.stderr.isatty())
-        say(f"The {few.n_obs:,} that a split can take are kept in '{options.out}', and the chapters read those.")
+        _say(f"The {few.n_obs:,} that a split can take are kept in '{options.out}', and the chapters read those.")
         return few
 
     note = Path(options.out) / "book.json"
     begun = options.on_disk == "auto" and note.exists()
-    on_disk = options.cells not in EXAMPLES and is_large(options.cells, on_disk=options.on_disk)
-    few = "kept" in read_json(note) if begun else on_disk or bool(taken.given)
+    on_disk = options.cells not in EXAMPLES and _is_large(options.cells, on_disk=options.on_disk)
+    few = "kept" in _read_json(note) if begun else on_disk or bool(taken.given)
     return read if few and (taken.given or options.cells not in EXAMPLES) else None
 
 
-def run_simulate(output: SimulationOutput, recipe: SimulationRecipe) -> None:
+def _run_simulate(output: _SimulationOutput, recipe: SimulationRecipe) -> None:
     """Write simulated cells to a file (simulate)."""
     from selectormlp.simulation import simulate_to_file
 
-    check_place(output.out, folder=False)
+    _check_place(output.out, folder=False)
     simulate_to_file(output.out, chunk_size=output.chunk_size, **asdict(recipe))
-    say(f"{recipe.n_cells:,} cells x {recipe.n_genes:,} genes of {recipe.n_types} types are in '{output.out}';")
-    say("var says which genes are markers, obs['cell_type'] holds the types.")
+    _say(f"{recipe.n_cells:,} cells x {recipe.n_genes:,} genes of {recipe.n_types} types are in '{output.out}';")
+    _say("var says which genes are markers, obs['cell_type'] holds the types.")
 
 # %% ../nbs/16_command_line.ipynb #be30cdc6
-def prediction_table(
+def _prediction_table(
     model: GeneClassifier, X: Any, cells: Sequence[str], *, probabilities: bool = False, top: int = 1
 ) -> pd.DataFrame:
     """The predicted type of each cell; of networks its probability, the next types, and the probabilities of all."""
@@ -788,77 +774,77 @@ def prediction_table(
     return pd.concat([table, each], axis=1) if probabilities else table
 
 # %% ../nbs/16_command_line.ipynb #36c577cb
-def cells_to_label(
-    options: PredictOptions, model: GeneClassifier, taken: ValueOptions = AS_DECIDED
+def _cells_to_label(
+    options: _PredictOptions, model: GeneClassifier, taken: _ValueOptions = _AS_DECIDED
 ) -> Iterator[AnnData]:
     """The new cells, log-normalised as the model's were: all of them, or block by block from disk."""
     from anndata import AnnData
 
     from selectormlp.data import check_cells, normalise
-    from selectormlp.saving import normalised_alike
+    from selectormlp.saving import _normalised_alike
     from selectormlp.streaming import read_blocks
 
     counts = ("raw counts", "normalised, not logged")
-    large = open_given(options.cells, options.on_disk, columns=[], taken=taken)
+    large = _open_given(options.cells, options.on_disk, columns=[], taken=taken)
     if large is None:
-        adata = load_given(options.cells, taken=taken)
+        adata = _load_given(options.cells, taken=taken)
         logged = check_cells(adata).value_kind not in counts
-        yield normalised_alike(model, normalise(adata), logged=logged, max_missing=options.max_missing)
+        yield _normalised_alike(model, normalise(adata), logged=logged, max_missing=options.max_missing)
         return
     for places, block in read_blocks(large, progress=sys.stderr.isatty(), what="labelling cells"):
         cells = AnnData(block, obs=large.obs.iloc[places], var=large.var)
-        yield normalised_alike(model, cells, logged=large.kind not in counts, max_missing=options.max_missing)
+        yield _normalised_alike(model, cells, logged=large.kind not in counts, max_missing=options.max_missing)
 
 
-def run_predict(options: PredictOptions, taken: ValueOptions = AS_DECIDED) -> None:
+def _run_predict(options: _PredictOptions, taken: _ValueOptions = _AS_DECIDED) -> None:
     """Name the types of new cells with a saved model (predict)."""
     from selectormlp.collection import open_model
     from selectormlp.data import InputError
 
-    check_place(options.out, folder=False, inputs=options.cells, others=(options.model,))
+    _check_place(options.out, folder=False, inputs=options.cells, others=(options.model,))
     annotated = options.out.lower().endswith(".h5ad")
     if annotated and options.top > 1:
         raise InputError("an .h5ad file gets the probabilities of all types; leave out --top, or name a csv file")
-    write = write_annotated if annotated else write_predictions
+    write = _write_annotated if annotated else _write_predictions
     write(open_model(options.model), options, taken)
 
 
-def write_predictions(model: GeneClassifier, options: PredictOptions, taken: ValueOptions = AS_DECIDED) -> None:
+def _write_predictions(model: GeneClassifier, options: _PredictOptions, taken: _ValueOptions = _AS_DECIDED) -> None:
     """A table of the predicted types, one row per cell."""
     import pandas as pd
 
-    from selectormlp.data import write_table
+    from selectormlp.data import _write_table
     from selectormlp.saving import align_genes
 
     tables = []
-    for cells in cells_to_label(options, model, taken):
+    for cells in _cells_to_label(options, model, taken):
         X = align_genes(cells, model.gene_names_, max_missing=options.max_missing)
         shown = {"probabilities": options.probabilities, "top": options.top}
-        tables.append(prediction_table(model, X, cells.obs_names, **shown))
+        tables.append(_prediction_table(model, X, cells.obs_names, **shown))
     table = pd.concat(tables, ignore_index=True)
-    write_table(table, options.out)
+    _write_table(table, options.out)
     n_missing = sum(gene not in cells.var_names for gene in model.gene_names_)
     instead = " and were taken as 0." if n_missing else "."
-    say(f"{n_missing} of the model's {len(model.gene_names_)} genes are missing in the cells{instead}")
-    say(f"The types of {len(table):,} cells are in '{options.out}'.")
+    _say(f"{n_missing} of the model's {len(model.gene_names_)} genes are missing in the cells{instead}")
+    _say(f"The types of {len(table):,} cells are in '{options.out}'.")
 
 # %% ../nbs/16_command_line.ipynb #675aa0cf
-def write_annotated(model: GeneClassifier, options: PredictOptions, taken: ValueOptions = AS_DECIDED) -> None:
+def _write_annotated(model: GeneClassifier, options: _PredictOptions, taken: _ValueOptions = _AS_DECIDED) -> None:
     """A copy of the cells with their predicted types, as `annotate_cells` makes it."""
-    from selectormlp.data import write_whole
+    from selectormlp.data import _write_whole
     from selectormlp.saving import annotate_cells
 
-    cells = load_given(options.cells, taken=taken, as_stored=not taken.given)
+    cells = _load_given(options.cells, taken=taken, as_stored=not taken.given)
     named = annotate_cells(model, cells, max_missing=options.max_missing)
-    with write_whole(options.out) as path:
+    with _write_whole(options.out) as path:
         named.write_h5ad(path)
-    say(f"The cells, with obs['predicted_type'], are in '{options.out}'.")
+    _say(f"The cells, with obs['predicted_type'], are in '{options.out}'.")
 
 # %% ../nbs/16_command_line.ipynb #7c9a46be
-PART_FILES = {"train": "adata_train.h5ad", "validation": "adata_val.h5ad", "test": "adata_test.h5ad"}
+_PART_FILES = {"train": "adata_train.h5ad", "validation": "adata_val.h5ad", "test": "adata_test.h5ad"}
 
 
-def split_step(cells: AnnData | pd.DataFrame, step: SplitStep) -> CellSplit:
+def _split_step(cells: AnnData | pd.DataFrame, step: _SplitStep) -> CellSplit:
     """The split that the settings ask for."""
     from selectormlp.split import split_cells
 
@@ -871,59 +857,59 @@ def split_step(cells: AnnData | pd.DataFrame, step: SplitStep) -> CellSplit:
     return split_cells(cells, step.y_column, **caps, shuffle=step.shuffle, seed=step.shuffle_seed)
 
 
-class SplitCells(NamedTuple):
+class _SplitCells(NamedTuple):
     """A split, and what brings the cells of one of its parts, log-normalised."""
 
     split: CellSplit
     part: Callable[[str], AnnData]
 
 
-def split_in_memory(step: SplitStep, taken: ValueOptions = AS_DECIDED) -> SplitCells:
+def _split_in_memory(step: _SplitStep, taken: _ValueOptions = _AS_DECIDED) -> _SplitCells:
     """Read all cells and split them."""
     from selectormlp.data import prepare_cells, read_cells
 
     adata = read_cells(step.adata_path, label_key=step.y_column, **taken.given)
     cells = prepare_cells(adata, step.y_column, min_cells=step.min_cluster_size)
-    split = split_step(cells, step)
-    return SplitCells(split, lambda part: split.subset(cells, part))
+    split = _split_step(cells, step)
+    return _SplitCells(split, lambda part: split.subset(cells, part))
 
 
-def split_on_disk(large: CellsOnDisk, step: SplitStep) -> SplitCells:
+def _split_on_disk(large: CellsOnDisk, step: _SplitStep) -> _SplitCells:
     """Split by name and label; only the cells of a part are read, when it is asked for."""
-    from selectormlp.data import kept_labels
+    from selectormlp.data import _kept_labels
 
     key = step.y_column
-    split = split_step(kept_labels(large.obs, key, min_cells=step.min_cluster_size).to_frame(key), step)
-    return SplitCells(split, lambda part: split.subset(read_named(large, split.cells(part), key), part))
+    split = _split_step(_kept_labels(large.obs, key, min_cells=step.min_cluster_size).to_frame(key), step)
+    return _SplitCells(split, lambda part: split.subset(_read_named(large, split.cells(part), key), part))
 
 
-def read_named(large: CellsOnDisk, names: Iterable[str], label_key: str) -> AnnData:
+def _read_named(large: CellsOnDisk, names: Iterable[str], label_key: str) -> AnnData:
     """The named cells of a file on disk, log-normalised, all genes."""
     from selectormlp.data import prepare_cells
-    from selectormlp.streaming import read_some
+    from selectormlp.streaming import _read_some
 
-    return prepare_cells(read_some(large, names, progress=sys.stderr.isatty()), label_key, min_cells=1)
+    return prepare_cells(_read_some(large, names, progress=sys.stderr.isatty()), label_key, min_cells=1)
 
 # %% ../nbs/16_command_line.ipynb #4c131dff
-def run_split(step: SplitStep, reading: Reading, taken: ValueOptions = AS_DECIDED) -> None:
+def _run_split(step: _SplitStep, reading: _Reading, taken: _ValueOptions = _AS_DECIDED) -> None:
     """Split a file of cells into three (split_data)."""
-    from selectormlp.data import write_json, write_whole
+    from selectormlp.data import _write_json, _write_whole
 
     folder = Path(step.save_dir)
-    check_place(folder, inputs=(step.adata_path,), writes=(*PART_FILES.values(), "split.csv", "config.json"))
+    _check_place(folder, inputs=(step.adata_path,), writes=(*_PART_FILES.values(), "split.csv", "config.json"))
     settings = asdict(step) | taken.given
-    refuse_other_run(folder / "config.json", settings)
-    large = open_given((step.adata_path,), reading.on_disk, label_key=step.y_column, taken=taken)
-    split, cells = split_in_memory(step, taken) if large is None else split_on_disk(large, step)
-    for part, name in PART_FILES.items():
-        with write_whole(folder / name) as path:
+    _refuse_other_run(folder / "config.json", settings)
+    large = _open_given((step.adata_path,), reading.on_disk, label_key=step.y_column, taken=taken)
+    split, cells = _split_in_memory(step, taken) if large is None else _split_on_disk(large, step)
+    for part, name in _PART_FILES.items():
+        with _write_whole(folder / name) as path:
             cells(part).copy().write_h5ad(path)
     split.to_csv(folder / "split.csv")
-    write_json(settings, folder / "config.json")
-    say(f"{', '.join(f'{len(split.cells(part)):,} {part}' for part in PART_FILES)} cells are in '{folder}'.")
+    _write_json(settings, folder / "config.json")
+    _say(f"{', '.join(f'{len(split.cells(part)):,} {part}' for part in _PART_FILES)} cells are in '{folder}'.")
 
 # %% ../nbs/16_command_line.ipynb #8e3b832f
-def refuse_idle_settings(step: TrainStep) -> None:
+def _refuse_idle_settings(step: _TrainStep) -> None:
     """Raise `InputError` for a setting of `train` that would do nothing."""
     from selectormlp.data import InputError
 
@@ -941,7 +927,7 @@ def refuse_idle_settings(step: TrainStep) -> None:
             raise InputError(f"{reason}; change it, or leave it out")
 
 # %% ../nbs/16_command_line.ipynb #abb43af9
-class Part(NamedTuple):
+class _Part(NamedTuple):
     """Cells of one part: expression (cells x genes), type names, gene names."""
 
     X: Any
@@ -949,63 +935,63 @@ class Part(NamedTuple):
     genes: np.ndarray
 
 
-def capped(labels: pd.Series, size: int | None, seed: int) -> pd.Series:
+def _capped(labels: pd.Series, size: int | None, seed: int) -> pd.Series:
     """The labels, by name, of at most `size` cells of each type, drawn by name and seed."""
     import pandas as pd
 
-    from selectormlp.split import draw_lots
+    from selectormlp.split import _draw_lots
 
     if size is None:
         return labels
-    lots = pd.Series(draw_lots(labels.index.to_numpy(), seed=seed))
+    lots = pd.Series(_draw_lots(labels.index.to_numpy(), seed=seed))
     rank = lots.groupby(labels.astype(str).to_numpy()).rank(method="first")
     return labels[rank.to_numpy() <= size]
 
 # %% ../nbs/16_command_line.ipynb #a96320f3
-def read_part(step: TrainStep, name: str, genes: np.ndarray | None = None, *, on_disk: OnDisk = "auto") -> Part:
+def _read_part(step: _TrainStep, name: str, genes: np.ndarray | None = None, *, on_disk: _OnDisk = "auto") -> _Part:
     """One part that split_data wrote, with the genes of the training cells; what is read in blocks stays sparse."""
     from selectormlp.saving import align_genes
 
     data = step.data
     size = {"train": data.train_cluster_size, "validation": data.val_cluster_size, "test": data.test_cluster_size}[name]
-    large = open_given((str(Path(data.input_dir) / PART_FILES[name]),), on_disk, label_key=data.y_column)
-    cells = read_capped(step, name, size) if large is None else read_capped_from(large, step, size)
+    large = _open_given((str(Path(data.input_dir) / _PART_FILES[name]),), on_disk, label_key=data.y_column)
+    cells = _read_capped(step, name, size) if large is None else _read_capped_from(large, step, size)
     genes = cells.var_names.to_numpy() if genes is None else genes
     X = align_genes(cells, genes, max_missing=0)
     X = X.toarray() if data.torch_sparsity_type == "dense" and large is None else X
-    return Part(X, cells.obs[data.y_column].to_numpy().astype(str), genes)
+    return _Part(X, cells.obs[data.y_column].to_numpy().astype(str), genes)
 
 
-def read_capped(step: TrainStep, name: str, size: int | None) -> AnnData:
+def _read_capped(step: _TrainStep, name: str, size: int | None) -> AnnData:
     """Cells of a part, at most `size` of each type, from a file that is read whole."""
     from selectormlp.data import prepare_cells, read_cells
 
-    key, file = step.data.y_column, Path(step.data.input_dir) / PART_FILES[name]
+    key, file = step.data.y_column, Path(step.data.input_dir) / _PART_FILES[name]
     cells = prepare_cells(read_cells(file, label_key=key), key, min_cells=1)
-    return cells[capped(cells.obs[key], size, step.seed).index]
+    return cells[_capped(cells.obs[key], size, step.seed).index]
 
 
-def read_capped_from(large: CellsOnDisk, step: TrainStep, size: int | None) -> AnnData:
+def _read_capped_from(large: CellsOnDisk, step: _TrainStep, size: int | None) -> AnnData:
     """The same cells, and no others, from disk."""
-    from selectormlp.data import kept_labels
+    from selectormlp.data import _kept_labels
 
     key = step.data.y_column
-    return read_named(large, capped(kept_labels(large.obs, key, min_cells=1), size, step.seed).index, key)
+    return _read_named(large, _capped(_kept_labels(large.obs, key, min_cells=1), size, step.seed).index, key)
 
 # %% ../nbs/16_command_line.ipynb #ffc8019f
-SELECTORS = {"std": "free", "clamped": "clamped", "none": "none", None: "none"}
-PENALTIES = {"L1": "l1", "L2": "l2", "L1/L2": "l1_l2", "none": "none", None: "none"}
+_SELECTORS = {"std": "free", "clamped": "clamped", "none": "none", None: "none"}
+_PENALTIES = {"L1": "l1", "L2": "l2", "L1/L2": "l1_l2", "none": "none", None: "none"}
 
 
-def make_network(step: TrainStep, logs: Path, callbacks: list[Any]) -> GeneClassifier:
+def _make_network(step: _TrainStep, logs: Path, callbacks: list[Any]) -> GeneClassifier:
     """The unfitted network that the sections `model`, `training` and `dataloader` describe; it keeps its best epoch."""
     from selectormlp.classifiers import SelectorMLPClassifier
 
     model, training = step.model, step.training
     return SelectorMLPClassifier(
         protocol="report",
-        selector=SELECTORS[model.selector_type],
-        penalty=PENALTIES[model.penalty],
+        selector=_SELECTORS[model.selector_type],
+        penalty=_PENALTIES[model.penalty],
         penalty_weight=training.alpha,
         hidden_sizes=(model.L1_size, model.L2_size, model.L3_size),
         leak=model.leak_angle,
@@ -1025,7 +1011,7 @@ def make_network(step: TrainStep, logs: Path, callbacks: list[Any]) -> GeneClass
     )
 
 
-def make_svm(step: TrainStep) -> GeneClassifier:
+def _make_svm(step: _TrainStep) -> GeneClassifier:
     """The unfitted SVM that the section `svm` describes."""
     from selectormlp.classifiers import LinearSVMClassifier
 
@@ -1035,24 +1021,24 @@ def make_svm(step: TrainStep) -> GeneClassifier:
     )
 
 # %% ../nbs/16_command_line.ipynb #51891654
-def checkpoint_accuracy(path: Path) -> float:
+def _checkpoint_accuracy(path: Path) -> float:
     """Validation accuracy in the name of a checkpoint; -1 where there is none."""
     found = re.search(r"accuracy=([\d.]+)\.ckpt$", path.name)
     return float(found[1]) if found else -1.0
 
 
-def restart_checkpoint(folder: Path, which: str) -> Path:
+def _restart_checkpoint(folder: Path, which: str) -> Path:
     """The last or the best checkpoint in a folder; `InputError` where there is none."""
     from selectormlp.data import InputError
 
-    saved = sorted(folder.glob("*.ckpt"), key=checkpoint_accuracy)
+    saved = sorted(folder.glob("*.ckpt"), key=_checkpoint_accuracy)
     wanted = [path for path in saved if (path.name == "last.ckpt") == (which == "last")]
     if not wanted:
         raise InputError(f"there is no {which} checkpoint to go on from in '{folder}'; train without restart first")
     return wanted[-1]
 
 
-def keep_checkpoints(step: TrainStep, folder: Path) -> Any:
+def _keep_checkpoints(step: _TrainStep, folder: Path) -> Any:
     """Lightning's callback that keeps the best checkpoints and the last."""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -1070,7 +1056,7 @@ def keep_checkpoints(step: TrainStep, folder: Path) -> Any:
 
 # %% ../nbs/16_command_line.ipynb #27ae4386
 @contextmanager
-def threads(n_threads: int) -> Iterator[None]:
+def _threads(n_threads: int) -> Iterator[None]:
     """Let torch compute with so many threads; 0 leaves it to torch."""
     import torch
 
@@ -1082,23 +1068,23 @@ def threads(n_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def fit_network(step: TrainStep, logs: Path, parts: dict[str, Part]) -> GeneClassifier:
+def _fit_network(step: _TrainStep, logs: Path, parts: dict[str, _Part]) -> GeneClassifier:
     """Train the network, from the start or from a checkpoint."""
     folder, train = Path(step.checkpoint.dir) / step.model.name, parts["train"]
     if step.restart:
-        found = restart_checkpoint(folder, step.checkpoint.restart_run)
+        found = _restart_checkpoint(folder, step.checkpoint.restart_run)
         (logs / "checkpoint").mkdir(parents=True, exist_ok=True)
         shutil.copy(found, logs / "checkpoint" / "last.ckpt")  # where train_network looks
     else:
-        remove_leftovers(logs, folder)
-    model = make_network(step, logs, [keep_checkpoints(step, folder)])
-    with threads(step.dataloader.num_workers):
+        _remove_leftovers(logs, folder)
+    model = _make_network(step, logs, [_keep_checkpoints(step, folder)])
+    with _threads(step.dataloader.num_workers):
         model.fit(train.X, train.y, validation=(parts["validation"].X, parts["validation"].y), gene_names=train.genes)
     shutil.rmtree(logs / "checkpoint", ignore_errors=True)
     return model
 
 
-def remove_leftovers(logs: Path, checkpoints: Path) -> None:
+def _remove_leftovers(logs: Path, checkpoints: Path) -> None:
     """Take away the logs and checkpoints of an earlier training with the same settings."""
     for name in ("csv", "tensorboard", "checkpoint"):
         shutil.rmtree(logs / name, ignore_errors=True)
@@ -1106,77 +1092,77 @@ def remove_leftovers(logs: Path, checkpoints: Path) -> None:
         path.unlink(missing_ok=True)
 
 # %% ../nbs/16_command_line.ipynb #3a013373
-MAY_CHANGE = ("training.max_epochs", "checkpoint.restart_run")  # between a run and its restart
+_MAY_CHANGE = ("training.max_epochs", "checkpoint.restart_run")  # between a run and its restart
 
 
-def train_model(step: TrainStep, logs: Path, parts: dict[str, Part]) -> GeneClassifier:
+def _train_model(step: _TrainStep, logs: Path, parts: dict[str, _Part]) -> GeneClassifier:
     """The SVM or the network that the settings ask for, trained."""
     if step.model_type == "selector_mlp":
-        return fit_network(step, logs, parts)
+        return _fit_network(step, logs, parts)
     train = parts["train"]
-    return make_svm(step).fit(train.X, train.y, gene_names=train.genes)
+    return _make_svm(step).fit(train.X, train.y, gene_names=train.genes)
 
 
-def run_train(step: TrainStep, reading: Reading) -> None:
+def _run_train(step: _TrainStep, reading: _Reading) -> None:
     """Train a SelectorMLP or an SVM on the parts of a split (train)."""
-    from selectormlp.saving import expression_shares, save_model
-    from selectormlp.data import write_json
+    from selectormlp.saving import _expression_shares, save_model
+    from selectormlp.data import _write_json
 
-    refuse_idle_settings(step)
+    _refuse_idle_settings(step)
     name = "SVM" if step.model_type == "svm" else step.model.name
     logs, best = Path(step.log_dir) / name, Path(step.trained_models_dir) / f"{name}_best_model"
     for place in (logs, best, step.checkpoint.dir):
-        check_place(place)
+        _check_place(place)
     settings = {**asdict(step), "restart": False}
-    refuse_other_run(logs / "config.json", settings, free=MAY_CHANGE if step.restart else ())
-    parts, start = read_parts(step, reading.on_disk), time.monotonic()
-    model = train_model(step, logs, parts)
-    shares = expression_shares(parts["train"].X, parts["train"].genes)
+    _refuse_other_run(logs / "config.json", settings, free=_MAY_CHANGE if step.restart else ())
+    parts, start = _read_parts(step, reading.on_disk), time.monotonic()
+    model = _train_model(step, logs, parts)
+    shares = _expression_shares(parts["train"].X, parts["train"].genes)
     save_model(model, best, normalised_over=shares)
-    write_json(settings, logs / "config.json")
-    write_training(model, parts, logs, seconds=time.monotonic() - start)
-    say(f"The best model is in '{best}', curves and scores are in '{logs}'.")
+    _write_json(settings, logs / "config.json")
+    _write_training(model, parts, logs, seconds=time.monotonic() - start)
+    _say(f"The best model is in '{best}', curves and scores are in '{logs}'.")
 
 
-def read_parts(step: TrainStep, on_disk: OnDisk) -> dict[str, Part]:
+def _read_parts(step: _TrainStep, on_disk: _OnDisk) -> dict[str, _Part]:
     """Training, validation and, where they are to be scored, test cells."""
-    train = read_part(step, "train", on_disk=on_disk)
+    train = _read_part(step, "train", on_disk=on_disk)
     names = ["validation", "test"] if step.data.test_cluster_size else ["validation"]
-    return {"train": train, **{name: read_part(step, name, train.genes, on_disk=on_disk) for name in names}}
+    return {"train": train, **{name: _read_part(step, name, train.genes, on_disk=on_disk) for name in names}}
 
 # %% ../nbs/16_command_line.ipynb #fc8ebcaa
-def save_figure(axes: Axes, path: Path) -> None:
+def _save_figure(axes: Axes, path: Path) -> None:
     """Write the figure of some Axes as PNG, whole, and free it."""
     import matplotlib.pyplot as plt
 
-    from selectormlp.data import write_whole
+    from selectormlp.data import _write_whole
 
-    with write_whole(path) as temporary:
+    with _write_whole(path) as temporary:
         axes.figure.savefig(temporary, dpi=110, format="png")
     plt.close(axes.figure)
 
 
-def write_training(model: GeneClassifier, parts: dict[str, Part], logs: Path, *, seconds: float) -> None:
+def _write_training(model: GeneClassifier, parts: dict[str, _Part], logs: Path, *, seconds: float) -> None:
     """Write a summary, scores per type and, for a network, the curves and their plots."""
     from selectormlp.classifiers import plot_histories
-    from selectormlp.data import write_json, write_table
+    from selectormlp.data import _write_json, _write_table
     from selectormlp.evaluation import score_predictions
 
     summary: dict[str, Any] = {"seconds": round(seconds, 1), "genes": len(model.gene_names_)}
     for name, part in parts.items():
         scores = score_predictions(part.y, model.predict(part.X))
-        write_table(scores.per_type, logs / f"{name}_scores.csv")
+        _write_table(scores.per_type, logs / f"{name}_scores.csv")
         mean = scores.mean_per_class_accuracy
         summary[name] = {"cells": len(part.y), "accuracy": scores.accuracy, "mean_per_class_accuracy": mean}
     if hasattr(model, "history_"):
-        write_table(model.history_, logs / "history.csv")
+        _write_table(model.history_, logs / "history.csv")
         for measure in ("accuracy", "loss"):
-            save_figure(plot_histories({logs.name: model.history_}, measure=measure), logs / f"{measure}_plot.png")
+            _save_figure(plot_histories({logs.name: model.history_}, measure=measure), logs / f"{measure}_plot.png")
         summary["best_epoch"] = model.best_epoch_
-    write_json(summary, logs / "summary.json")
+    _write_json(summary, logs / "summary.json")
 
 # %% ../nbs/16_command_line.ipynb #92d0672a
-def read_trained_model(step: FeatureSelectionStep) -> tuple[GeneClassifier, str]:
+def _read_trained_model(step: _FeatureSelectionStep) -> tuple[GeneClassifier, str]:
     """The model in `model_path` and its type, which must be the one asked for."""
     from selectormlp.classifiers import LinearSVMClassifier
     from selectormlp.saving import load_model
@@ -1197,7 +1183,7 @@ def read_trained_model(step: FeatureSelectionStep) -> tuple[GeneClassifier, str]
     return model, kind
 
 # %% ../nbs/16_command_line.ipynb #9725274d
-def masking_table(curve: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+def _masking_table(curve: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     """The original's table of results: accuracies of the ranking and, averaged, of random orders."""
     mean = random.groupby("n_genes", as_index=False)[["accuracy", "balanced_accuracy"]].mean()
     names = {
@@ -1208,60 +1194,60 @@ def masking_table(curve: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     return curve.merge(mean, on="n_genes", suffixes=("", "_random")).rename(columns=names)
 
 
-def plot_ranked_genes(ranking: pd.DataFrame, ax: Axes | None = None, *, n_genes: int = 30) -> Axes:
+def _plot_ranked_genes(ranking: pd.DataFrame, ax: Axes | None = None, *, n_genes: int = 30) -> Axes:
     """Importance of the best genes of a ranking, as bars."""
     import matplotlib.pyplot as plt
 
-    from selectormlp.data import figure_text
+    from selectormlp.data import _figure_text
 
     ax = ax or plt.subplots(figsize=(7.5, 3), layout="constrained")[1]
     best = ranking.head(n_genes)
     ax.bar(range(len(best)), best["importance"], color="#5b8fc9")
-    ax.set_xticks(range(len(best)), [figure_text(gene) for gene in best["gene"]], rotation=90, fontsize=8)
+    ax.set_xticks(range(len(best)), [_figure_text(gene) for gene in best["gene"]], rotation=90, fontsize=8)
     ax.set(ylabel="importance", title=f"the best {len(best)} of {len(ranking)} genes")
     return ax
 
 # %% ../nbs/16_command_line.ipynb #300551ed
-def cells_for_model(
-    step: FeatureSelectionStep,
+def _cells_for_model(
+    step: _FeatureSelectionStep,
     model: GeneClassifier,
     *,
-    on_disk: OnDisk = "auto",
-    taken: ValueOptions = AS_DECIDED,
-) -> Part:
+    on_disk: _OnDisk = "auto",
+    taken: _ValueOptions = _AS_DECIDED,
+) -> _Part:
     """The cells of `adata_input` with the model's genes; a type that the model does not know is an `InputError`."""
     from selectormlp.saving import align_genes
     from selectormlp.data import InputError, prepare_cells, read_cells
 
-    large = open_given((step.adata_input,), on_disk, label_key=step.y_column, taken=taken)
+    large = _open_given((step.adata_input,), on_disk, label_key=step.y_column, taken=taken)
     if large is None:
         adata = read_cells(step.adata_input, label_key=step.y_column, **taken.given)
         cells = prepare_cells(adata, step.y_column, min_cells=1)
     else:
-        cells = read_genes(large, step.y_column, model.gene_names_)
+        cells = _read_genes(large, step.y_column, model.gene_names_)
     y = cells.obs[step.y_column].to_numpy().astype(str)
     if unknown := sorted(set(y) - set(model.classes_)):
         raise InputError(
             f"the cells of '{step.adata_input}' have the type {unknown[0]!r}, which the model does not "
             "know; use the y_column that it was trained with"
         )
-    return Part(align_genes(cells, model.gene_names_, max_missing=0), y, model.gene_names_)
+    return _Part(align_genes(cells, model.gene_names_, max_missing=0), y, model.gene_names_)
 
 
-def read_genes(large: CellsOnDisk, label_key: str, genes: Iterable[str]) -> AnnData:
+def _read_genes(large: CellsOnDisk, label_key: str, genes: Iterable[str]) -> AnnData:
     """All labelled cells of a file on disk, log-normalised, with those of the genes that it has."""
-    from selectormlp.data import kept_labels
-    from selectormlp.streaming import read_some
+    from selectormlp.data import _kept_labels
+    from selectormlp.streaming import _read_some
 
-    labels, known = kept_labels(large.obs, label_key, min_cells=1), [gene for gene in genes if gene in large.genes]
-    return read_some(large, labels.index, genes=known, progress=sys.stderr.isatty())
+    labels, known = _kept_labels(large.obs, label_key, min_cells=1), [gene for gene in genes if gene in large.genes]
+    return _read_some(large, labels.index, genes=known, progress=sys.stderr.isatty())
 
 
-def mask_genes(step: FeatureSelectionStep, model: GeneClassifier, cells: Part, stem: str) -> None:
+def _mask_genes(step: _FeatureSelectionStep, model: GeneClassifier, cells: _Part, stem: str) -> None:
     """Write ranked genes and masking results, each as a table and a plot, to files that begin with `stem`."""
     from pandas import concat
 
-    from selectormlp.data import write_table
+    from selectormlp.data import _write_table
     from selectormlp.masking import masking_curve, plot_masking_curves, random_masking_curve, rank_genes
 
     ranking = rank_genes(model)
@@ -1269,28 +1255,28 @@ def mask_genes(step: FeatureSelectionStep, model: GeneClassifier, cells: Part, s
     random = random_masking_curve(
         model, cells.X, cells.y, step=step.group_size, n_orders=step.random_reps, seed=step.seed
     )
-    write_table(ranking, f"{stem}_ranked_genes.csv")
-    write_table(masking_table(curve, random), f"{stem}_feature_selection_results.csv")
+    _write_table(ranking, f"{stem}_ranked_genes.csv")
+    _write_table(_masking_table(curve, random), f"{stem}_feature_selection_results.csv")
     both = concat([curve.assign(order=-1), random]).assign(model="ranked genes")
-    save_figure(plot_ranked_genes(ranking), Path(f"{stem}_ranked_genes.png"))
-    save_figure(plot_masking_curves(both), Path(f"{stem}_feature_selection_results.png"))
+    _save_figure(_plot_ranked_genes(ranking), Path(f"{stem}_ranked_genes.png"))
+    _save_figure(plot_masking_curves(both), Path(f"{stem}_feature_selection_results.png"))
 
 # %% ../nbs/16_command_line.ipynb #3d1d18a2
-def run_feature_selection(step: FeatureSelectionStep, reading: Reading, taken: ValueOptions = AS_DECIDED) -> None:
+def _run_feature_selection(step: _FeatureSelectionStep, reading: _Reading, taken: _ValueOptions = _AS_DECIDED) -> None:
     """Rank genes and mask them with a trained model (feature_selection)."""
-    from selectormlp.data import write_json
+    from selectormlp.data import _write_json
 
     folder = Path(step.results_dir)
-    check_place(folder, inputs=(step.adata_input,))
-    model, kind = read_trained_model(step)
+    _check_place(folder, inputs=(step.adata_input,))
+    model, kind = _read_trained_model(step)
     note, settings = folder / f"{kind}_config.json", {**asdict(step), "model_type": kind} | taken.given
-    refuse_other_run(note, settings)
-    mask_genes(step, model, cells_for_model(step, model, on_disk=reading.on_disk, taken=taken), str(folder / kind))
-    write_json(settings, note)
-    say(f"The ranked genes and the results of masking them are in '{folder}' ({kind}_*).")
+    _refuse_other_run(note, settings)
+    _mask_genes(step, model, _cells_for_model(step, model, on_disk=reading.on_disk, taken=taken), str(folder / kind))
+    _write_json(settings, note)
+    _say(f"The ranked genes and the results of masking them are in '{folder}' ({kind}_*).")
 
 # %% ../nbs/16_command_line.ipynb #21cc28a1
-class Command(NamedTuple):
+class _Command(NamedTuple):
     """A command: a line of help, the dataclasses of its options (made when asked for), and what it does."""
 
     line: str
@@ -1298,74 +1284,76 @@ class Command(NamedTuple):
     run: Callable[..., None]
 
 
-def select_options() -> tuple[type, ...]:
+def _select_options() -> tuple[type, ...]:
     """Options of `select`."""
     from selectormlp.selection import PanelDesign
 
-    return SelectOptions, PanelDesign, ValueOptions
+    return _SelectOptions, PanelDesign, _ValueOptions
 
 
-def study_options() -> tuple[type, ...]:
+def _study_options() -> tuple[type, ...]:
     """Options of `report`."""
     from selectormlp.study import StudyConfig
 
-    return ReportOutput, StudyConfig, ValueOptions
+    return _ReportOutput, StudyConfig, _ValueOptions
 
 
-def simulation_options() -> tuple[type, ...]:
+def _simulation_options() -> tuple[type, ...]:
     """Options of `simulate`."""
     from selectormlp.simulation import SimulationRecipe
 
-    return SimulationOutput, SimulationRecipe
+    return _SimulationOutput, SimulationRecipe
 
 # %% ../nbs/16_command_line.ipynb #064af73b
-COMMANDS: dict[str, Command] = {
-    "select": Command("choose a gene panel from labelled cells", select_options, run_select),
-    "report": Command("run the whole report: models, curves, panels, test accuracy", study_options, run_report),
-    "book": Command(
-        "run the chapters on your cells and make a site of them", lambda: (BookOptions, ValueOptions), run_reader_book
+_COMMANDS: dict[str, _Command] = {
+    "select": _Command("choose a gene panel from labelled cells", _select_options, _run_select),
+    "report": _Command("run the whole report: models, curves, panels, test accuracy", _study_options, _run_report),
+    "book": _Command(
+        "run the chapters on your cells and make a site of them",
+        lambda: (_BookOptions, _ValueOptions),
+        _run_reader_book,
     ),
-    "predict": Command(
-        "name the types of new cells with a saved model", lambda: (PredictOptions, ValueOptions), run_predict
+    "predict": _Command(
+        "name the types of new cells with a saved model", lambda: (_PredictOptions, _ValueOptions), _run_predict
     ),
-    "simulate": Command("write cells whose marker genes are known", simulation_options, run_simulate),
-    "split_data": Command(
-        "the original's first step: split cells", lambda: (SplitStep, Reading, ValueOptions), run_split
+    "simulate": _Command("write cells whose marker genes are known", _simulation_options, _run_simulate),
+    "split_data": _Command(
+        "the original's first step: split cells", lambda: (_SplitStep, _Reading, _ValueOptions), _run_split
     ),
-    "train": Command("the original's second step: train a model", lambda: (TrainStep, Reading), run_train),
-    "feature_selection": Command(
+    "train": _Command("the original's second step: train a model", lambda: (_TrainStep, _Reading), _run_train),
+    "feature_selection": _Command(
         "the original's third step: rank genes and mask them",
-        lambda: (FeatureSelectionStep, Reading, ValueOptions),
-        run_feature_selection,
+        lambda: (_FeatureSelectionStep, _Reading, _ValueOptions),
+        _run_feature_selection,
     ),
 }
 
 # %% ../nbs/16_command_line.ipynb #d94f1085
-DESCRIPTION = (
+_DESCRIPTION = (
     "Small gene panels from labelled single-cell data. 'selectormlp COMMAND --help' lists a command's options."
 )
 
 
-def make_parser(arguments: Sequence[str]) -> CommandParser:
+def _make_parser(arguments: Sequence[str]) -> _CommandParser:
     """The parser of all commands; only those that the arguments name get their options."""
     from selectormlp import __version__
 
-    parser = CommandParser(prog="selectormlp", description=DESCRIPTION, version=__version__)
+    parser = _CommandParser(prog="selectormlp", description=_DESCRIPTION, version=__version__)
     parser.add_argument("--verbose", action="store_true", help="say more on the way, with a bar for each training")
     parser.add_argument("--traceback", action="store_true", help="show where in the program an error arose")
     commands = parser.add_subcommands(dest="command", title="commands", description=None, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        own = CommandParser(description=f"{command.line[0].upper()}{command.line[1:]}.")
+    for name, command in _COMMANDS.items():
+        own = _CommandParser(description=f"{command.line[0].upper()}{command.line[1:]}.")
         if name in arguments:
-            own.add_argument("--config", action=ConfigFile, help="JSON file of settings; options after it win over it")
+            own.add_argument("--config", action=_ConfigFile, help="JSON file of settings; options after it win over it")
             for kind in command.options():
-                add_fields(own, kind)
+                _add_fields(own, kind)
             parser.wanted = own.wanted
         commands.add_subcommand(name, own, help=command.line)
     return parser
 
 # %% ../nbs/16_command_line.ipynb #47a63f72
-def label_column(cells: str | list[str], label_key: str | None) -> str:
+def _label_column(cells: str | list[str], label_key: str | None) -> str:
     """The label column that was given, or the example's own."""
     from selectormlp.data import EXAMPLES, InputError
 
@@ -1377,33 +1365,33 @@ def label_column(cells: str | list[str], label_key: str | None) -> str:
     return label_key
 
 
-def run_command(parser: CommandParser, arguments: Sequence[str]) -> None:
+def _run_command(parser: _CommandParser, arguments: Sequence[str]) -> None:
     """Read the arguments and do what they say."""
     given = parser.parse_args(list(arguments))
     from selectormlp.data import InputError  # pandas: not before --help has been answered
 
-    command, values = COMMANDS[given.command], given[given.command]
-    talk() if given.verbose else show_notices()
+    command, values = _COMMANDS[given.command], given[given.command]
+    _talk() if given.verbose else _show_notices()
     if "cells" in parser.wanted and not values.get("cells"):
         raise InputError(f"name the cells: selectormlp {given.command} my_cells.h5ad ..., or an example: pancreas")
     if "label_key" in values:
-        values.label_key = label_column(values.cells, values.label_key)
-    refuse_settings_file(arguments, values)
-    command.run(*(build(kind, values) for kind in command.options()))
+        values.label_key = _label_column(values.cells, values.label_key)
+    _refuse_settings_file(arguments, values)
+    command.run(*(_build(kind, values) for kind in command.options()))
 
 
-def refuse_settings_file(arguments: Sequence[str], values: Namespace) -> None:
+def _refuse_settings_file(arguments: Sequence[str], values: Namespace) -> None:
     """Raise `InputError` where the output would replace the file of settings."""
-    from selectormlp.files import refuse_input
+    from selectormlp.files import _refuse_input
 
     given = [value for name, value in zip(arguments, arguments[1:], strict=False) if name == "--config"]
     given += [name.removeprefix("--config=") for name in arguments if name.startswith("--config=")]
     for name in ("out", "save_dir", "results_dir"):
         if values.get(name):
-            refuse_input(values[name], given)
+            _refuse_input(values[name], given)
 
 # %% ../nbs/16_command_line.ipynb #9e2551f0
-def talk() -> None:
+def _talk() -> None:
     """Let the library say on the error stream what it is doing."""
     library, handler = logging.getLogger("selectormlp"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("selectormlp: %(message)s"))
@@ -1411,7 +1399,7 @@ def talk() -> None:
     library.handlers = [handler]
 
 
-def show_notices() -> None:
+def _show_notices() -> None:
     """Let the library say on the error stream, once each, what it took of the cells and what it left out."""
     library, said, handler = logging.getLogger("selectormlp"), set(), logging.StreamHandler()
 
@@ -1427,7 +1415,7 @@ def show_notices() -> None:
     library.handlers = [handler]
 
 
-def with_underscores(argument: str) -> str:
+def _with_underscores(argument: str) -> str:
     """Write the name of an option with underscores: --label-key is --label_key."""
     return re.sub(r"^--[\w.-]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
 
@@ -1458,27 +1446,27 @@ def _fit_machine() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status: 0, 2 for an error, 130 when stopped from the keyboard."""
     if arguments is None:  # as a program: another process watches this one while it reads files
-        from selectormlp.guard import run_guarded
+        from selectormlp.guard import _run_guarded
 
         own = sys.argv[1:]
-        return run_guarded(lambda: main(own), _say_error)
-    given = [with_underscores(argument) for argument in arguments]
+        return _run_guarded(lambda: main(own), _say_error)
+    given = [_with_underscores(argument) for argument in arguments]
     _fit_machine()
-    parser = make_parser(given)
+    parser = _make_parser(given)
     try:
-        with one_line_warnings():
-            run_command(parser, given)
+        with _one_line_warnings():
+            _run_command(parser, given)
     except (KeyboardInterrupt, SystemExit) as stop:
-        return exit_status(stop)
+        return _exit_status(stop)
     except Exception as error:
         if "--traceback" in given:
             raise
-        _say_error(error_sentence(error, parser))
+        _say_error(_error_sentence(error, parser))
         return 2
     return 0
 
 # %% ../nbs/16_command_line.ipynb #098be027
-def exit_status(stop: KeyboardInterrupt | SystemExit) -> int:
+def _exit_status(stop: KeyboardInterrupt | SystemExit) -> int:
     """Exit status for an end that is no error: of --help, or from the keyboard."""
     if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
         sys.stderr.write("selectormlp: stopped; the same command goes on, or starts again, where it can\n")

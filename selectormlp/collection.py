@@ -20,16 +20,16 @@ from urllib.parse import urljoin
 import pandas as pd
 
 from .classifiers import GeneClassifier
-from .data import InputError, is_whole, nearest_name, read_json, write_json, write_whole
-from .files import only_run
+from .data import InputError, _is_whole, _nearest_name, _read_json, _write_json, _write_whole
+from .files import _only_run
 from .saving import load_model, save_model
-from .data import user_level
+from .data import _user_level
 
-INDEX = "models.json"
-INDEX_VERSION = 1
+_INDEX = "models.json"
+_INDEX_VERSION = 1
 
 # %% auto #0
-__all__ = ['INDEX', 'INDEX_VERSION', 'ENTRY', 'ModelCollection', 'open_model']
+__all__ = ['ModelCollection', 'open_model']
 
 # %% ../nbs/05c_model_collections.ipynb #4fd06c6e
 def _is_plain(name: object) -> bool:
@@ -90,11 +90,11 @@ def _are_checksums(value: Any) -> bool:
     return all(_is_plain(name) and re.fullmatch("[0-9a-f]{64}", str(found)) for name, found in value.items())
 
 
-ENTRY: dict[str, Callable[[Any], bool]] = {
+_ENTRY: dict[str, Callable[[Any], bool]] = {
     "description": lambda value: isinstance(value, str),
     "model": lambda value: isinstance(value, str),
     "types": lambda value: isinstance(value, list) and len(value) > 1,
-    "n_genes": lambda value: is_whole(value, least=1),
+    "n_genes": lambda value: _is_whole(value, least=1),
     "made_with": lambda value: isinstance(value, dict),
     "files": _are_checksums,
 }
@@ -103,14 +103,14 @@ ENTRY: dict[str, Callable[[Any], bool]] = {
 def _checked_index(path: Path, place: str | Path) -> dict[str, dict[str, Any]]:
     """What models.json says of each model, by name; InputError where it says something else."""
     try:
-        index = read_json(path)
+        index = _read_json(path)
     except InputError:
-        raise _damaged(place, f"its {INDEX} is not readable JSON") from None
+        raise _damaged(place, f"its {_INDEX} is not readable JSON") from None
     if not isinstance(index, dict) or not isinstance(index.get("models"), dict):
-        raise _damaged(place, f"its {INDEX} lists no models")
-    if index.get("format_version") != INDEX_VERSION:
+        raise _damaged(place, f"its {_INDEX} lists no models")
+    if index.get("format_version") != _INDEX_VERSION:
         found = index.get("format_version")
-        raise _damaged(place, f"its format is {found!r}, and this version of selectormlp reads {INDEX_VERSION}")
+        raise _damaged(place, f"its format is {found!r}, and this version of selectormlp reads {_INDEX_VERSION}")
     for name, entry in index["models"].items():
         _refuse_unfit_entry(name, entry, place)
     return index["models"]
@@ -118,10 +118,10 @@ def _checked_index(path: Path, place: str | Path) -> dict[str, dict[str, Any]]:
 
 def _refuse_unfit_entry(name: str, entry: Any, place: str | Path) -> None:
     """Raise InputError where an entry of the index is not what it should be."""
-    wrong = [key for key, fits in ENTRY.items() if not (isinstance(entry, dict) and fits(entry.get(key)))]
+    wrong = [key for key, fits in _ENTRY.items() if not (isinstance(entry, dict) and fits(entry.get(key)))]
     if wrong or not _is_plain(name):
         what = f"{wrong[0]!r} is missing or not what it should be" if wrong else "that is no name of a model"
-        raise _damaged(place, f"in its {INDEX} is an entry {name!r}, and {what}")
+        raise _damaged(place, f"in its {_INDEX} is an entry {name!r}, and {what}")
 
 # %% ../nbs/05c_model_collections.ipynb #e371e40d
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class ModelCollection:
         """
         known = self._entries()
         if name not in known:
-            near = nearest_name(str(name), known)
+            near = _nearest_name(str(name), known)
             hint = f"did you mean {near!r}?" if near else f"it holds {', '.join(sorted(known)) or 'none'}"
             raise InputError(f"there is no model {name!r} in the collection '{self.place}'; {hint}")
         return known[name]
@@ -274,8 +274,8 @@ class ModelCollection:
         _refuse_name(name)
         if self.url is not None:
             raise InputError(f"'{self.place}' can only be read; save into a folder, and copy it to your web server")
-        with only_run(self.folder, INDEX):
-            known = self._entries() if (self.folder / INDEX).exists() else {}
+        with _only_run(self.folder, _INDEX):
+            known = self._entries() if (self.folder / _INDEX).exists() else {}
             _settle(self.folder, known)  # what a save that was killed left
             self._refuse_taken(name, known, replace=replace)
             new = _aside(self.folder, name)[0]
@@ -285,8 +285,8 @@ class ModelCollection:
             _refuse_unfit_entry(name, entry, self.place)  # nobody could read the index with it in
             if name not in known and not replace:
                 self._refuse_unlisted(name, entry["files"])
-            index = {"format_version": INDEX_VERSION, "models": {**known, name: entry}}
-            write_json(index, self.folder / INDEX)  # from here on it is the new model, wherever that lies
+            index = {"format_version": _INDEX_VERSION, "models": {**known, name: entry}}
+            _write_json(index, self.folder / _INDEX)  # from here on it is the new model, wherever that lies
             _settle(self.folder, {name: entry})
 
     def _refuse_unlisted(self, name: str, files: dict[str, str]) -> None:
@@ -302,9 +302,9 @@ class ModelCollection:
         """What the index says of each model, by name."""
         if self.url is not None:
             _fetch_index(self.url, self.folder)
-        path = self.folder / INDEX
+        path = self.folder / _INDEX
         if path.is_symlink() or not path.is_file():
-            raise InputError(f"'{self.place}' holds no collection of models (no {INDEX}); save a model into it first")
+            raise InputError(f"'{self.place}' holds no collection of models (no {_INDEX}); save a model into it first")
         return _checked_index(path, self.place)
 
     def _refuse_taken(self, name: str, known: dict[str, Any], *, replace: bool) -> None:
@@ -370,7 +370,7 @@ def _entry(model: GeneClassifier, folder: Path, description: str) -> dict[str, A
         "model": type(model).__name__,
         "types": model.classes_.tolist(),
         "n_genes": len(model.gene_names_),
-        "made_with": read_json(folder / "config.json")["versions"],
+        "made_with": _read_json(folder / "config.json")["versions"],
         "files": {path.name: _checksum(path) for path in sorted(folder.iterdir())},
     }
 
@@ -443,16 +443,16 @@ def _fetch(url: str, path: Path, checksum: str | None) -> None:
 def _fetch_index(url: str, folder: Path) -> None:
     """Fetch models.json anew; where that fails and an older one is there, warn and keep it."""
     with TemporaryDirectory() as work:
-        path = Path(work) / INDEX
+        path = Path(work) / _INDEX
         try:
-            _fetch(f"{url}/{INDEX}", path, None)
+            _fetch(f"{url}/{_INDEX}", path, None)
         except InputError as error:
-            if not (folder / INDEX).is_file():
+            if not (folder / _INDEX).is_file():
                 raise
-            warnings.warn(f"{error}; what was fetched before is used", stacklevel=user_level())
+            warnings.warn(f"{error}; what was fetched before is used", stacklevel=_user_level())
             return
         _checked_index(path, url)
-        with write_whole(folder / INDEX) as place:
+        with _write_whole(folder / _INDEX) as place:
             shutil.copy(path, place)
 
 # %% ../nbs/05c_model_collections.ipynb #4bc8a850

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .benchmark import PreparedSplit, paired_differences
+from .benchmark import _PreparedSplit, paired_differences
 from .classifiers import Matrix, make_classifier
-from .evaluation import dense, score_predictions
+from .evaluation import _dense, score_predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
 # %% auto #0
-__all__ = ['OTHERS', 'COMPARED', 'MEASURED', 'NamedTypes', 'compared_classifier', 'count_parameters', 'measure_classifier',
-           'against', 'plot_classifiers']
+__all__ = ['plot_classifiers']
 
 # %% ../nbs/14b_side_by_side.ipynb #b702de8f
 def _logistic_regression(seed: int) -> Any:
@@ -42,11 +41,11 @@ def _random_forest(seed: int) -> Any:
     return RandomForestClassifier(500, class_weight="balanced", n_jobs=1, random_state=seed)
 
 
-OTHERS: dict[str, Callable[[int], Any]] = {
+_OTHERS: dict[str, Callable[[int], Any]] = {
     "logistic_regression": _logistic_regression,
     "random_forest": _random_forest,
 }
-COMPARED = {
+_COMPARED = {
     "selector_l1": "SelectorMLP",
     "mlp": "MLP",
     "svm_l1": "linear SVM, L1",
@@ -59,36 +58,36 @@ COMPARED = {
 }
 
 # %% ../nbs/14b_side_by_side.ipynb #c1bac3a4
-class NamedTypes:
+class _NamedTypes:
     """A classifier of scikit-learn behind the face of ours: types by name, sparse cells; validation cells unused."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def fit(self, X: Matrix, y: ArrayLike, *, validation: Any = None, gene_names: Any = None) -> NamedTypes:
+    def fit(self, X: Matrix, y: ArrayLike, *, validation: Any = None, gene_names: Any = None) -> _NamedTypes:
         """Fit on X (cells x genes) and the types y (cells,)."""
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
-        self.model.fit(dense(X), codes)
+        self.model.fit(_dense(X), codes)
         return self
 
     def predict(self, X: Matrix) -> np.ndarray:
         """The type of each cell, of shape (cells,)."""
-        return self.classes_[self.model.predict(dense(X))]
+        return self.classes_[self.model.predict(_dense(X))]
 
     def predict_proba(self, X: Matrix) -> np.ndarray:
         """Probabilities of the types, of shape (cells, types)."""
-        return self.model.predict_proba(dense(X))
+        return self.model.predict_proba(_dense(X))
 
 
-def compared_classifier(name: str, *, seed: int = 0) -> Any:
-    """An unfitted classifier: of `OTHERS`, or a condition of `make_classifier`."""
-    return NamedTypes(OTHERS[name](seed)) if name in OTHERS else make_classifier(name, seed=seed)
+def _compared_classifier(name: str, *, seed: int = 0) -> Any:
+    """An unfitted classifier: of `_OTHERS`, or a condition of `make_classifier`."""
+    return _NamedTypes(_OTHERS[name](seed)) if name in _OTHERS else make_classifier(name, seed=seed)
 
 # %% ../nbs/14b_side_by_side.ipynb #1adc2398
-MEASURED = ("accuracy", "mean_per_class_accuracy", "median_f1", "calibration_error", "seconds", "parameters")
+_MEASURED = ("accuracy", "mean_per_class_accuracy", "median_f1", "calibration_error", "seconds", "parameters")
 
 
-def count_parameters(model: Any) -> float:
+def _count_parameters(model: Any) -> float:
     """Numbers that a fitted model learned: weights of its network, nodes of its trees, or coefficients; else NaN."""
     inner = getattr(model, "model", model)
     if hasattr(inner, "network_"):
@@ -99,10 +98,10 @@ def count_parameters(model: Any) -> float:
     return linear.coef_.size + linear.intercept_.size if hasattr(linear, "coef_") else float("nan")
 
 
-def measure_classifier(model: Any, prepared: PreparedSplit) -> dict[str, float]:
+def _measure_classifier(model: Any, prepared: _PreparedSplit) -> dict[str, float]:
     """Fit on the training cells of a split, stop early by its validation cells if the model does, score its test cells.
 
-    The keys are `MEASURED`; `calibration_error` is NaN for a model without `predict_proba`, `seconds` are processor
+    The keys are `_MEASURED`; `calibration_error` is NaN for a model without `predict_proba`, `seconds` are processor
     seconds of fitting.
     """
     train, (X, y) = prepared.train, prepared.test
@@ -111,11 +110,11 @@ def measure_classifier(model: Any, prepared: PreparedSplit) -> dict[str, float]:
     seconds = time.process_time() - start
     confidence = model.predict_proba(X).max(axis=1) if hasattr(model, "predict_proba") else None
     scores = score_predictions(y, model.predict(X), confidence=confidence)
-    measures = {name: getattr(scores, name) for name in MEASURED[:4]}
-    return {**measures, "seconds": seconds, "parameters": count_parameters(model)}
+    measures = {name: getattr(scores, name) for name in _MEASURED[:4]}
+    return {**measures, "seconds": seconds, "parameters": _count_parameters(model)}
 
 # %% ../nbs/14b_side_by_side.ipynb #7dbc38bb
-def against(
+def _against(
     scores: pd.DataFrame,
     *,
     ours: str = "selector_l1",
@@ -144,7 +143,7 @@ def plot_classifiers(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot([row.low, row.high], [place, place], color=colour, linewidth=1.6)
         ax.plot(row.difference, place, "o", color=colour, markersize=4.5)
     ax.axvline(0, color="#444444", linewidth=0.8)
-    ax.set_yticks(range(len(table)), [COMPARED.get(name, name) for name in table["classifier"]], fontsize=8)
+    ax.set_yticks(range(len(table)), [_COMPARED.get(name, name) for name in table["classifier"]], fontsize=8)
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     ax.set_axisbelow(True)

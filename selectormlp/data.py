@@ -41,18 +41,9 @@ ValueKind = Literal["raw counts", "normalised, not logged", "log-normalised", "s
 Paths = str | Path | Sequence[str | Path]
 
 # %% auto #0
-__all__ = ['ValueKind', 'Paths', 'LARGEST_LOG_VALUE', 'VALUES', 'READY', 'READERS', 'LACKING', 'BRAIN_URL', 'BRAIN_SHA256',
-           'BRAIN_FILE', 'EXAMPLES', 'InputError', 'nearest_name', 'is_whole', 'user_level', 'data_folder',
-           'load_pancreas', 'ValueSummary', 'summarise_values', 'sample_places', 'as_sample', 'ValueEvidence',
-           'evidence_of', 'kind_of', 'value_kind', 'announce', 'gene_places', 'named_genes', 'known_genes',
-           'HeldValues', 'ValueChoice', 'choose_values', 'raw_genes', 'take_values', 'natural_order',
-           'refuse_label_key', 'cell_labels', 'refuse_repeated_names', 'CellCheck', 'check_cells', 'to_log',
-           'log_per_total', 'normalise', 'kept_labels', 'prepare_cells', 'above_trend', 'by_score',
-           'choose_variable_genes', 'existing_path', 'reading', 'refuse_broken_matrix', 'refuse_outside', 'open_root',
-           'cells_group', 'outer_labels', 'has_half_floats', 'attach_labels', 'short_names', 'joined_genes',
-           'genes_left_out', 'numbered_names', 'read_cells', 'without_types', 'load_pbmc68k', 'fetch_brain', 'Example',
-           'load_cells', 'spreadsheet_text', 'unescaped_text', 'terminal_text', 'figure_text', 'markdown_text',
-           'write_whole', 'write_table', 'read_table', 'write_json', 'read_json', 'reference_table']
+__all__ = ['ValueKind', 'Paths', 'EXAMPLES', 'InputError', 'load_pancreas', 'value_kind', 'CellCheck', 'check_cells', 'normalise',
+           'prepare_cells', 'choose_variable_genes', 'attach_labels', 'read_cells', 'load_pbmc68k', 'fetch_brain',
+           'load_cells', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
@@ -71,7 +62,7 @@ class InputError(ValueError):
     """
 
 
-def nearest_name(name: str, known: Iterable[object]) -> str | None:
+def _nearest_name(name: str, known: Iterable[object]) -> str | None:
     """Return the known name most like `name`, None where nothing is near; case, `_`, `-` and spaces do not count."""
     plain: dict[str, str] = {}
     for candidate in known:
@@ -82,11 +73,11 @@ def nearest_name(name: str, known: Iterable[object]) -> str | None:
 
 def _did_you_mean(name: str, known: Iterable[object], otherwise: str) -> str:
     """Return the second half of an error sentence: a suggestion, or else another way out."""
-    nearest = nearest_name(name, known)
+    nearest = _nearest_name(name, known)
     return f"did you mean '{nearest}'?" if nearest else otherwise
 
 
-def is_whole(value: object, *, least: int) -> bool:
+def _is_whole(value: object, *, least: int) -> bool:
     """Say whether a setting is a whole number of at least `least`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
@@ -94,7 +85,7 @@ def is_whole(value: object, *, least: int) -> bool:
 _PACKAGE = str(Path(__file__).parent) if "__file__" in globals() else None  # None while a notebook is the module
 
 
-def user_level() -> int:
+def _user_level() -> int:
     """Return the `stacklevel` with which a warning points at the first line outside this package.
 
     Returns
@@ -104,7 +95,7 @@ def user_level() -> int:
 
     Examples
     --------
-    >>> user_level()
+    >>> _user_level()
     1
     """
     frame, level = inspect.currentframe(), 0
@@ -113,7 +104,7 @@ def user_level() -> int:
     return max(level, 1)
 
 # %% ../nbs/00_data.ipynb #aff1799d
-def data_folder() -> Path:
+def _data_folder() -> Path:
     """Return the folder of the shipped data: `selectormlp/example_data`, or `data` in a checkout."""
     import selectormlp
 
@@ -145,7 +136,7 @@ def load_pancreas() -> AnnData:
     """
     from anndata import read_h5ad
 
-    adata = read_h5ad(data_folder() / "pancreas.h5ad")
+    adata = read_h5ad(_data_folder() / "pancreas.h5ad")
     adata.X = csr_matrix(adata.X, dtype=np.float32)
     return adata
 
@@ -163,7 +154,7 @@ def _row_blocks(X: Any) -> Iterator[tuple[int, csr_matrix]]:
 
 # %% ../nbs/00_data.ipynb #9d3d4d83
 @dataclass(frozen=True)
-class ValueSummary:
+class _ValueSummary:
     """What one pass over a matrix finds: its range, each cell's total, and the non-zero values of cells and genes."""
 
     lowest: float
@@ -194,7 +185,7 @@ def _filled(block: csr_matrix, axis: int) -> np.ndarray:
     return np.asarray(mask.sum(axis=axis, dtype=np.int64)).ravel()
 
 # %% ../nbs/00_data.ipynb #d9ed0c54
-def summarise_values(X: Any, cells: pd.Index | None = None, genes: pd.Index | None = None) -> ValueSummary:
+def _summarise_values(X: Any, cells: pd.Index | None = None, genes: pd.Index | None = None) -> _ValueSummary:
     """Look once at every value, in blocks, without making a sparse matrix dense."""
     if X.dtype.kind not in "biuf":
         raise InputError(f"the values are of type '{X.dtype}', not numbers; convert them to counts first")
@@ -208,15 +199,15 @@ def summarise_values(X: Any, cells: pd.Index | None = None, genes: pd.Index | No
         totals.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
         per_cell.append(_filled(block, axis=1))
         per_gene += _filled(block, axis=0)
-    return ValueSummary(lowest, highest, whole, np.concatenate(totals), np.concatenate(per_cell), per_gene)
+    return _ValueSummary(lowest, highest, whole, np.concatenate(totals), np.concatenate(per_cell), per_gene)
 
 # %% ../nbs/00_data.ipynb #d82b9b3d
-LARGEST_LOG_VALUE = 20.0  # log2 of a million is 19.9: no logged count or count per million is larger
+_LARGEST_LOG_VALUE = 20.0  # log2 of a million is 19.9: no logged count or count per million is larger
 _LOG_BASES = {math.e: "e", 2.0: "2", 10.0: "10"}
 _SAMPLE_STRETCHES, _SAMPLE_STRETCH = 10, 20  # 200 cells, from all parts of a table, tell what its values are
 
 
-def sample_places(n_cells: int) -> list[slice]:
+def _sample_places(n_cells: int) -> list[slice]:
     """Return stretches of neighbouring cells from all parts of a table: 200 cells, or all where there are fewer.
 
     Parameters
@@ -231,7 +222,7 @@ def sample_places(n_cells: int) -> list[slice]:
 
     Examples
     --------
-    >>> sample_places(100)
+    >>> _sample_places(100)
     [slice(0, 100, None)]
     """
     if n_cells <= _SAMPLE_STRETCHES * _SAMPLE_STRETCH:
@@ -240,7 +231,7 @@ def sample_places(n_cells: int) -> list[slice]:
     return [slice(int(first), int(first) + _SAMPLE_STRETCH) for first in firsts]
 
 
-def as_sample(X: Any) -> csr_matrix:
+def _as_sample(X: Any) -> csr_matrix:
     """Return some cells as CSR float64, without stored zeros; a value that is not finite counts as 0."""
     X = X.compute() if hasattr(X, "compute") else X
     if X.dtype.kind not in "biuf":
@@ -254,9 +245,9 @@ def as_sample(X: Any) -> csr_matrix:
 
 def _sample_of(X: Any) -> csr_matrix:
     """Return the sample of a matrix in memory."""
-    places = np.concatenate([np.arange(place.start, place.stop) for place in sample_places(X.shape[0])])
+    places = np.concatenate([np.arange(place.start, place.stop) for place in _sample_places(X.shape[0])])
     X = X if not issparse(X) or X.format in ("csr", "csc") else X.tocsr()
-    return as_sample(X[places])
+    return _as_sample(X[places])
 
 # %% ../nbs/00_data.ipynb #30e4d7df
 def _unlog(values: np.ndarray, base: float | None) -> np.ndarray:
@@ -318,7 +309,7 @@ def _grows_with_genes(sample: csr_matrix) -> float:
 
 
 @dataclass(frozen=True)
-class ValueEvidence:
+class _ValueEvidence:
     """What a sample of cells says about values: their kind, and how it is undone.
 
     Parameters
@@ -345,17 +336,17 @@ class ValueEvidence:
     told: bool = False
 
 
-def _logged_or_linear(sample: csr_matrix, base: float | None) -> ValueEvidence:
+def _logged_or_linear(sample: csr_matrix, base: float | None) -> _ValueEvidence:
     """Return what values are that steps or totals have shown to be logged with a base, or not at all (None)."""
     if base is None:
-        return ValueEvidence("normalised, not logged")
+        return _ValueEvidence("normalised, not logged")
     counts = _unlog(sample.data, base)
     counts = counts[counts < 100]
     whole = len(counts) > 0 and bool((np.abs(counts - np.rint(counts)) < 2e-3 * np.maximum(counts, 1)).mean() > 0.99)
-    return ValueEvidence("log-normalised", log_base=base, depth_removed=not whole)
+    return _ValueEvidence("log-normalised", log_base=base, depth_removed=not whole)
 
 
-def evidence_of(sample: csr_matrix, *, noted_base: float | None = None) -> ValueEvidence:
+def _evidence_of(sample: csr_matrix, *, noted_base: float | None = None) -> _ValueEvidence:
     """Say what the values of a sample of cells are.
 
     Parameters
@@ -372,16 +363,16 @@ def evidence_of(sample: csr_matrix, *, noted_base: float | None = None) -> Value
 
     Examples
     --------
-    >>> evidence_of(csr_matrix([[1.0, 0.0, 2.0], [3.0, 1.0, 0.0]])).kind
+    >>> _evidence_of(csr_matrix([[1.0, 0.0, 2.0], [3.0, 1.0, 0.0]])).kind
     'raw counts'
     """
     values = sample.data
     if len(values) == 0:
-        return ValueEvidence("raw counts", empty=True)
+        return _ValueEvidence("raw counts", empty=True)
     if values.min() < 0:
-        return ValueEvidence("scaled")
+        return _ValueEvidence("scaled")
     if (values == np.rint(values)).all():
-        return ValueEvidence("raw counts")
+        return _ValueEvidence("raw counts")
     highest = values.max()
     bases: list[float | None] = [None, *(base for base in _LOG_BASES if highest * math.log(base) < 60)]
     for measure, limit in ((_spread_of_totals, 5e-3), (_step_distance, 0.06)):
@@ -390,23 +381,23 @@ def evidence_of(sample: csr_matrix, *, noted_base: float | None = None) -> Value
         if min(found) < limit:
             return _logged_or_linear(sample, bases[int(np.argmin(found))])
     if _has_unit_variances(sample):
-        return ValueEvidence("scaled")
-    if highest > LARGEST_LOG_VALUE or (values == np.rint(values)).mean() > 0.02:
-        return ValueEvidence("normalised, not logged")
+        return _ValueEvidence("scaled")
+    if highest > _LARGEST_LOG_VALUE or (values == np.rint(values)).mean() > 0.02:
+        return _ValueEvidence("normalised, not logged")
     if noted_base is not None:
-        return ValueEvidence("log-normalised", log_base=noted_base)
+        return _ValueEvidence("log-normalised", log_base=noted_base)
     growth = _grows_with_genes(sample)
     kind: ValueKind = "normalised, not logged" if growth > 0.2 else "log-normalised"
-    return ValueEvidence(kind, sure=abs(growth) > 0.5)
+    return _ValueEvidence(kind, sure=abs(growth) > 0.5)
 
 # %% ../nbs/00_data.ipynb #254b9453
-def kind_of(values: ValueSummary, sample: csr_matrix) -> ValueKind:
+def _kind_of(values: _ValueSummary, sample: csr_matrix) -> ValueKind:
     """Return the kind of values, from one pass over all of them and a sample of cells.
 
     Parameters
     ----------
     values : ValueSummary
-        What `summarise_values` found.
+        What `_summarise_values` found.
     sample : csr_matrix
         Some of the cells.
 
@@ -419,7 +410,7 @@ def kind_of(values: ValueSummary, sample: csr_matrix) -> ValueKind:
         return "scaled"
     if values.whole:
         return "raw counts"
-    found = evidence_of(sample).kind
+    found = _evidence_of(sample).kind
     return "normalised, not logged" if found == "raw counts" or values.highest > 60 else found
 
 # %% ../nbs/00_data.ipynb #7f4ad9fb
@@ -450,7 +441,7 @@ def value_kind(X: Any) -> ValueKind:
     """
     if X is None or 0 in X.shape:
         raise InputError("there are no values to look at; pass at least one cell and one gene")
-    return kind_of(summarise_values(X), _sample_of(X))
+    return _kind_of(_summarise_values(X), _sample_of(X))
 
 # %% ../nbs/00_data.ipynb #5f79c465
 _MISSING_LABELS = frozenset(
@@ -458,7 +449,7 @@ _MISSING_LABELS = frozenset(
 )
 
 
-def announce(line: str) -> None:
+def _announce(line: str) -> None:
     """Tell the user one line about what was chosen or left out: logged at INFO, and printed by the command line.
 
     Parameters
@@ -468,7 +459,7 @@ def announce(line: str) -> None:
 
     Examples
     --------
-    >>> announce("values: X, raw counts, 20,125 genes")
+    >>> _announce("values: X, raw counts, 20,125 genes")
     """
     _logger.info("%s", line, extra={"notice": True})
 
@@ -540,7 +531,7 @@ _CONTROL_NAME = re.compile(
 )
 
 
-def gene_places(var: pd.DataFrame, where: str = "the cells") -> tuple[np.ndarray, str]:
+def _gene_places(var: pd.DataFrame, where: str = "the cells") -> tuple[np.ndarray, str]:
     """Return which features of a table are genes, and a line about those that are not.
 
     Parameters
@@ -564,7 +555,7 @@ def gene_places(var: pd.DataFrame, where: str = "the cells") -> tuple[np.ndarray
 
     Examples
     --------
-    >>> gene_places(pd.DataFrame({"feature_types": ["Gene Expression", "Antibody Capture"]}, index=["CD3E", "CD3"]))[0]
+    >>> _gene_places(pd.DataFrame({"feature_types": ["Gene Expression", "Antibody Capture"]}, index=["CD3E", "CD3"]))[0]
     array([0])
     """
     controls = np.array([bool(_CONTROL_NAME.match(str(name))) for name in var.index], dtype=bool)
@@ -586,7 +577,7 @@ def gene_places(var: pd.DataFrame, where: str = "the cells") -> tuple[np.ndarray
     return places, f"left out: {len(var) - len(places):,} features that are no genes ({seen})"
 
 # %% ../nbs/00_data.ipynb #746a6bac
-def named_genes(var: pd.DataFrame, gene_names: str | None = None) -> pd.DataFrame:
+def _named_genes(var: pd.DataFrame, gene_names: str | None = None) -> pd.DataFrame:
     """Return a table of genes under the names that people read, with `gene_ids` beside them where they are known.
 
     Parameters
@@ -609,7 +600,7 @@ def named_genes(var: pd.DataFrame, gene_names: str | None = None) -> pd.DataFram
 
     Examples
     --------
-    >>> named_genes(pd.DataFrame({"feature_name": ["INS", "GCG"]}, index=["ENSG00000254647", "ENSG00000115263"])).index
+    >>> _named_genes(pd.DataFrame({"feature_name": ["INS", "GCG"]}, index=["ENSG00000254647", "ENSG00000115263"])).index
     Index(['INS', 'GCG'], dtype='object')
     """
     own = _texts(var.index)
@@ -646,7 +637,7 @@ def _name_genes(symbols: pd.Series, gene_ids: pd.Series) -> pd.Index:
     return pd.Index(np.where(shared, symbols + "_" + gene_ids.to_numpy(), symbols), dtype=str)
 
 # %% ../nbs/00_data.ipynb #509513d4
-def known_genes(asked: Iterable[str], var: pd.DataFrame, *, one: str | None = None) -> list[str]:
+def _known_genes(asked: Iterable[str], var: pd.DataFrame, *, one: str | None = None) -> list[str]:
     """Return the genes that are meant, under the names of a table: a name, an id with or without its version, a symbol.
 
     Parameters
@@ -654,7 +645,7 @@ def known_genes(asked: Iterable[str], var: pd.DataFrame, *, one: str | None = No
     asked : iterable of str
         Names, ids or symbols; what is none of them is returned as it is.
     var : DataFrame
-        One row per gene, as `named_genes` returns it.
+        One row per gene, as `_named_genes` returns it.
     one : str, optional
         Name of a setting that must mean one gene each; a symbol that several genes share is then refused.
 
@@ -671,7 +662,7 @@ def known_genes(asked: Iterable[str], var: pd.DataFrame, *, one: str | None = No
     Examples
     --------
     >>> genes = pd.DataFrame({"gene_ids": ["ENSG00000254647.7"]}, index=["INS"])
-    >>> known_genes(["ENSG00000254647", "GCG"], genes)
+    >>> _known_genes(["ENSG00000254647", "GCG"], genes)
     ['INS', 'GCG']
     """
     names, found = set(var.index), []
@@ -700,8 +691,8 @@ def _other_names(var: pd.DataFrame) -> dict[str, list[str]]:
     return others
 
 # %% ../nbs/00_data.ipynb #f250442b
-VALUES = "selectormlp_values"  # in adata.uns: which values were taken, and what they are
-READY = "values_taken_as"  # in adata.uns of cells (or samples) whose values are ready: what they were taken as
+_VALUES = "selectormlp_values"  # in adata.uns: which values were taken, and what they are
+_READY = "values_taken_as"  # in adata.uns of cells (or samples) whose values are ready: what they were taken as
 _KINDS_OF_VALUES = {"counts": ("raw counts", "normalised, not logged"), "log": ("log-normalised",)}
 _LAST_LAYERS = re.compile(
     r"splice|ambiguous|spanning|nascent|mature|^m[su]$|velocity|imput|magic|denois|smooth|binar|rank|mask|fit_"
@@ -711,7 +702,7 @@ _LAST_LAYERS = re.compile(
 
 
 @dataclass(frozen=True)
-class HeldValues:
+class _HeldValues:
     """One matrix that a file or an AnnData holds.
 
     Parameters
@@ -733,7 +724,7 @@ class HeldValues:
 
 
 @dataclass(frozen=True)
-class ValueChoice:
+class _ValueChoice:
     """Which matrix is taken, what its values are, and which of its columns are genes under which names.
 
     Parameters
@@ -751,7 +742,7 @@ class ValueChoice:
     """
 
     place: str
-    evidence: ValueEvidence
+    evidence: _ValueEvidence
     genes: pd.DataFrame
     columns: np.ndarray
     lines: tuple[str, ...]
@@ -774,8 +765,8 @@ class ValueChoice:
 class _Candidate:
     """A matrix, its evidence, the columns that are genes, and the line about those that are not."""
 
-    held: HeldValues
-    evidence: ValueEvidence
+    held: _HeldValues
+    evidence: _ValueEvidence
     columns: np.ndarray
     left_out: str
     number: int
@@ -802,19 +793,21 @@ class _Candidate:
         return (self.is_part, -len(self.columns), kinds.index(self.evidence.kind), self.number)
 
 # %% ../nbs/00_data.ipynb #7c58fe22
-def _candidates(held: Sequence[HeldValues], where: str, noted_base: float | None, *, every: bool) -> list[_Candidate]:
+def _candidates(held: Sequence[_HeldValues], where: str, noted_base: float | None, *, every: bool) -> list[_Candidate]:
     """Look at the matrices; unless `every` one is asked for, none is looked at that could not win."""
     found: list[_Candidate] = []
     for number, each in enumerate(held):
-        columns, left_out = gene_places(each.var, where)
+        columns, left_out = _gene_places(each.var, where)
         counts = [one for one in found if one.usable and not one.is_part and one.evidence.kind == "raw counts"]
         if every or all(len(one.columns) < len(columns) for one in counts):
-            evidence = evidence_of(each.sample(), noted_base=noted_base)
+            evidence = _evidence_of(each.sample(), noted_base=noted_base)
             found.append(_Candidate(each, evidence, columns, left_out, number))
     return found
 
 
-def _asked_for(held: Sequence[HeldValues], where: str, layer: str | None, use_raw: bool | None) -> Sequence[HeldValues]:
+def _asked_for(
+    held: Sequence[_HeldValues], where: str, layer: str | None, use_raw: bool | None
+) -> Sequence[_HeldValues]:
     """Return the matrices that are meant; one that there is not is an InputError."""
     places = [each.place for each in held]
     if layer is not None and use_raw:
@@ -835,8 +828,8 @@ def _asked_for(held: Sequence[HeldValues], where: str, layer: str | None, use_ra
     return [each for each in held if (each.place == "raw.X") == use_raw]
 
 # %% ../nbs/00_data.ipynb #d50fb9a9
-def choose_values(
-    held: Sequence[HeldValues],
+def _choose_values(
+    held: Sequence[_HeldValues],
     *,
     where: str = "the cells",
     layer: str | None = None,
@@ -844,7 +837,7 @@ def choose_values(
     values: str | None = None,
     gene_names: str | None = None,
     noted_base: float | None = None,
-) -> ValueChoice:
+) -> _ValueChoice:
     """Decide which matrix is worked with, what its values are, and how its genes are named.
 
     Of the matrices that hold counts or logged values the one with the most genes is taken; of those with as many,
@@ -880,8 +873,8 @@ def choose_values(
     Examples
     --------
     >>> var = pd.DataFrame(index=["INS", "GCG"])
-    >>> held = [HeldValues("X", var, lambda: csr_matrix([[1.0, 2.0], [0.0, 3.0]]))]
-    >>> choose_values(held).lines
+    >>> held = [_HeldValues("X", var, lambda: csr_matrix([[1.0, 2.0], [0.0, 3.0]]))]
+    >>> _choose_values(held).lines
     ('values: X, raw counts, 2 genes',)
     """
     if values not in (None, *_KINDS_OF_VALUES):
@@ -904,15 +897,15 @@ def choose_values(
         what = "only scaled values" if kinds == {"scaled"} else "no counts and no logged values of named genes"
         raise InputError(f"{where} hold {what} ({listed}); pass raw counts or log-normalised values")
     best = min(usable, key=lambda one: one.order)
-    genes = named_genes(best.held.var.iloc[best.columns], gene_names)
-    return ValueChoice(best.held.place, best.evidence, genes, best.columns, _lines(best, genes))
+    genes = _named_genes(best.held.var.iloc[best.columns], gene_names)
+    return _ValueChoice(best.held.place, best.evidence, genes, best.columns, _lines(best, genes))
 
 
-def _as_told(values: str, noted_base: float | None) -> ValueEvidence:
+def _as_told(values: str, noted_base: float | None) -> _ValueEvidence:
     """Return the evidence that the user gives."""
     if values == "log":
-        return ValueEvidence("log-normalised", log_base=noted_base or math.e, told=True)
-    return ValueEvidence("normalised, not logged", told=True)
+        return _ValueEvidence("log-normalised", log_base=noted_base or math.e, told=True)
+    return _ValueEvidence("normalised, not logged", told=True)
 
 
 def _lines(best: _Candidate, genes: pd.DataFrame) -> tuple[str, ...]:
@@ -930,28 +923,28 @@ def _lines(best: _Candidate, genes: pd.DataFrame) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 # %% ../nbs/00_data.ipynb #6f2bd039
-def _held_by(adata: AnnData) -> list[HeldValues]:
+def _held_by(adata: AnnData) -> list[_HeldValues]:
     """Return the matrices of an AnnData; only the cells of the sample are cut out of it."""
-    places = sample_places(adata.n_obs)
+    places = _sample_places(adata.n_obs)
     rows = np.concatenate([np.arange(place.start, place.stop) for place in places])
     few = adata[rows] if len(rows) < adata.n_obs else adata
     held = []
     if few.X is not None:
-        held.append(HeldValues("X", adata.var, lambda: as_sample(few.X)))
+        held.append(_HeldValues("X", adata.var, lambda: _as_sample(few.X)))
     if adata.raw is not None:
-        raw_var = raw_genes(adata.raw.var, adata.var)
+        raw_var = _raw_genes(adata.raw.var, adata.var)
         var = adata.raw.var if raw_var is None else raw_var
-        held.append(HeldValues("raw.X", var, lambda: as_sample(few.raw.X), named=raw_var is not None))
+        held.append(_HeldValues("raw.X", var, lambda: _as_sample(few.raw.X), named=raw_var is not None))
     for name in adata.layers:
-        held.append(HeldValues(f"layers['{name}']", adata.var, partial(_sample_of_layer, few, name)))
+        held.append(_HeldValues(f"layers['{name}']", adata.var, partial(_sample_of_layer, few, name)))
     return held
 
 
 def _sample_of_layer(few: AnnData, name: str) -> csr_matrix:
-    return as_sample(few.layers[name])
+    return _as_sample(few.layers[name])
 
 
-def raw_genes(raw_var: pd.DataFrame, var: pd.DataFrame) -> pd.DataFrame | None:
+def _raw_genes(raw_var: pd.DataFrame, var: pd.DataFrame) -> pd.DataFrame | None:
     """Return the table of raw's genes, with what only the table of X's genes says; None where raw's have no names.
 
     Parameters
@@ -966,7 +959,7 @@ def raw_genes(raw_var: pd.DataFrame, var: pd.DataFrame) -> pd.DataFrame | None:
 
     Examples
     --------
-    >>> raw_genes(pd.DataFrame(index=["0", "1"]), pd.DataFrame(index=["INS", "GCG"])).index.tolist()
+    >>> _raw_genes(pd.DataFrame(index=["0", "1"]), pd.DataFrame(index=["INS", "GCG"])).index.tolist()
     ['INS', 'GCG']
     """
     if _are_numbers(_texts(raw_var.index)) and not _are_numbers(_texts(var.index)):
@@ -981,7 +974,7 @@ def raw_genes(raw_var: pd.DataFrame, var: pd.DataFrame) -> pd.DataFrame | None:
     return raw_var.join(var[wanted].astype(object))
 
 # %% ../nbs/00_data.ipynb #704c5520
-def take_values(
+def _take_values(
     adata: AnnData,
     *,
     layer: str | None = None,
@@ -996,7 +989,7 @@ def take_values(
     adata : AnnData
         Cells x genes, as they come; they are not changed.
     layer, use_raw, values, gene_names
-        As in `choose_values`; they overrule what would be decided.
+        As in `_choose_values`; they overrule what would be decided.
 
     Returns
     -------
@@ -1010,7 +1003,7 @@ def take_values(
 
     Examples
     --------
-    >>> take_values(load_pancreas()).uns["selectormlp_values"]["kind"]
+    >>> _take_values(load_pancreas()).uns["selectormlp_values"]["kind"]
     'raw counts'
     """
     given = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
@@ -1032,17 +1025,17 @@ def _taken(adata: AnnData, given: dict[str, Any] | None = None) -> _Taken:
     """Decide which values of some cells are worked with, unless that is noted, and say so."""
     adata = adata.to_memory() if adata.isbacked else adata
     given = {name: value for name, value in (given or {}).items() if value is not None}
-    if READY in adata.uns:
+    if _READY in adata.uns:
         return _Taken(adata, adata.X, adata.var, adata.is_view, {"place": "X", "kind": "log-normalised"})
-    noted = adata.uns.get(VALUES)
+    noted = adata.uns.get(_VALUES)
     if not given and noted is not None and 0 not in adata.shape and _still_true(noted, adata):
         return _Taken(adata, adata.X, adata.var, adata.is_view, dict(noted))
     if 0 in adata.shape and adata.X is not None:
         raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
     noted_base = float(adata.uns["log1p"].get("base") or math.e) if "log1p" in adata.uns else None
-    choice = choose_values(_held_by(adata), noted_base=noted_base, **given)
+    choice = _choose_values(_held_by(adata), noted_base=noted_base, **given)
     for line in choice.lines:
-        announce(line)
+        _announce(line)
     X = adata.X if choice.place == "X" else adata.raw.X if choice.place == "raw.X" else adata.layers[choice.place[8:-2]]
     every = len(choice.columns) == X.shape[1]
     return _Taken(adata, X if every else X[:, choice.columns], choice.genes, adata.is_view or not every, choice.note)
@@ -1068,8 +1061,8 @@ def _with_values(adata: AnnData, X: Any, var: pd.DataFrame | None = None, note: 
     from anndata import AnnData
 
     known = {"log1p": dict(adata.uns.get("log1p", {}))}  # scanpy keeps the base of the logarithm here
-    known |= {name: adata.uns[name] for name in (READY, VALUES) if name in adata.uns}
-    known |= {} if note is None else {VALUES: dict(note)}
+    known |= {name: adata.uns[name] for name in (_READY, _VALUES) if name in adata.uns}
+    known |= {} if note is None else {_VALUES: dict(note)}
     var = adata.var if var is None else var
     return AnnData(X, obs=adata.obs.copy(), var=var.copy(), obsm=dict(adata.obsm), uns=known)
 
@@ -1088,7 +1081,7 @@ def _label_text(value: object) -> str | None:
     return None if text.strip().lower() in _MISSING_LABELS else text.strip()
 
 
-def natural_order(names: Iterable[object]) -> list[str]:
+def _natural_order(names: Iterable[object]) -> list[str]:
     """Return names in the order that people count in: 0, 1, 2, 10.
 
     Parameters
@@ -1103,7 +1096,7 @@ def natural_order(names: Iterable[object]) -> list[str]:
 
     Examples
     --------
-    >>> natural_order(["10", "2", "T 3", "1"])
+    >>> _natural_order(["10", "2", "T 3", "1"])
     ['1', '2', '10', 'T 3']
     """
 
@@ -1113,7 +1106,7 @@ def natural_order(names: Iterable[object]) -> list[str]:
     return sorted(map(str, names), key=lambda name: (parts(name), name))
 
 
-def refuse_label_key(
+def _refuse_label_key(
     obs: pd.DataFrame, label_key: str, where: str = "adata.obs", *, setting: str = "label_key"
 ) -> None:
     """Raise InputError where a label column, or one that another setting names, is not there."""
@@ -1123,9 +1116,9 @@ def refuse_label_key(
         raise InputError(f"{setting} '{label_key}' is not in {where}; {hint}")
 
 # %% ../nbs/00_data.ipynb #0d4b9b68
-def cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
+def _cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     """Return the labels of the cells as text, None where missing."""
-    refuse_label_key(obs, label_key)
+    _refuse_label_key(obs, label_key)
     column = pd.Categorical(obs[label_key])
     names = np.array([*map(_label_text, column.categories), None], dtype=object)
     longest = max((len(name) for name in names if name), default=0)
@@ -1156,7 +1149,7 @@ def _refuse_measurement(labels: pd.Series) -> None:
 _LONGEST_NAME = 1000  # characters, of cells, genes and types
 
 
-def refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
+def _refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
     """Raise InputError where cells or genes share a name."""
     longest = max(map(len, map(str, names)), default=0)
     if longest > _LONGEST_NAME:
@@ -1214,7 +1207,7 @@ class CellCheck:
     warnings: tuple[str, ...]
 
 # %% ../nbs/00_data.ipynb #b4e1a3b9
-def _notes(values: ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
+def _notes(values: _ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
     """Return a sentence for each thing that is odd but can be worked with."""
     empty_cells, empty_genes = (values.values_per_cell == 0).sum(), (values.values_per_gene == 0).sum()
     missing = 0 if labels is None else int(labels.isna().sum())
@@ -1230,7 +1223,7 @@ def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int 
     """Check names, values and labels before any work.
 
     The first thing that cannot be worked with is an error; what can be is named in the result. The values are those
-    that `choose_values` takes.
+    that `_choose_values` takes.
 
     Parameters
     ----------
@@ -1264,13 +1257,13 @@ def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int 
 def _checked(taken: _Taken, label_key: str | None = None, min_cells: int = 3) -> CellCheck:
     """Check cells and the values that were taken of them."""
     obs, genes = taken.adata.obs, taken.var.index
-    refuse_repeated_names(obs.index, "cell")
-    refuse_repeated_names(genes, "gene")
-    values = summarise_values(taken.X, obs.index, genes)
+    _refuse_repeated_names(obs.index, "cell")
+    _refuse_repeated_names(genes, "gene")
+    values = _summarise_values(taken.X, obs.index, genes)
     if values.lowest == values.highest == 0:
         raise InputError("every value is 0; pass cells in which something was counted")
     _refuse_other_values(taken.note, values)
-    labels = None if label_key is None else cell_labels(obs, label_key)
+    labels = None if label_key is None else _cell_labels(obs, label_key)
     if labels is not None:
         _refuse_measurement(labels)
     counts = None if labels is None else _count_types(labels.dropna(), min_cells)
@@ -1279,7 +1272,7 @@ def _checked(taken: _Taken, label_key: str | None = None, min_cells: int = 3) ->
     return CellCheck(kind, len(obs), len(genes), counts, _notes(values, labels))
 
 # %% ../nbs/00_data.ipynb #45d61623
-def _refuse_other_values(note: Any, values: ValueSummary) -> None:
+def _refuse_other_values(note: Any, values: _ValueSummary) -> None:
     """Raise InputError where all values together are not what a sample of the cells said."""
     too_high = note["kind"] == "log-normalised" and values.highest > 60 and not note.get("told")
     if values.lowest < 0 or too_high:
@@ -1290,7 +1283,7 @@ def _refuse_other_values(note: Any, values: ValueSummary) -> None:
         )
 
 
-def to_log(X: csr_matrix, note: Any, target_sum: float = 1e4) -> csr_matrix:
+def _to_log(X: csr_matrix, note: Any, target_sum: float = 1e4) -> csr_matrix:
     """Bring values of any usable kind to natural log(1 + x) of counts per `target_sum`, in place.
 
     Parameters
@@ -1309,20 +1302,20 @@ def to_log(X: csr_matrix, note: Any, target_sum: float = 1e4) -> csr_matrix:
 
     Examples
     --------
-    >>> float(to_log(csr_matrix([[1.0, 3.0]], dtype=np.float32), {"kind": "raw counts"}, 4).max().round(3))
+    >>> float(_to_log(csr_matrix([[1.0, 3.0]], dtype=np.float32), {"kind": "raw counts"}, 4).max().round(3))
     1.386
     """
     if note["kind"] != "log-normalised":
-        return log_per_total(X, target_sum)
+        return _log_per_total(X, target_sum)
     if (base := note.get("log_base", math.e)) != math.e:
         X.data *= np.float32(math.log(base))
     if not note.get("depth_removed", True):
         np.expm1(X.data, out=X.data)
-        return log_per_total(X, target_sum)
+        return _log_per_total(X, target_sum)
     return X
 
 # %% ../nbs/00_data.ipynb #5ea8aa20
-def log_per_total(X: csr_matrix, target_sum: float) -> csr_matrix:
+def _log_per_total(X: csr_matrix, target_sum: float) -> csr_matrix:
     """Bring each cell's total to target_sum, then take log(1 + x), in place; an empty cell stays empty."""
     for first, block in _row_blocks(X):
         totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
@@ -1349,7 +1342,7 @@ def normalise(
     Parameters
     ----------
     adata : AnnData
-        Cells x genes. Which of its values are taken is decided by `choose_values`.
+        Cells x genes. Which of its values are taken is decided by `_choose_values`.
     target_sum : float, default 10000.0
         Total of each cell before the logarithm.
     layer : str or None, default None
@@ -1378,7 +1371,7 @@ def normalise(
     'log-normalised'
     """
     taken = _taken(adata, {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names})
-    _refuse_other_values(taken.note, summarise_values(taken.X, taken.adata.obs_names, taken.var.index))
+    _refuse_other_values(taken.note, _summarise_values(taken.X, taken.adata.obs_names, taken.var.index))
     return _normalised(taken, target_sum=target_sum)
 
 
@@ -1387,7 +1380,7 @@ def _normalised(taken: _Taken, *, target_sum: float = 1e4) -> AnnData:
     X = taken.X.astype(np.float32) if taken.X.dtype == np.float16 else taken.X
     X = csr_matrix(X, dtype=np.float32, copy=not taken.own)
     X.sum_duplicates()
-    X = to_log(X, taken.note, target_sum)
+    X = _to_log(X, taken.note, target_sum)
     was = taken.note.get("was", taken.note["kind"])
     note = {"place": taken.note["place"], "was": was, "kind": "log-normalised", "n_genes": X.shape[1], "sure": True}
     found = _with_values(taken.adata, X, taken.var, note)
@@ -1401,18 +1394,18 @@ def _kept_cells(labels: pd.Series, min_cells: int | None, drop_types: Sequence[s
     kept = labels.notna().to_numpy()
     if not kept.all():
         lost = f"{(~kept).sum():,} of {len(kept):,} cells have no label in '{labels.name}'"
-        warnings.warn(f"{lost} and are left out", stacklevel=user_level())
+        warnings.warn(f"{lost} and are left out", stacklevel=_user_level())
     counts = labels.value_counts()
     if len(drop_types):
         kept &= ~labels.isin(_known_types(drop_types, counts)).to_numpy()
-        announce(f"left out: {counts[list(drop_types)].sum():,} cells of {', '.join(drop_types)} (drop_types)")
+        _announce(f"left out: {counts[list(drop_types)].sum():,} cells of {', '.join(drop_types)} (drop_types)")
     if min_cells is not None:
         large = labels.map(counts).fillna(0).to_numpy() >= min_cells
         small = labels[kept & ~large].value_counts()
         if len(small):
-            listed = ", ".join(f"{name} {small[name]:,}" for name in natural_order(small.index)[:10])
+            listed = ", ".join(f"{name} {small[name]:,}" for name in _natural_order(small.index)[:10])
             more = f" and {len(small) - 10} more" if len(small) > 10 else ""
-            announce(
+            _announce(
                 f"left out: {small.sum():,} cells of {len(small)} types with fewer than {min_cells} cells"
                 f" ({listed}{more})"
             )
@@ -1425,7 +1418,7 @@ def _known_types(names: Sequence[str], counts: pd.Series) -> list[str]:
     """Return the names of types; one that there is not is an InputError."""
     for name in names:
         if name not in counts.index:
-            listed = ", ".join(natural_order(counts.index)[:20])
+            listed = ", ".join(_natural_order(counts.index)[:20])
             raise InputError(
                 f"drop_types names '{name}', which is no type; "
                 + _did_you_mean(name, counts.index, f"there are: {listed}")
@@ -1436,13 +1429,13 @@ def _known_types(names: Sequence[str], counts: pd.Series) -> list[str]:
 def _ask_about_odd_types(labels: pd.Series) -> None:
     """Ask about labels such as Unknown or doublet, which are treated as types."""
     counts = labels.value_counts()
-    odd = [name for name in natural_order(counts.index) if _ODD_LABELS.fullmatch(_plain(name))]
+    odd = [name for name in _natural_order(counts.index) if _ODD_LABELS.fullmatch(_plain(name))]
     if odd:
         listed = ", ".join(f"'{name}' ({counts[name]:,} cells)" for name in odd)
-        announce(f"kept as cell types: {listed}; are they? leave them out with drop_types (--drop-types)")
+        _announce(f"kept as cell types: {listed}; are they? leave them out with drop_types (--drop-types)")
 
 # %% ../nbs/00_data.ipynb #6097f1b8
-def kept_labels(
+def _kept_labels(
     obs: pd.DataFrame, label_key: str, *, min_cells: int | None = None, drop_types: Sequence[str] = ()
 ) -> pd.Series:
     """Return the labels, as text, of the cells that are worked with; what is left out is said in one line.
@@ -1471,10 +1464,10 @@ def kept_labels(
     Examples
     --------
     >>> obs = pd.DataFrame({"type": ["a"] * 3 + ["b"] * 3 + ["c"]})
-    >>> len(kept_labels(obs, "type", min_cells=3))
+    >>> len(_kept_labels(obs, "type", min_cells=3))
     6
     """
-    labels = cell_labels(obs, label_key)
+    labels = _cell_labels(obs, label_key)
     _refuse_measurement(labels)
     mask = _kept_cells(labels, min_cells, [drop_types] if isinstance(drop_types, str) else list(drop_types))
     kept = labels if mask.all() else labels[mask]
@@ -1539,16 +1532,16 @@ def prepare_cells(
     (1895, 20125)
     """
     adata = adata.to_memory() if adata.isbacked else adata
-    refuse_label_key(adata.obs, label_key)
+    _refuse_label_key(adata.obs, label_key)
     taken = _taken(adata, {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names})
     for note in _checked(taken).warnings:
         _logger.info(note)
-    labels = kept_labels(adata.obs, label_key, min_cells=min_cells, drop_types=drop_types)
+    labels = _kept_labels(adata.obs, label_key, min_cells=min_cells, drop_types=drop_types)
     if len(labels) < adata.n_obs:
         kept = adata.obs_names.isin(labels.index)
         taken = taken._replace(adata=taken.adata[kept], X=taken.X[kept], own=True)
     prepared = _normalised(taken)
-    prepared.obs[label_key] = pd.Categorical(labels, categories=natural_order(labels.unique()))
+    prepared.obs[label_key] = pd.Categorical(labels, categories=_natural_order(labels.unique()))
     return prepared
 
 # %% ../nbs/00_data.ipynb #c6b0a8ec
@@ -1577,7 +1570,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     return np.array([float(f"{value:.9g}") for value in values])
 
 
-def above_trend(names: Sequence[str], mean: np.ndarray, variance: np.ndarray, varying: np.ndarray) -> np.ndarray:
+def _above_trend(names: Sequence[str], mean: np.ndarray, variance: np.ndarray, varying: np.ndarray) -> np.ndarray:
     """Return how far the log variance of each gene lies above that of genes of similar mean; -infinity if constant.
 
     All are of shape (genes,), over log-normalised cells; `varying` says which genes have more than one value.
@@ -1592,16 +1585,16 @@ def above_trend(names: Sequence[str], mean: np.ndarray, variance: np.ndarray, va
     return scores
 
 
-def _above_trend(adata: AnnData) -> np.ndarray:
-    """Return `above_trend` of the genes of some cells."""
+def _scores_above_trend(adata: AnnData) -> np.ndarray:
+    """Return `_above_trend` of the genes of some cells."""
     highest, lowest = _extremes(adata.X)
     X = adata.X.astype(np.float64)
     squares = X.multiply(X) if issparse(X) else np.square(X)
     mean, square = (np.asarray(values.mean(axis=0)).ravel() for values in (X, squares))
-    return above_trend(adata.var_names, mean, square - mean**2, highest > lowest)
+    return _above_trend(adata.var_names, mean, square - mean**2, highest > lowest)
 
 
-def by_score(names: Sequence[str], scores: np.ndarray) -> list[str]:
+def _by_score(names: Sequence[str], scores: np.ndarray) -> list[str]:
     """Return names by falling score; equal ones by name."""
     table = pd.DataFrame({"gene": np.asarray(names, dtype=str), "score": scores})
     return table.sort_values(["score", "gene"], ascending=[False, True])["gene"].tolist()
@@ -1641,18 +1634,18 @@ def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = 
     >>> len(choose_variable_genes(adata, 20))
     20
     """
-    if not is_whole(n_genes, least=1):
+    if not _is_whole(n_genes, least=1):
         raise InputError(f"n_genes={n_genes!r} leaves no gene; pass a whole number of 1 or more")
     if flavor not in ("trend", "seurat"):
         raise InputError(f"flavor={flavor!r} is not known; pass 'trend' or 'seurat'")
-    ready = READY in adata.uns or adata.uns.get(VALUES, {}).get("kind") == "log-normalised"
+    ready = _READY in adata.uns or adata.uns.get(_VALUES, {}).get("kind") == "log-normalised"
     if not ready and (kind := value_kind(adata.X)) != "log-normalised":
         raise InputError(f"variable genes need log-normalised values but these are {kind}; call normalise first")
-    scores = _above_trend(adata) if flavor == "trend" else _dispersions(adata)
-    return by_score(adata.var_names, scores)[:n_genes]
+    scores = _scores_above_trend(adata) if flavor == "trend" else _dispersions(adata)
+    return _by_score(adata.var_names, scores)[:n_genes]
 
 # %% ../nbs/00_data.ipynb #07915657
-def existing_path(path: Path) -> Path:
+def _existing_path(path: Path) -> Path:
     """Return the path, or raise InputError that names the file most like it in its folder."""
     if path.exists():
         return path
@@ -1660,7 +1653,7 @@ def existing_path(path: Path) -> Path:
         raise InputError(f"'{path}' does not exist: there is no folder '{path.parent}'; check the path")
     siblings = sorted(path.parent.iterdir(), key=lambda other: (other.suffix == path.suffix, other.name))
     names = {sibling.stem: sibling.name for sibling in siblings}  # of two that differ in the ending, the like one
-    nearest = names.get(nearest_name(path.stem, names) or "")
+    nearest = names.get(_nearest_name(path.stem, names) or "")
     hint = f"did you mean '{nearest}'?" if nearest else "check the path"
     raise InputError(f"'{path}' does not exist; {hint}")
 
@@ -1721,7 +1714,7 @@ def _tell_watcher(words: str) -> None:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside, while a file is read, into one sentence."""
     _tell_watcher(f"+{str(path).replace(chr(10), ' ')}")
     try:
@@ -1741,7 +1734,7 @@ def _narrow_places(values: Any) -> None:
         values.indptr = ends.astype(narrow, copy=False)
 
 
-def refuse_broken_matrix(values: Any) -> None:
+def _refuse_broken_matrix(values: Any) -> None:
     """Raise ValueError where a sparse matrix from a file points outside its own table: scipy would crash on it."""
     if issparse(values) and hasattr(values, "check_format"):
         _narrow_places(values)
@@ -1810,7 +1803,7 @@ def _refuse_outside_zarr(path: Path) -> None:
             if Path(folder, name).is_symlink():
                 raise _untrusted(path, f"holds the link '{name}'")
         for name in {".zarray", ".zmetadata", "zarr.json"}.intersection(files):
-            _refuse_codecs(read_json(Path(folder, name)), path)
+            _refuse_codecs(_read_json(Path(folder, name)), path)
 
 
 def _refuse_outside_zip(path: Path) -> None:
@@ -1837,7 +1830,7 @@ def _refuse_codecs(about: Any, path: Path) -> None:
             )
 
 
-def refuse_outside(path: str | Path) -> None:
+def _refuse_outside(path: str | Path) -> None:
     """Raise InputError where a file of cells would have other files read, or code run, when it is opened.
 
     Parameters
@@ -1852,8 +1845,8 @@ def refuse_outside(path: str | Path) -> None:
 
     Examples
     --------
-    >>> from selectormlp.data import data_folder, refuse_outside
-    >>> refuse_outside(data_folder() / "pancreas.h5ad")
+    >>> from selectormlp.data import _data_folder, _refuse_outside
+    >>> _refuse_outside(_data_folder() / "pancreas.h5ad")
     """
     path = Path(path)
     if path.is_dir() and any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
@@ -1870,7 +1863,7 @@ def refuse_outside(path: str | Path) -> None:
 _MODALITIES = ("rna", "gex", "geneexpression", "gene", "scrna", "snrna", "transcriptome", "counts")
 
 
-def open_root(path: Path) -> Any:
+def _open_root(path: Path) -> Any:
     """Open the root of an HDF5 file, whatever its name, or of a zarr store (a folder or a .zip), for reading.
 
     Parameters
@@ -1889,28 +1882,28 @@ def open_root(path: Path) -> Any:
         if head == _HDF5_BEGINS:
             import h5py
 
-            refuse_outside(path)
+            _refuse_outside(path)
             return h5py.File(path, "r")
         if head[:2] == b"PK" and ".zarr" in path.name.lower():
             import zarr
 
-            refuse_outside(path)
+            _refuse_outside(path)
             return zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
     if path.suffix.lower() == ".zarr" or any((path / name).exists() for name in (".zgroup", "zarr.json")):
         import zarr
 
-        refuse_outside(path)
+        _refuse_outside(path)
         return zarr.open_group(path, mode="r")
     return None
 
 
-def cells_group(root: Any, path: Path) -> Any:
+def _cells_group(root: Any, path: Path) -> Any:
     """Return the group that holds cells as AnnData writes them: the root, or one inside of MuData or SpatialData.
 
     Parameters
     ----------
     root : group
-        From `open_root`.
+        From `_open_root`.
     path : Path
         For the sentence of an error.
 
@@ -1939,13 +1932,13 @@ def _one_of(names: Sequence[str], path: Path) -> str:
     )
 
 
-def outer_labels(root: Any, obs: pd.DataFrame) -> pd.DataFrame:
+def _outer_labels(root: Any, obs: pd.DataFrame) -> pd.DataFrame:
     """Return the columns that MuData keeps outside of the modality, for its cells; those that it has already stay.
 
     Parameters
     ----------
     root : group
-        From `open_root`.
+        From `_open_root`.
     obs : DataFrame
         The cells of the modality.
 
@@ -1970,16 +1963,16 @@ def _read_anndata(root: Any, path: Path, where: Any) -> AnnData | None:
     from anndata import read_h5ad
     from anndata.io import read_elem
 
-    group = cells_group(root, path)
+    group = _cells_group(root, path)
     if group is None:
         return None
-    if has_half_floats(group):
+    if _has_half_floats(group):
         adata = _with_single_floats(group)
     elif group.name != "/" or not isinstance(_file_of(root), str):
         adata = read_elem(group)
     else:
         adata = read_h5ad(where)
-    adata.obs = outer_labels(root, adata.obs)
+    adata.obs = _outer_labels(root, adata.obs)
     return adata
 
 
@@ -1993,7 +1986,7 @@ def _sparse_places(group: Any) -> list[str]:
     return ["X", "raw/X", *(f"layers/{name}" for name in (group.get("layers", ())))]
 
 
-def has_half_floats(group: Any) -> bool:
+def _has_half_floats(group: Any) -> bool:
     """Say whether a sparse matrix keeps its values in 16 bits, which scipy does not take."""
     found = [group[place] for place in _sparse_places(group) if place in group]
     return any(hasattr(each, "keys") and "data" in each and each["data"].dtype == np.float16 for each in found)
@@ -2044,7 +2037,7 @@ def _read_10x_h5(root: Any, path: Path) -> AnnData:
             )
         cells, shape = here, (len(here), len(table))
         parts.append(csr_matrix((group["data"][:], group["indices"][:], group["indptr"][:]), shape=shape))
-        refuse_broken_matrix(parts[-1])
+        _refuse_broken_matrix(parts[-1])
         tables.append(table)
     return AnnData(hstack(parts, format="csr"), obs=pd.DataFrame(index=cells), var=_told_apart(pd.concat(tables)))
 
@@ -2079,7 +2072,7 @@ def _read_loom(root: Any, path: Path) -> AnnData:
 
 def _read_store(path: Path, label_key: str | None, unpacked: Any = None) -> AnnData:
     """Read an HDF5 file or a zarr store by what it holds, whatever it is called; `unpacked` is an open file of it."""
-    root = open_root(path) if unpacked is None else _open_unpacked(unpacked)
+    root = _open_root(path) if unpacked is None else _open_unpacked(unpacked)
     if root is None:
         raise ValueError("it is neither HDF5 nor zarr")
     adata = _read_anndata(root, path, path if unpacked is None else unpacked)
@@ -2219,7 +2212,7 @@ def _read_samples(folder: Path, matrices: Sequence[Path], prefixes: Sequence[str
     joined = concat(
         dict(zip(names, parts, strict=True)), label="sample", merge="same", index_unique=None if unique else "-"
     )
-    announce(f"{len(parts)} samples of '{folder.name}' are put together: {joined.n_vars:,} genes that all have")
+    _announce(f"{len(parts)} samples of '{folder.name}' are put together: {joined.n_vars:,} genes that all have")
     return joined
 
 
@@ -2359,7 +2352,7 @@ _TABLE_METADATA = re.compile(
 _FEATURE_COUNTS = ["Chr", "Start", "End", "Strand", "Length"]
 
 
-def _read_table(path: Path, label_key: str | None) -> AnnData:
+def _read_text_table(path: Path, label_key: str | None) -> AnnData:
     """Read csv or tsv expression, 1,000 rows at a time; rows are cells, columns of labels and of metadata go to obs."""
     from anndata import AnnData
 
@@ -2380,7 +2373,7 @@ def _read_table(path: Path, label_key: str | None) -> AnnData:
     obs.index = pd.Index(cells, dtype=str)
     metadata = [name for name in aside if name != label_key]
     if metadata:
-        announce(f"'{path.name}': {len(metadata)} columns are metadata, not genes: {', '.join(metadata[:8])}")
+        _announce(f"'{path.name}': {len(metadata)} columns are metadata, not genes: {', '.join(metadata[:8])}")
     return AnnData(vstack(blocks, format="csr"), obs=obs, var=pd.DataFrame(index=pd.Index(rows.columns, dtype=str)))
 
 
@@ -2397,12 +2390,12 @@ def _read_feature_counts(path: Path, head: _TableHead) -> AnnData:
     return AnnData(csr_matrix(counts.to_numpy(dtype=np.float32).T), obs=pd.DataFrame(index=names), var=var)
 
 # %% ../nbs/00_data.ipynb #df666447
-READERS: dict[str, Callable[[Path, str | None], AnnData]] = {
+_READERS: dict[str, Callable[[Path, str | None], AnnData]] = {
     **dict.fromkeys((".h5ad", ".zarr", ".zarr.zip", ".h5", ".h5mu", ".loom"), _read_store),
     **dict.fromkeys((".h5ad.gz", ".h5.gz"), _read_packed),
     ".mtx": _read_10x_folder,
     ".mtx.gz": _read_10x_folder,
-    **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz"), _read_table),
+    **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz"), _read_text_table),
 }
 
 # %% ../nbs/00_data.ipynb #c75cc243
@@ -2413,10 +2406,10 @@ def _find_reader(path: Path) -> Callable[[Path, str | None], AnnData]:
     if path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json")):
         return _read_store
     name = path.name.lower()
-    endings = [ending for ending in READERS if path.is_file() and name.endswith(ending)]
-    with reading(path):
-        if endings or (path.is_file() and open_root(path) is not None):
-            return READERS[max(endings, key=len)] if endings else _read_store
+    endings = [ending for ending in _READERS if path.is_file() and name.endswith(ending)]
+    with _reading(path):
+        if endings or (path.is_file() and _open_root(path) is not None):
+            return _READERS[max(endings, key=len)] if endings else _read_store
     for known, step in _NEXT_STEPS.items():
         if path.is_file() and name.endswith(known):
             raise InputError(f"'{path}' cannot be read: {step}")
@@ -2424,7 +2417,7 @@ def _find_reader(path: Path) -> Callable[[Path, str | None], AnnData]:
     if inside:
         raise InputError(f"'{path}' is a folder that holds {', '.join(inside[:5])}; pass one of these, or several")
     kind = "folder" if path.is_dir() else "file"
-    raise InputError(f"'{path}' is a {kind} of no known kind; known are {', '.join(READERS)} and 10x folders")
+    raise InputError(f"'{path}' is a {kind} of no known kind; known are {', '.join(_READERS)} and 10x folders")
 
 
 def _is_cells(path: Path) -> bool:
@@ -2436,7 +2429,7 @@ def _is_cells(path: Path) -> bool:
 # %% ../nbs/00_data.ipynb #90ff3ac6
 def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataFrame:
     """Read a label file: cell names, then one or more columns; a first row that names a cell is no header."""
-    head = _table_head(existing_path(path))
+    head = _table_head(_existing_path(path))
     headless = head.corner in known
     options: dict[str, Any] = {"dtype": str, "na_filter": False, "index_col": None}
     table = _table_rows(path, head, skip=0 if headless else 1, **options)
@@ -2453,12 +2446,12 @@ def _read_labels(path: Path, known: set[str], label_key: str | None) -> pd.DataF
 def attach_labels(adata: AnnData, path: str | Path, label_key: str | None) -> AnnData:
     """Join a label file to obs by the cells' names; genes x cells is turned where the names match the columns."""
     path = Path(path)
-    with reading(path):
+    with _reading(path):
         labels = _read_labels(path, {*adata.obs_names, *adata.var_names}, label_key)
     if not adata.obs_names.isin(labels.index).any() and adata.var_names.isin(labels.index).any():
         adata = adata.T.copy()
         adata.X = None if adata.X is None else csr_matrix(adata.X)
-        adata.uns.pop(VALUES, None)
+        adata.uns.pop(_VALUES, None)
     if not adata.obs_names.isin(labels.index).any():
         theirs, ours = labels.index[0], adata.obs_names[0]
         raise InputError(f"the label file '{path}' has '{theirs}' where a cell is '{ours}'; use one naming in both")
@@ -2472,13 +2465,13 @@ def attach_labels(adata: AnnData, path: str | Path, label_key: str | None) -> An
 def _refuse_unlike_files(parts: Sequence[AnnData], files: Sequence[Path]) -> None:
     """Raise InputError where files hold different kinds of values, or a gene twice."""
     for part in parts:
-        refuse_repeated_names(part.var_names, "gene")
-    kinds = [part.uns[VALUES]["kind"] for part in parts]
+        _refuse_repeated_names(part.var_names, "gene")
+    kinds = [part.uns[_VALUES]["kind"] for part in parts]
     if (
         len(
             {
                 (note["kind"], note.get("log_base"), note.get("depth_removed"))
-                for note in (part.uns[VALUES] for part in parts)
+                for note in (part.uns[_VALUES] for part in parts)
             }
         )
         > 1
@@ -2487,13 +2480,13 @@ def _refuse_unlike_files(parts: Sequence[AnnData], files: Sequence[Path]) -> Non
         raise InputError(f"the files are of different kinds ({held}); pass files of one kind")
 
 
-def short_names(files: Sequence[Path]) -> list[str]:
+def _short_names(files: Sequence[Path]) -> list[str]:
     """Return the files' names, or their whole paths where two names are the same."""
     names = [file.name for file in files]
     return names if len(set(names)) == len(names) else [str(file) for file in files]
 
 # %% ../nbs/00_data.ipynb #d5e36d92
-def joined_genes(tables: Sequence[pd.DataFrame], files: Sequence[Path], join: str = "inner") -> pd.DataFrame:
+def _joined_genes(tables: Sequence[pd.DataFrame], files: Sequence[Path], join: str = "inner") -> pd.DataFrame:
     """Return the genes of several files together, and say how many they share.
 
     Parameters
@@ -2518,7 +2511,7 @@ def joined_genes(tables: Sequence[pd.DataFrame], files: Sequence[Path], join: st
     Examples
     --------
     >>> tables = [pd.DataFrame(index=["INS", "GCG"]), pd.DataFrame(index=["GCG", "SST"])]
-    >>> joined_genes(tables, [Path("a"), Path("b")]).index.tolist()
+    >>> _joined_genes(tables, [Path("a"), Path("b")]).index.tolist()
     ['GCG']
     """
     if join not in ("inner", "outer"):
@@ -2542,11 +2535,11 @@ def joined_genes(tables: Sequence[pd.DataFrame], files: Sequence[Path], join: st
             if join == "inner"
             else f"{others} are 0 in the cells of files that did not measure them"
         )
-        announce(f"genes: {len(shared):,} are in all {len(files)} files; {what}")
+        _announce(f"genes: {len(shared):,} are in all {len(files)} files; {what}")
     return table
 
 
-def genes_left_out(tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> dict[str, str]:
+def _genes_left_out(tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> dict[str, str]:
     """Return, for each gene that not all files have, the name of the first file that lacks it.
 
     Parameters
@@ -2563,12 +2556,12 @@ def genes_left_out(tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> dic
 
     Examples
     --------
-    >>> genes_left_out([pd.DataFrame(index=["INS"]), pd.DataFrame(index=["GCG"])], [Path("a"), Path("b")])
+    >>> _genes_left_out([pd.DataFrame(index=["INS"]), pd.DataFrame(index=["GCG"])], [Path("a"), Path("b")])
     {'GCG': 'a', 'INS': 'b'}
     """
     every = list(dict.fromkeys(name for table in tables for name in table.index))
     lacking: dict[str, str] = {}
-    for table, name in zip(tables, short_names(files), strict=True):
+    for table, name in zip(tables, _short_names(files), strict=True):
         held = set(table.index)
         for gene in every:
             if gene not in held:
@@ -2582,11 +2575,11 @@ def _join_files(parts: Sequence[AnnData], files: Sequence[Path], join: str = "in
 
     _refuse_unlike_files(parts, files)
     tables = [part.var for part in parts]
-    genes = joined_genes(tables, files, join)
+    genes = _joined_genes(tables, files, join)
     unique = pd.Index(np.concatenate([part.obs_names for part in parts])).is_unique
     if not unique:
         warnings.warn(
-            "cells of different files share names: each name now ends in its file's number", stacklevel=user_level()
+            "cells of different files share names: each name now ends in its file's number", stacklevel=_user_level()
         )
     numbers = [str(number) for number in range(1, len(parts) + 1)]
     subsets = [part if join == "outer" else part[:, genes.index] for part in parts]
@@ -2594,17 +2587,17 @@ def _join_files(parts: Sequence[AnnData], files: Sequence[Path], join: str = "in
     joined = concat(subsets, join="outer", merge=None, **options)[:, genes.index].copy()
     joined.var = genes
     codes = np.repeat(np.arange(len(parts)), [part.n_obs for part in parts])
-    joined.obs["file"] = pd.Categorical.from_codes(codes, pd.Index(short_names(files)))
-    lacking = genes_left_out(tables, files)
-    joined.uns[VALUES] = parts[0].uns[VALUES] | {"n_genes": joined.n_vars}
-    joined.uns[LACKING] = pd.DataFrame({"gene": list(lacking), "file": list(lacking.values())}, dtype=object)
+    joined.obs["file"] = pd.Categorical.from_codes(codes, pd.Index(_short_names(files)))
+    lacking = _genes_left_out(tables, files)
+    joined.uns[_VALUES] = parts[0].uns[_VALUES] | {"n_genes": joined.n_vars}
+    joined.uns[_LACKING] = pd.DataFrame({"gene": list(lacking), "file": list(lacking.values())}, dtype=object)
     return joined
 
 # %% ../nbs/00_data.ipynb #03a7d15c
-LACKING = "selectormlp_lacking"  # in adata.uns of joined files: which genes which file lacks
+_LACKING = "selectormlp_lacking"  # in adata.uns of joined files: which genes which file lacks
 
 
-def numbered_names(names: pd.Index) -> pd.Index:
+def _numbered_names(names: pd.Index) -> pd.Index:
     """Return names, each different: those that occur again get a number (GENE, GENE-1, GENE-2).
 
     Parameters
@@ -2619,7 +2612,7 @@ def numbered_names(names: pd.Index) -> pd.Index:
 
     Examples
     --------
-    >>> numbered_names(pd.Index(["INS", "GCG", "INS"])).tolist()
+    >>> _numbered_names(pd.Index(["INS", "GCG", "INS"])).tolist()
     ['INS', 'GCG', 'INS-1']
     """
     from anndata.utils import make_index_unique
@@ -2629,33 +2622,33 @@ def numbered_names(names: pd.Index) -> pd.Index:
 
 def _read_file(path: Path, labels: str | Path | None, label_key: str | None, make_unique: bool = False) -> AnnData:
     """Read one file of cells and its labels."""
-    reader = _find_reader(existing_path(path))
-    with reading(path), warnings.catch_warnings():
+    reader = _find_reader(_existing_path(path))
+    with _reading(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ames are not unique")  # said by those who need them to be
         adata = reader(path, label_key)
         for values in (adata.X, *adata.layers.values(), getattr(adata.raw, "X", None)):
-            refuse_broken_matrix(values)
+            _refuse_broken_matrix(values)
         adata = adata if labels is None else attach_labels(adata, Path(labels), label_key)
     if make_unique:
-        adata.obs_names, adata.var_names = numbered_names(adata.obs_names), numbered_names(adata.var_names)
+        adata.obs_names, adata.var_names = _numbered_names(adata.obs_names), _numbered_names(adata.var_names)
     if label_key is not None:
-        refuse_label_key(adata.obs, label_key, f"the cells of '{path}'")
+        _refuse_label_key(adata.obs, label_key, f"the cells of '{path}'")
     return adata
 
 
 def _with_chosen_values(adata: AnnData, path: Path, given: dict[str, Any], make_unique: bool) -> AnnData:
     """Return cells that were read with the values that are worked with in X, and obsm and uns as they were."""
-    if READY in adata.uns or 0 in adata.shape:
+    if _READY in adata.uns or 0 in adata.shape:
         return adata
     noted_base = float(adata.uns["log1p"].get("base") or math.e) if "log1p" in adata.uns else None
-    if VALUES in adata.uns and not given and _still_true(adata.uns[VALUES], adata):
+    if _VALUES in adata.uns and not given and _still_true(adata.uns[_VALUES], adata):
         return adata
-    choice = choose_values(_held_by(adata), where=f"the cells of '{path}'", noted_base=noted_base, **given)
+    choice = _choose_values(_held_by(adata), where=f"the cells of '{path}'", noted_base=noted_base, **given)
     for line in choice.lines:
-        announce(line)
+        _announce(line)
     unchanged = len(choice.columns) == adata.n_vars and choice.genes.index.equals(adata.var_names)
     if choice.place == "X" and unchanged:
-        adata.uns[VALUES] = choice.note
+        adata.uns[_VALUES] = choice.note
         if "gene_ids" in choice.genes and "gene_ids" not in adata.var:
             adata.var["gene_ids"] = choice.genes["gene_ids"]
         return adata
@@ -2663,12 +2656,12 @@ def _with_chosen_values(adata: AnnData, path: Path, given: dict[str, Any], make_
 
     X = adata.X if choice.place == "X" else adata.raw.X if choice.place == "raw.X" else adata.layers[choice.place[8:-2]]
     X = X if len(choice.columns) == X.shape[1] else X[:, choice.columns]
-    uns = {**adata.uns, VALUES: choice.note}
+    uns = {**adata.uns, _VALUES: choice.note}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ames are not unique")
         found = AnnData(X, obs=adata.obs, var=choice.genes, obsm=dict(adata.obsm), uns=uns)
     if make_unique:
-        found.var_names = numbered_names(found.var_names)
+        found.var_names = _numbered_names(found.var_names)
     return found
 
 # %% ../nbs/00_data.ipynb #88507864
@@ -2748,11 +2741,11 @@ def read_cells(
         parts = [_with_chosen_values(part, file, given, make_unique) for part, file in zip(parts, files, strict=True)]
     adata = parts[0] if len(parts) == 1 else _join_files(parts, files, join)
     if len(drop_types):
-        without_types(adata.obs, label_key, drop_types)
+        _without_types(adata.obs, label_key, drop_types)
     return adata
 
 
-def without_types(obs: pd.DataFrame, label_key: str | None, drop_types: Sequence[str]) -> None:
+def _without_types(obs: pd.DataFrame, label_key: str | None, drop_types: Sequence[str]) -> None:
     """Take the labels of some types out of a table of cells, in place, and say so.
 
     Parameters
@@ -2772,15 +2765,15 @@ def without_types(obs: pd.DataFrame, label_key: str | None, drop_types: Sequence
     if label_key is None:
         raise InputError("drop_types needs label_key: the column of obs that holds the types")
     names = [drop_types] if isinstance(drop_types, str) else list(drop_types)
-    labels = cell_labels(obs, label_key)
+    labels = _cell_labels(obs, label_key)
     out = labels.isin(_known_types(names, labels.value_counts()))
-    announce(f"left out: {out.sum():,} cells of {', '.join(names)} (drop_types)")
+    _announce(f"left out: {out.sum():,} cells of {', '.join(names)} (drop_types)")
     obs[label_key] = labels.where(~out)
 
 # %% ../nbs/00_data.ipynb #26e9eeec
-BRAIN_URL = "https://media.githubusercontent.com/media/aepstein96/selector-mlp/main/raw_data/adata.h5ad.gz"
-BRAIN_SHA256 = "d15541596740e8ae606bd74d954ca603072363ab014008a18a89d0e08e0a5794"
-BRAIN_FILE = "sziraki_brain.h5ad.gz"
+_BRAIN_URL = "https://media.githubusercontent.com/media/aepstein96/selector-mlp/main/raw_data/adata.h5ad.gz"
+_BRAIN_SHA256 = "d15541596740e8ae606bd74d954ca603072363ab014008a18a89d0e08e0a5794"
+_BRAIN_FILE = "sziraki_brain.h5ad.gz"
 
 
 def load_pbmc68k() -> AnnData:
@@ -2842,26 +2835,27 @@ def fetch_brain(folder: str | Path | None = None) -> AnnData:
 
     place = Path(folder) if folder is not None else Path(pooch.os_cache("selectormlp"))
     try:
-        file = pooch.retrieve(BRAIN_URL, known_hash=f"sha256:{BRAIN_SHA256}", fname=BRAIN_FILE, path=place)
+        file = pooch.retrieve(_BRAIN_URL, known_hash=f"sha256:{_BRAIN_SHA256}", fname=_BRAIN_FILE, path=place)
     except (OSError, ValueError) as error:  # no network, a proxy that refuses, or another file than expected
         raise InputError(
-            f"the brain cells could not be downloaded ({type(error).__name__}); download {BRAIN_URL} (34,016,917 bytes,"
-            f" sha256 {BRAIN_SHA256}) yourself and save it as '{place / BRAIN_FILE}'"
+            f"the brain cells could not be downloaded ({type(error).__name__}); download {_BRAIN_URL} (34,016,917"
+            " bytes,"
+            f" sha256 {_BRAIN_SHA256}) yourself and save it as '{place / _BRAIN_FILE}'"
         ) from error
     return read_cells(file)
 
 # %% ../nbs/00_data.ipynb #b88236e9
-class Example(NamedTuple):
+class _Example(NamedTuple):
     """An example data set: the function that loads it, and its label column."""
 
     load: Callable[[], AnnData]
     label_key: str
 
 
-EXAMPLES: dict[str, Example] = {
-    "pancreas": Example(load_pancreas, "cell_type"),
-    "pbmc68k": Example(load_pbmc68k, "bulk_labels"),
-    "brain": Example(fetch_brain, "Main_cluster_name"),
+EXAMPLES: dict[str, _Example] = {
+    "pancreas": _Example(load_pancreas, "cell_type"),
+    "pbmc68k": _Example(load_pbmc68k, "bulk_labels"),
+    "brain": _Example(fetch_brain, "Main_cluster_name"),
 }
 
 # %% ../nbs/00_data.ipynb #35ec46c3
@@ -2925,7 +2919,7 @@ def load_cells(
     if isinstance(source, str) and source in EXAMPLES:
         adata = EXAMPLES[source].load()
         if len(drop_types):
-            without_types(adata.obs, label_key or EXAMPLES[source].label_key, drop_types)
+            _without_types(adata.obs, label_key or EXAMPLES[source].label_key, drop_types)
         return adata
     if isinstance(source, str) and re.fullmatch(r"[\w-]*", source) and not Path(source).exists():
         hint = _did_you_mean(source, EXAMPLES, f"pass the path of a file, or one of {', '.join(EXAMPLES)}")
@@ -2953,7 +2947,7 @@ _MARKS = re.compile(r"[!\"#$&'()*:<=>@\[\\\]^`{|}~]|(?<![^\W_])_|_(?![^\W_])|-(?
 _LONGEST_NAME_DRAWN = 60
 
 
-def spreadsheet_text(text: Any) -> Any:
+def _spreadsheet_text(text: Any) -> Any:
     """Return a text that no spreadsheet takes for a formula: with ' before it where it would; numbers stay."""
     if not isinstance(text, str) or not _FORMULA.match(text):
         return text
@@ -2963,27 +2957,27 @@ def spreadsheet_text(text: Any) -> Any:
     return f"'{text}"
 
 
-def unescaped_text(text: Any) -> Any:
-    """Return the text that `spreadsheet_text` was given."""
+def _unescaped_text(text: Any) -> Any:
+    """Return the text that `_spreadsheet_text` was given."""
     return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text) else text
 
 
-def terminal_text(text: str) -> str:
+def _terminal_text(text: str) -> str:
     """Return a text without commands to a terminal: what cannot be seen is written as \\x1b; ends of lines stay."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def figure_text(text: object) -> str:
+def _figure_text(text: object) -> str:
     """Return a name as matplotlib shall draw it: `$` begins no formula, `_` hides no line of a legend, and it fits."""
-    plain = re.sub(r"[\n\t]", " ", terminal_text(str(text)))
+    plain = re.sub(r"[\n\t]", " ", _terminal_text(str(text)))
     plain = plain if len(plain) <= _LONGEST_NAME_DRAWN else plain[: _LONGEST_NAME_DRAWN - 1] + "…"
     plain = plain.replace("$", r"\$")
     return "\u00a0" + plain if plain.startswith("_") else plain
 
 
-def markdown_text(text: object) -> str:
+def _markdown_text(text: object) -> str:
     """Return a name for a line of Markdown, where it stands for itself: no tag, link, formula or reference."""
-    plain = re.sub(r"[\n\t]+", " ", terminal_text(str(text)))
+    plain = re.sub(r"[\n\t]+", " ", _terminal_text(str(text)))
     return _MARKS.sub(lambda found: f"&#{ord(found[0])};", plain)
 
 # %% ../nbs/00_data.ipynb #fd939e47
@@ -3005,7 +2999,7 @@ def _refuse_place(error: OSError, path: Path) -> None:
 
 # %% ../nbs/00_data.ipynb #a84d1928
 @contextmanager
-def write_whole(path: str | Path) -> Iterator[Path]:
+def _write_whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when all went well, remove it when not.
 
     The folder is made where it is missing. No space or no right to write is an InputError that names the folder.
@@ -3033,24 +3027,24 @@ def _with_texts(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFra
     return pd.DataFrame(columns, index=table.index).set_axis([change(name) for name in table.columns], axis=1)
 
 
-def write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Path], None] | None = None) -> None:
-    """Write a table as csv, whole or not at all: without its index, floats to six digits; `read_table` reads it.
+def _write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Path], None] | None = None) -> None:
+    """Write a table as csv, whole or not at all: without its index, floats to six digits; `_read_table` reads it.
 
     A text that a spreadsheet would run as a formula gets ' before it. `before` is called with the whole file, before
     that takes its place.
     """
-    with write_whole(path) as temporary:
-        safe = _with_texts(table, spreadsheet_text)
+    with _write_whole(path) as temporary:
+        safe = _with_texts(table, _spreadsheet_text)
         safe.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
         if before is not None:
             before(temporary)
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Return a table that `write_table` wrote; names of genes, cells and types are texts, "NA" is one of them."""
+def _read_table(path: str | Path) -> pd.DataFrame:
+    """Return a table that `_write_table` wrote; names of genes, cells and types are texts, "NA" is one of them."""
     texts = dict.fromkeys(("gene", "cell", "type", "cell_type", "model"), str)
     table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
-    return _with_texts(table, unescaped_text)
+    return _with_texts(table, _unescaped_text)
 
 
 def _plain_value(value: object) -> object:
@@ -3062,16 +3056,16 @@ def _plain_value(value: object) -> object:
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
 
 
-def write_json(value: object, path: str | Path) -> None:
+def _write_json(value: object, path: str | Path) -> None:
     """Write a value as JSON, whole or not at all; numpy values and paths are made plain."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain_value)
-    with write_whole(path) as temporary:
+    with _write_whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 # %% ../nbs/00_data.ipynb #94890b5e
-def read_json(path: str | Path) -> Any:
+def _read_json(path: str | Path) -> Any:
     """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
-    path = existing_path(Path(path))
+    path = _existing_path(Path(path))
     try:
         if path.stat().st_size > _MOST_METADATA:
             raise ValueError(f"it is larger than {_MOST_METADATA:,} bytes")
@@ -3086,9 +3080,9 @@ def read_json(path: str | Path) -> Any:
 
 def reference_table(name: str) -> pd.DataFrame:
     """Return a shipped table by name: "report/figure6_test_accuracy" is `report/figure6_test_accuracy.csv`."""
-    path = data_folder() / f"{name}.csv"
+    path = _data_folder() / f"{name}.csv"
     if not path.is_file():
-        tables = sorted(data_folder().rglob("*.csv"))
-        known = [table.relative_to(data_folder()).with_suffix("").as_posix() for table in tables]
+        tables = sorted(_data_folder().rglob("*.csv"))
+        known = [table.relative_to(_data_folder()).with_suffix("").as_posix() for table in tables]
         raise InputError(f"there is no table '{name}'; {_did_you_mean(name, known, 'known are ' + ', '.join(known))}")
-    return pd.read_csv(path).map(unescaped_text)
+    return pd.read_csv(path).map(_unescaped_text)

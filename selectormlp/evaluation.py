@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .classifiers import Matrix, make_classifier, model_colour
-from .data import InputError, figure_text, nearest_name
+from .classifiers import Matrix, make_classifier, _model_colour
+from .data import InputError, _figure_text, _nearest_name
 from .panels import GenePanel
-from .split import CellSplit, map_points, plot_cell_map
+from .split import CellSplit, _map_points, plot_cell_map
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['JUDGES', 'confusion_table', 'Scores', 'calibration_error', 'score_predictions', 'plot_confusion', 'plot_embedding',
-           'make_judge', 'dense', 'judge_cells', 'score_panel', 'compare_panels', 'plot_test_accuracy']
+__all__ = ['confusion_table', 'Scores', 'calibration_error', 'score_predictions', 'plot_confusion', 'plot_embedding',
+           'score_panel', 'compare_panels', 'plot_test_accuracy']
 
 # %% ../nbs/08_test_accuracy.ipynb #703c2c19
 def confusion_table(true: ArrayLike, predicted: ArrayLike, *, types: Iterable[str] | None = None) -> pd.DataFrame:
@@ -185,8 +185,10 @@ def plot_confusion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax or plt.subplots(figsize=(min(8, size + 1), min(7, size)), layout="constrained")[1]
     shares = table.div(table.sum(axis=1).clip(lower=1), axis=0)
     picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ax.set_xticks(range(len(table)), [figure_text(name) for name in table.columns], rotation=60, ha="right", fontsize=8)
-    ax.set_yticks(range(len(table)), [figure_text(name) for name in table.index], fontsize=8)
+    ax.set_xticks(
+        range(len(table)), [_figure_text(name) for name in table.columns], rotation=60, ha="right", fontsize=8
+    )
+    ax.set_yticks(range(len(table)), [_figure_text(name) for name in table.index], fontsize=8)
     ax.set(xlabel="predicted type", ylabel="true type")
     ax.figure.colorbar(picture, ax=ax, label="share of the true type", shrink=0.7)
     return ax
@@ -237,7 +239,7 @@ def plot_embedding(
         raise InputError(f"{type(model).__name__} has no hidden layer to draw; pass a network")
     inner = model.embed(X) if layer is None else model.embed(X, layer=layer)
     cells = [str(number) for number in range(len(inner))]
-    return plot_cell_map(map_points(inner, cells, seed=seed), pd.Series(list(y), index=cells), ax=ax)
+    return plot_cell_map(_map_points(inner, cells, seed=seed), pd.Series(list(y), index=cells), ax=ax)
 
 # %% ../nbs/08_test_accuracy.ipynb #7a2b469c
 def _linear_judge(seed: int) -> Pipeline:
@@ -267,28 +269,28 @@ def _forest_judge(seed: int) -> Pipeline:
     return make_pipeline(RandomForestClassifier(100, class_weight="balanced", n_jobs=1, random_state=seed))
 
 
-JUDGES: dict[str, Callable[[int], Pipeline]] = {
+_JUDGES: dict[str, Callable[[int], Pipeline]] = {
     "logistic_regression": _linear_judge,
     "nearest_neighbours": _neighbour_judge,
     "random_forest": _forest_judge,
 }
 
 # %% ../nbs/08_test_accuracy.ipynb #9238ee7c
-def make_judge(name: str, *, seed: int = 0) -> Pipeline:
-    """An unfitted judge of `JUDGES`: a scikit-learn pipeline that no way of choosing genes has a part in."""
-    if name not in JUDGES:
-        near = nearest_name(name, JUDGES)
-        hint = f"did you mean {near!r}?" if near else f"the judges are {', '.join(JUDGES)}"
+def _make_judge(name: str, *, seed: int = 0) -> Pipeline:
+    """An unfitted judge of `_JUDGES`: a scikit-learn pipeline that no way of choosing genes has a part in."""
+    if name not in _JUDGES:
+        near = _nearest_name(name, _JUDGES)
+        hint = f"did you mean {near!r}?" if near else f"the judges are {', '.join(_JUDGES)}"
         raise InputError(f"there is no judge {name!r}; {hint}")
-    return JUDGES[name](seed)
+    return _JUDGES[name](seed)
 
 
-def dense(X: Matrix) -> np.ndarray:
+def _dense(X: Matrix) -> np.ndarray:
     """Values as a dense float32 array."""
     return np.asarray(X.toarray() if sparse.issparse(X) else X, dtype=np.float32)
 
 
-def judge_cells(
+def _judge_cells(
     judge: str,
     train: tuple[Matrix, np.ndarray],
     X: Matrix,
@@ -300,16 +302,16 @@ def judge_cells(
 ) -> np.ndarray:
     """Types of the cells X (cells x genes of a panel), by a judge trained on `train`, which is (X, y).
 
-    `judge` is a name of `JUDGES`, or a condition of `make_classifier`, which `validation`, `protocol` (None: "robust")
+    `judge` is a name of `_JUDGES`, or a condition of `make_classifier`, which `validation`, `protocol` (None: "robust")
     and `model_settings` go to.
     """
-    if judge not in JUDGES:
+    if judge not in _JUDGES:
         model = make_classifier(judge, protocol=protocol or "robust", seed=seed, model_settings=model_settings)
         return model.fit(*train, validation=validation).predict(X)
     for name in [*(["protocol"] if protocol else []), *(model_settings or {})]:
         raise InputError(f"the evaluation classifier {judge!r} takes no {name!r}; leave it out")
     types, codes = np.unique(np.asarray(train[1]), return_inverse=True)  # types as numbers: a forest refuses "7"
-    return types[make_judge(judge, seed=seed).fit(dense(train[0]), codes).predict(dense(X))]
+    return types[_make_judge(judge, seed=seed).fit(_dense(train[0]), codes).predict(_dense(X))]
 
 # %% ../nbs/08_test_accuracy.ipynb #799584e9
 def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
@@ -317,7 +319,7 @@ def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
     genes = panel.genes if isinstance(panel, GenePanel) else list(panel)
     missing = [gene for gene in genes if gene not in adata.var_names]
     if missing:
-        near = nearest_name(missing[0], adata.var_names)
+        near = _nearest_name(missing[0], adata.var_names)
         raise InputError(
             f"{len(missing)} of the panel's {len(genes)} genes are not in the data, the first is {missing[0]!r}"
             + (f"; did you mean {near!r}?" if near else "; leave it out, or use the names of the data")
@@ -389,7 +391,7 @@ def score_panel(
     genes = _genes_in(panel, adata)
     X = {name: split.labelled(adata, name, label_key, genes) for name in ("train", "validation", part)}
     how: dict[str, Any] = {"seed": seed, "protocol": protocol, "model_settings": model_settings}
-    called = judge_cells(condition, X["train"], X[part][0], validation=X["validation"], **how)
+    called = _judge_cells(condition, X["train"], X[part][0], validation=X["validation"], **how)
     return score_predictions(X[part][1], called)
 
 
@@ -471,7 +473,7 @@ def plot_test_accuracy(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     width = 0.8 / table.shape[1]
     for i, name in enumerate(table.columns):
         places = np.arange(len(table)) + (i - (table.shape[1] - 1) / 2) * width
-        bars = ax.bar(places, table[name], width, label=name, color=model_colour(name))
+        bars = ax.bar(places, table[name], width, label=name, color=_model_colour(name))
         ax.bar_label(bars, fmt="%.2f", fontsize=7, padding=1)
     ax.set_xticks(range(len(table)), [text.replace(", ", ",\n") for text in table.index], fontsize=8)
     ax.set(ylabel="mean per-class accuracy (test)", ylim=(0, 1.08))

@@ -17,7 +17,7 @@ import pandas as pd
 
 from .classifiers import SelectorMLPClassifier
 from .data import InputError, choose_variable_genes, load_pancreas, normalise, prepare_cells
-from .evaluation import Scores, make_judge, score_predictions
+from .evaluation import Scores, _make_judge, score_predictions
 from .masking import masking_curve, rank_genes
 from .selection import DesignedPanel, select_genes, unwanted_genes
 from .split import CellSplit, split_cells
@@ -25,20 +25,18 @@ from .split import CellSplit, split_cells
 if TYPE_CHECKING:
     from anndata import AnnData
 
-MIN_CELLS = 20  # types with fewer cells are left out of the exercises
-N_GENES = 500  # genes that the network learns from, the most variable ones of the training cells
-PANEL_SIZE = 20
-ENOUGH = 0.95  # share of the full accuracy that is called enough
-ORDERED, BARRED = ("INS", "GCG"), ("ribosomal", "mitochondrial", "SPARC")  # the rules of the last exercise
+_MIN_CELLS = 20  # types with fewer cells are left out of the exercises
+_N_GENES = 500  # genes that the network learns from, the most variable ones of the training cells
+_PANEL_SIZE = 20
+_ENOUGH = 0.95  # share of the full accuracy that is called enough
+_ORDERED, _BARRED = ("INS", "GCG"), ("ribosomal", "mitochondrial", "SPARC")  # the rules of the last exercise
 
 # %% auto #0
-__all__ = ['MIN_CELLS', 'N_GENES', 'PANEL_SIZE', 'ENOUGH', 'ORDERED', 'BARRED', 'Faults', 'CHECKS', 'Verdict', 'best_one_by_one',
-           'Exercises', 'rare_faults', 'normalised_faults', 'split_faults', 'model_faults', 'masking_faults',
-           'panel_faults', 'leak_faults', 'order_faults', 'ExerciseCheck']
+__all__ = ['Exercises']
 
 # %% ../nbs/20a_exercise_checks.ipynb #1c724c17
 @dataclass(frozen=True, repr=False)
-class Verdict:
+class _Verdict:
     """What a check says: `state` is "right", "not yet" or "not answered yet", and `sentence` says why."""
 
     state: str
@@ -48,7 +46,7 @@ class Verdict:
         return f"{self.state.capitalize()}: {self.sentence}"
 
 # %% ../nbs/20a_exercise_checks.ipynb #b3728d3a
-def best_one_by_one(cells: AnnData, labels: pd.Series, n_genes: int = 100) -> list[str]:
+def _best_one_by_one(cells: AnnData, labels: pd.Series, n_genes: int = 100) -> list[str]:
     """Names of the `n_genes` genes with the highest F over these cells; `labels` holds a label for each cell name."""
     from sklearn.feature_selection import f_classif
 
@@ -68,7 +66,7 @@ class Exercises:
 
     def __init__(self, *, seed: int = 0):
         self.seed, self.raw = seed, load_pancreas()
-        self._marks: dict[int, tuple[Verdict, float]] = {}
+        self._marks: dict[int, tuple[_Verdict, float]] = {}
         self._last = time.monotonic()
 
     @cached_property
@@ -79,7 +77,7 @@ class Exercises:
     @cached_property
     def cells(self) -> AnnData:
         """The log-normalised cells of the types with 20 or more."""
-        return prepare_cells(self.counts, self.label_key, min_cells=MIN_CELLS)
+        return prepare_cells(self.counts, self.label_key, min_cells=_MIN_CELLS)
 
     @cached_property
     def split(self) -> CellSplit:
@@ -89,7 +87,7 @@ class Exercises:
     @cached_property
     def genes(self) -> list[str]:
         """The 500 genes that vary most among the training cells."""
-        return choose_variable_genes(self.split.subset(self.cells, "train"), N_GENES)
+        return choose_variable_genes(self.split.subset(self.cells, "train"), _N_GENES)
 
     def part(self, name: str, genes: list[str] | None = None) -> tuple[Any, np.ndarray]:
         """X (cells x genes, CSR) and y (cells,) of "train", "validation" or "test"; of `self.genes` unless named."""
@@ -104,7 +102,7 @@ class Exercises:
     @cached_property
     def panel(self) -> DesignedPanel:
         """A panel of 20 genes without further rules."""
-        return select_genes(self.cells, self.label_key, PANEL_SIZE, split=self.split)
+        return select_genes(self.cells, self.label_key, _PANEL_SIZE, split=self.split)
 
     @cached_property
     def shuffled(self) -> pd.Series:
@@ -117,38 +115,38 @@ class Exercises:
         """What exercise 7 must find: accuracy with genes chosen on "all" cells, and on "train" cells."""
         chosen_on = {"all": self.cells, "train": self.split.subset(self.cells, "train")}
         return {
-            name: self.accuracy_on_shuffled(best_one_by_one(cells, self.shuffled)) for name, cells in chosen_on.items()
+            name: self.accuracy_on_shuffled(_best_one_by_one(cells, self.shuffled)) for name, cells in chosen_on.items()
         }
 
     def accuracy_on_shuffled(self, genes: list[str]) -> float:
         """Mean accuracy over types on test cells, learned from the shuffled labels of the training cells."""
         train, test = (self.split.subset(self.cells, part)[:, genes] for part in ("train", "test"))
-        judge = make_judge("logistic_regression", seed=0).fit(train.X.toarray(), self.shuffled[train.obs_names])
+        judge = _make_judge("logistic_regression", seed=0).fit(train.X.toarray(), self.shuffled[train.obs_names])
         return score_predictions(self.shuffled[test.obs_names], judge.predict(test.X.toarray())).mean_per_class_accuracy
 
-    def check(self, number: int, **answers: Any) -> Verdict:
+    def check(self, number: int, **answers: Any) -> _Verdict:
         """Say whether the answers to an exercise are right, and if not, what to do; `...` counts as not answered."""
-        if number not in CHECKS:
-            raise InputError(f"there is no exercise {number!r}; they have the numbers 1 to {len(CHECKS)}")
+        if number not in _CHECKS:
+            raise InputError(f"there is no exercise {number!r}; they have the numbers 1 to {len(_CHECKS)}")
         missing = [name for name, answer in answers.items() if answer is ... or answer is None]
         verdict = _judge(self, number, answers) if not missing else None
-        verdict = verdict or Verdict("not answered yet", f"put your answer into `{missing[0]}`.")
+        verdict = verdict or _Verdict("not answered yet", f"put your answer into `{missing[0]}`.")
         now = time.monotonic()
         self._marks[number], self._last = (verdict, now - self._last), now
         return verdict
 
     def marks(self) -> pd.DataFrame:
         """One row per exercise: its verdict, and the seconds since the check before."""
-        unseen = (Verdict("not checked", ""), np.nan)
-        rows = [(number, about.title, *self._marks.get(number, unseen)) for number, about in CHECKS.items()]
+        unseen = (_Verdict("not checked", ""), np.nan)
+        rows = [(number, about.title, *self._marks.get(number, unseen)) for number, about in _CHECKS.items()]
         table = pd.DataFrame(rows, columns=["exercise", "about", "verdict", "seconds"]).set_index("exercise")
         return table.assign(verdict=[verdict.state for verdict in table["verdict"]], seconds=table["seconds"].round(1))
 
 # %% ../nbs/20a_exercise_checks.ipynb #4e5d8612
-Faults: TypeAlias = Iterator[str]
+_Faults: TypeAlias = Iterator[str]
 
 
-def rare_faults(course: Exercises, most: str, rare: list[str]) -> Faults:
+def _rare_faults(course: Exercises, most: str, rare: list[str]) -> _Faults:
     """Exercise 1: the largest type, and the types with fewer than 20 cells."""
     counts = course.counts.obs[course.label_key].value_counts()
     if isinstance(rare, str | int | float):
@@ -158,14 +156,14 @@ def rare_faults(course: Exercises, most: str, rare: list[str]) -> Faults:
         yield f"{unknown[0]!r} is not the name of a cell type: the counts are the values, the names are the index."
     if counts[most] < counts.max():
         yield f"{most!r} has {counts[most]} cells, and another type has more: look at the first row of the counts."
-    common = [name for name in rare if counts[name] >= MIN_CELLS]
+    common = [name for name in rare if counts[name] >= _MIN_CELLS]
     if common:
-        yield f"{common[0]!r} has {counts[common[0]]} cells: only types with fewer than {MIN_CELLS} belong to `rare`."
-    if len(set(rare)) < (counts < MIN_CELLS).sum():
-        yield f"`rare` has {len(set(rare))} types, and more have fewer than {MIN_CELLS} cells: look at the last rows."
+        yield f"{common[0]!r} has {counts[common[0]]} cells: only types with fewer than {_MIN_CELLS} belong to `rare`."
+    if len(set(rare)) < (counts < _MIN_CELLS).sum():
+        yield f"`rare` has {len(set(rare))} types, and more have fewer than {_MIN_CELLS} cells: look at the last rows."
 
 # %% ../nbs/20a_exercise_checks.ipynb #9baaea0d
-def normalised_faults(course: Exercises, normalised: AnnData) -> Faults:
+def _normalised_faults(course: Exercises, normalised: AnnData) -> _Faults:
     """Exercise 2: counts divided by the total of their cell, times 10,000, then log(1 + x)."""
     if not hasattr(normalised, "obs_names"):
         yield f"`normalised` is of type {type(normalised).__name__}: keep the cells with their names, as in course.raw."
@@ -184,7 +182,7 @@ def normalised_faults(course: Exercises, normalised: AnnData) -> Faults:
         yield "the totals are right and the values are not: was something normalised twice?"
 
 # %% ../nbs/20a_exercise_checks.ipynb #cf4fdc54
-def split_faults(course: Exercises, split: CellSplit) -> Faults:
+def _split_faults(course: Exercises, split: CellSplit) -> _Faults:
     """Exercise 3: training, validation and test cells of each type."""
     if not isinstance(split, CellSplit):
         yield f"`split` is of type {type(split).__name__}: `split_cells` gives parts that know their cells by name."
@@ -197,7 +195,7 @@ def split_faults(course: Exercises, split: CellSplit) -> Faults:
     yield from _unfair_parts(course, split)
 
 
-def _unfair_parts(course: Exercises, split: CellSplit) -> Faults:
+def _unfair_parts(course: Exercises, split: CellSplit) -> _Faults:
     """Whether each part of a split has its share of every type, drawn at random."""
     counts = split.counts()
     empty = counts.index[(counts == 0).any(axis=1)]
@@ -211,7 +209,7 @@ def _unfair_parts(course: Exercises, split: CellSplit) -> Faults:
         yield "the cells were taken in the order of the file, which may be sorted: leave `shuffle` as it is."
 
 # %% ../nbs/20a_exercise_checks.ipynb #8b2d7b0c
-def model_faults(course: Exercises, model: SelectorMLPClassifier) -> Faults:
+def _model_faults(course: Exercises, model: SelectorMLPClassifier) -> _Faults:
     """Exercise 4: a selector that has learned from normalised training cells only."""
     if not isinstance(model, SelectorMLPClassifier):
         yield f"`model` is of type {type(model).__name__}: only a SelectorMLPClassifier has one weight per gene."
@@ -229,7 +227,7 @@ def model_faults(course: Exercises, model: SelectorMLPClassifier) -> Faults:
     course.model = model
 
 
-def _unfit_cells(course: Exercises, model: SelectorMLPClassifier, genes: list[str]) -> Faults:
+def _unfit_cells(course: Exercises, model: SelectorMLPClassifier, genes: list[str]) -> _Faults:
     """What the number of cells that the model saw, and the sum of all their values, tell about them."""
     train, about = course.split.cells("train"), model.trained_on_
     seen, learned = about["sum_of_values"], about["n_cells"]
@@ -243,7 +241,7 @@ def _unfit_cells(course: Exercises, model: SelectorMLPClassifier, genes: list[st
         yield "the model has learned from other values than those of the training cells: use course.part('train')."
 
 # %% ../nbs/20a_exercise_checks.ipynb #8c7219ae
-def masking_faults(course: Exercises, ranking: pd.DataFrame, curve: pd.DataFrame, enough: int) -> Faults:
+def _masking_faults(course: Exercises, ranking: pd.DataFrame, curve: pd.DataFrame, enough: int) -> _Faults:
     """Exercise 5: the model's own order of genes, and how many of them are enough on validation cells."""
     best, order = rank_genes(course.model)["gene"].tolist(), list(ranking["gene"])
     if len(order) != len(best):
@@ -253,7 +251,7 @@ def masking_faults(course: Exercises, ranking: pd.DataFrame, curve: pd.DataFrame
     if order != best:
         yield "this is not the order of the selector weights: rank_genes(course.model) gives it."
     yield from _wrong_cells(course, ranking, curve)
-    needed = ENOUGH * curve["accuracy"].iloc[-1]
+    needed = _ENOUGH * curve["accuracy"].iloc[-1]
     first = curve.loc[curve["accuracy"] >= needed, "n_genes"].iloc[0]
     if enough < first:
         yield f"`enough` is {enough}, and {needed:.3f} (95 % of the full accuracy) is not reached there: go on."
@@ -261,7 +259,7 @@ def masking_faults(course: Exercises, ranking: pd.DataFrame, curve: pd.DataFrame
         yield f"`enough` is {enough}, and fewer genes reach {needed:.3f} (95 % of the full accuracy): take the first."
 
 
-def _wrong_cells(course: Exercises, ranking: pd.DataFrame, curve: pd.DataFrame) -> Faults:
+def _wrong_cells(course: Exercises, ranking: pd.DataFrame, curve: pd.DataFrame) -> _Faults:
     """Whether a masking curve was measured on the validation cells."""
     sizes = curve["n_genes"].tolist()
     measured = {
@@ -277,7 +275,7 @@ def _wrong_cells(course: Exercises, ranking: pd.DataFrame, curve: pd.DataFrame) 
         yield f"the curve was measured on {same[0]} cells: a choice, such as how many, is made on validation cells."
 
 # %% ../nbs/20a_exercise_checks.ipynb #d848ee86
-def panel_faults(course: Exercises, panel: DesignedPanel, accuracy: float) -> Faults:
+def _panel_faults(course: Exercises, panel: DesignedPanel, accuracy: float) -> _Faults:
     """Exercise 6: 20 genes that the test cells had no part in, and the mean accuracy over types on test cells."""
     yield from _unfit_panel(course, "panel", panel)
     if isinstance(accuracy, Scores):
@@ -295,18 +293,18 @@ def panel_faults(course: Exercises, panel: DesignedPanel, accuracy: float) -> Fa
     yield f"`accuracy` is {accuracy:.3f}, which is not that of this panel on the test cells: use its `score`."
 
 
-def _unfit_panel(course: Exercises, name: str, panel: DesignedPanel) -> Faults:
+def _unfit_panel(course: Exercises, name: str, panel: DesignedPanel) -> _Faults:
     """Whether a panel is one, has the size that was asked for, and was chosen without the test cells."""
     if not isinstance(panel, DesignedPanel):
         yield f"`{name}` is of type {type(panel).__name__}: `select_genes` gives a panel that knows how it was chosen."
-    if len(panel) != PANEL_SIZE:
-        yield f"`{name}` has {len(panel)} genes, and {PANEL_SIZE} are asked for."
+    if len(panel) != _PANEL_SIZE:
+        yield f"`{name}` has {len(panel)} genes, and {_PANEL_SIZE} are asked for."
     split = getattr(panel, "split", None)
     if split is None or set(split.cells("test")) != set(course.split.cells("test")):
         yield f"`{name}` was chosen on another split, so your test cells had a part in it: pass split=course.split."
 
 # %% ../nbs/20a_exercise_checks.ipynb #33990ab4
-def leak_faults(course: Exercises, leaky: float, honest: float) -> Faults:
+def _leak_faults(course: Exercises, leaky: float, honest: float) -> _Faults:
     """Exercise 7: test accuracy on shuffled labels with genes from all cells, and with genes from training cells."""
     on_all, on_train = course.leak["all"], course.leak["train"]
     if np.isclose(leaky, honest):
@@ -319,17 +317,17 @@ def leak_faults(course: Exercises, leaky: float, honest: float) -> Faults:
         yield f"`honest` is {honest:.3f}: choose its genes on the training cells alone, with the shuffled labels."
 
 # %% ../nbs/20a_exercise_checks.ipynb #1d48461c
-def order_faults(course: Exercises, order: DesignedPanel, price: float) -> Faults:
+def _order_faults(course: Exercises, order: DesignedPanel, price: float) -> _Faults:
     """Exercise 8: a panel that keeps the rules, and what they cost in accuracy."""
     yield from _unfit_panel(course, "order", order)
-    lacking = [gene for gene in ORDERED if gene not in order.genes]
+    lacking = [gene for gene in _ORDERED if gene not in order.genes]
     if lacking:
         yield f"{lacking[0]} is not in `order`, and its probes are there: name it in must_include."
-    barred = sorted(unwanted_genes(order.genes, list(BARRED)))
+    barred = sorted(unwanted_genes(order.genes, list(_BARRED)))
     if barred:
         yield f"{barred[0]} is in `order`, and may not be: name its kind or the gene in exclude."
     reasons = order.table.set_index("gene")["reason"]
-    if not (reasons[list(ORDERED)] == "must include").all():
+    if not (reasons[list(_ORDERED)] == "must include").all():
         yield "the genes came in without a rule: pass must_include, and the search builds on them."
     free, ruled = (panel.score(course.cells).mean_per_class_accuracy for panel in (course.panel, order))
     if np.isclose(price, ruled - free, atol=1e-4) and not np.isclose(free, ruled, atol=1e-4):
@@ -339,33 +337,35 @@ def order_faults(course: Exercises, order: DesignedPanel, price: float) -> Fault
 
 # %% ../nbs/20a_exercise_checks.ipynb #fb337fe4
 @dataclass(frozen=True)
-class ExerciseCheck:
+class _ExerciseCheck:
     """An exercise: its title, its wrong turns, and what is said of a right answer."""
 
     title: str
-    faults: Callable[..., Faults]
+    faults: Callable[..., _Faults]
     praise: str
 
 
-CHECKS = {
-    1: ExerciseCheck("look at the cells", rare_faults, "five types are too small to be judged, and will be left out."),
-    2: ExerciseCheck("counts that can be compared", normalised_faults, "every cell now adds up alike."),
-    3: ExerciseCheck("a fair split", split_faults, "every type is in every part, and no cell is in two."),
-    4: ExerciseCheck("train a selector", model_faults, "it has one weight per gene, and has never seen a test cell."),
-    5: ExerciseCheck("rank and mask", masking_faults, "so few of the genes carry nearly all of the accuracy."),
-    6: ExerciseCheck("a panel of 20, judged", panel_faults, "this is a number that you may report."),
-    7: ExerciseCheck("a leak", leak_faults, "there is nothing to find in these labels, and the leak has found it."),
-    8: ExerciseCheck("a shopping list", order_faults, "with so few test cells a small price, up or down, is noise."),
+_CHECKS = {
+    1: _ExerciseCheck(
+        "look at the cells", _rare_faults, "five types are too small to be judged, and will be left out."
+    ),
+    2: _ExerciseCheck("counts that can be compared", _normalised_faults, "every cell now adds up alike."),
+    3: _ExerciseCheck("a fair split", _split_faults, "every type is in every part, and no cell is in two."),
+    4: _ExerciseCheck("train a selector", _model_faults, "it has one weight per gene, and has never seen a test cell."),
+    5: _ExerciseCheck("rank and mask", _masking_faults, "so few of the genes carry nearly all of the accuracy."),
+    6: _ExerciseCheck("a panel of 20, judged", _panel_faults, "this is a number that you may report."),
+    7: _ExerciseCheck("a leak", _leak_faults, "there is nothing to find in these labels, and the leak has found it."),
+    8: _ExerciseCheck("a shopping list", _order_faults, "with so few test cells a small price, up or down, is noise."),
 }
 
 # %% ../nbs/20a_exercise_checks.ipynb #0fd8dcf0
-def _judge(course: Exercises, number: int, answers: dict[str, Any]) -> Verdict:
+def _judge(course: Exercises, number: int, answers: dict[str, Any]) -> _Verdict:
     """The first fault of the answers, or praise; an answer that a check cannot even read is a fault too."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="exclude: ")  # a panel without unwanted genes is what we want
-            fault = next(CHECKS[number].faults(course, **answers), None)
+            fault = next(_CHECKS[number].faults(course, **answers), None)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
         kinds = " and ".join(f"`{name}` of type {type(answer).__name__}" for name, answer in answers.items())
         fault = f"the check cannot read {kinds}: compare them with what the text asks for."
-    return Verdict("not yet", fault) if fault else Verdict("right", CHECKS[number].praise)
+    return _Verdict("not yet", fault) if fault else _Verdict("right", _CHECKS[number].praise)

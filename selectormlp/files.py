@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, _row_blocks, cell_labels, read_json, write_json
+from .data import InputError, _row_blocks, _cell_labels, _read_json, _write_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['fingerprint_cells', 'changes_of_cells', 'fingerprint_path', 'record_file', 'refuse_changed_file', 'same_place',
-           'refuse_input', 'only_run', 'only_writer', 'remove_companions']
+__all__ = []
 
 # %% ../nbs/00a_files.ipynb #14dbc156
 def _digest_of_texts(texts: Iterable[object]) -> str:
@@ -56,7 +55,7 @@ def _digest_of_all_values(adata: AnnData) -> str:
     return _digest_of_texts([adata.uns.get("values_taken_as"), *map(_digest_of_values, kept if negative else kept[:1])])
 
 # %% ../nbs/00a_files.ipynb #e1d20eb7
-def fingerprint_cells(adata: AnnData, label_key: str) -> dict[str, Any]:
+def _fingerprint_cells(adata: AnnData, label_key: str) -> dict[str, Any]:
     """Describe cells in a few numbers that change when anything that a result rests on does.
 
     Parameters
@@ -74,9 +73,9 @@ def fingerprint_cells(adata: AnnData, label_key: str) -> dict[str, Any]:
 
     Examples
     --------
-    >>> before = fingerprint_cells(adata, "cell_type")
+    >>> before = _fingerprint_cells(adata, "cell_type")
     """
-    labels = cell_labels(adata.obs, label_key)
+    labels = _cell_labels(adata.obs, label_key)
     return {
         "fingerprint": 2,
         "n_cells": adata.n_obs,
@@ -98,13 +97,13 @@ def _change_of_names(before: Mapping[str, Any], now: Mapping[str, Any], what: st
     return f"the order of the {what}s" if before.get(f"{what}s") != now[f"{what}s"] else None
 
 
-def changes_of_cells(before: Mapping[str, Any], now: Mapping[str, Any], *, relabelled: int | None = None) -> list[str]:
+def _changes_of_cells(before: Mapping[str, Any], now: Mapping[str, Any], *, relabelled: int | None = None) -> list[str]:
     """Say what differs between two fingerprints, in words; an empty list where nothing does.
 
     Parameters
     ----------
     before, now : mapping
-        What `fingerprint_cells` returned.
+        What `_fingerprint_cells` returned.
     relabelled : int, optional
         The number of cells that are known to have another label now.
 
@@ -115,7 +114,7 @@ def changes_of_cells(before: Mapping[str, Any], now: Mapping[str, Any], *, relab
 
     Examples
     --------
-    >>> changes_of_cells(before, fingerprint_cells(adata, "cell_type"))
+    >>> _changes_of_cells(before, _fingerprint_cells(adata, "cell_type"))
     """
     counts = [
         f"its {n} is {before.get(n)!r}, not {now[n]!r}" for n in ("n_cells", "n_genes") if before.get(n) != now[n]
@@ -134,7 +133,7 @@ def changes_of_cells(before: Mapping[str, Any], now: Mapping[str, Any], *, relab
     return found or (["the values"] if before.get("values") != now["values"] else [])
 
 # %% ../nbs/00a_files.ipynb #57934670
-def fingerprint_path(path: str | Path, *, beside: bool = True) -> str | None:
+def _fingerprint_path(path: str | Path, *, beside: bool = True) -> str | None:
     """Return a digest of a file, or of all files of a folder with their names; None where nothing is there.
 
     Parameters
@@ -151,19 +150,19 @@ def fingerprint_path(path: str | Path, *, beside: bool = True) -> str | None:
 
     Examples
     --------
-    >>> fingerprint_path("cells.zarr") == fingerprint_path("copy.zarr")
+    >>> _fingerprint_path("cells.zarr") == _fingerprint_path("copy.zarr")
     """
     path = Path(path)
     if path.is_dir():
         names = sorted(each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
         return _digest_of_texts(
-            [text for name in names for text in (name, fingerprint_path(path / name, beside=False))]
+            [text for name in names for text in (name, _fingerprint_path(path / name, beside=False))]
         )
     if not path.is_file():
         return None
     if re.search(r"\.mtx(\.gz)?$", path.name.lower()) and beside:
         parts = sorted(each for each in path.parent.iterdir() if re.search(r"\.(mtx|tsv)(\.gz)?$", each.name.lower()))
-        return _digest_of_texts([text for part in parts for text in (part.name, fingerprint_path(part, beside=False))])
+        return _digest_of_texts([text for part in parts for text in (part.name, _fingerprint_path(part, beside=False))])
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -171,7 +170,7 @@ def fingerprint_path(path: str | Path, *, beside: bool = True) -> str | None:
 _RECORD = "tables.json"  # in the folder of a run: the digest of each of its tables
 
 
-def record_file(folder: str | Path, name: str, written: Path) -> None:
+def _record_file(folder: str | Path, name: str, written: Path) -> None:
     """Note in the folder's record that its file `name` is about to hold what `written` holds.
 
     Parameters
@@ -185,16 +184,16 @@ def record_file(folder: str | Path, name: str, written: Path) -> None:
 
     Examples
     --------
-    >>> with write_whole(folder / "genes.csv") as temporary:
+    >>> with _write_whole(folder / "genes.csv") as temporary:
     ...     table.to_csv(temporary)
-    ...     record_file(folder, "genes.csv", temporary)
+    ...     _record_file(folder, "genes.csv", temporary)
     """
     record = Path(folder) / _RECORD
-    known = read_json(record) if record.exists() else {}
-    write_json(dict(sorted({**known, name: fingerprint_path(written)}.items())), record)
+    known = _read_json(record) if record.exists() else {}
+    _write_json(dict(sorted({**known, name: _fingerprint_path(written)}.items())), record)
 
 
-def refuse_changed_file(folder: str | Path, name: str) -> None:
+def _refuse_changed_file(folder: str | Path, name: str) -> None:
     """Raise InputError where a file of a run is not the one that was written; one without a record is taken as it is.
 
     Parameters
@@ -211,18 +210,18 @@ def refuse_changed_file(folder: str | Path, name: str) -> None:
 
     Examples
     --------
-    >>> refuse_changed_file("my_run", "scores.csv")
+    >>> _refuse_changed_file("my_run", "scores.csv")
     """
     record = Path(folder) / _RECORD
-    known = read_json(record) if record.exists() else {}
-    if name in known and known[name] != fingerprint_path(Path(folder) / name):
+    known = _read_json(record) if record.exists() else {}
+    if name in known and known[name] != _fingerprint_path(Path(folder) / name):
         raise InputError(
             f"'{name}' in the folder '{folder}' is not the file that the run wrote: it was cut short or edited; remove"
             " it to have it computed again, or bring back the whole one"
         )
 
 # %% ../nbs/00a_files.ipynb #687be9f0
-def same_place(one: str | Path, other: str | Path) -> bool:
+def _same_place(one: str | Path, other: str | Path) -> bool:
     """Say whether two paths lead to the same file or folder, whatever their spelling.
 
     Parameters
@@ -237,7 +236,7 @@ def same_place(one: str | Path, other: str | Path) -> bool:
 
     Examples
     --------
-    >>> same_place("cells.csv", "../here/cells.csv")
+    >>> _same_place("cells.csv", "../here/cells.csv")
     """
     with suppress(OSError):
         if os.path.samefile(one, other):
@@ -245,7 +244,7 @@ def same_place(one: str | Path, other: str | Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def refuse_input(out: str | Path, inputs: Iterable[str | Path], *, writes: Iterable[str] | None = None) -> None:
+def _refuse_input(out: str | Path, inputs: Iterable[str | Path], *, writes: Iterable[str] | None = None) -> None:
     """Raise InputError where writing to `out` would replace or enter something that is read.
 
     Parameters
@@ -264,18 +263,18 @@ def refuse_input(out: str | Path, inputs: Iterable[str | Path], *, writes: Itera
 
     Examples
     --------
-    >>> refuse_input("panel.csv", ["cells.h5ad", "labels.csv"])
+    >>> _refuse_input("panel.csv", ["cells.h5ad", "labels.csv"])
     """
     written = [Path(out), *(Path(out) / name for name in writes or ())]
     for given in (Path(name) for name in inputs):
         if not os.path.lexists(given):
             continue
         for place in written:
-            inside = given.is_dir() and any(same_place(above, given) for above in Path(os.path.abspath(place)).parents)
+            inside = given.is_dir() and any(_same_place(above, given) for above in Path(os.path.abspath(place)).parents)
             inside = inside or (
                 given.is_dir() and Path(os.path.realpath(given)) in Path(os.path.realpath(place)).parents
             )
-            if inside or same_place(place, given):
+            if inside or _same_place(place, given):
                 where = "inside" if inside else "the same place as"
                 raise InputError(
                     f"cannot write '{place}': it is {where} '{given}', which is read; choose another place"
@@ -283,7 +282,7 @@ def refuse_input(out: str | Path, inputs: Iterable[str | Path], *, writes: Itera
 
 # %% ../nbs/00a_files.ipynb #ee6052fe
 @contextmanager
-def only_run(folder: str | Path, note: str = "config.json") -> Iterator[None]:
+def _only_run(folder: str | Path, note: str = "config.json") -> Iterator[None]:
     """Have a folder to oneself, and sweep what a killed run left half-written; a second run is an `InputError`.
 
     The folder is swept if it holds the file `note`. The hold ends with the process, however that ends. Windows and some
@@ -315,7 +314,7 @@ def _make(folder: Path) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what has a name that `write_whole` gives to what is not whole yet."""
+    """Remove what has a name that `_write_whole` gives to what is not whole yet."""
     for path in list(folder.rglob(".*")):
         if re.fullmatch(r"\.[0-9a-f]{8}\..+", path.name):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -339,7 +338,7 @@ def _hold(folder: Path) -> int | None:
 
 # %% ../nbs/00a_files.ipynb #9aed683a
 @contextmanager
-def only_writer(path: str | Path) -> Iterator[None]:
+def _only_writer(path: str | Path) -> Iterator[None]:
     """Be the only program that writes a file, and what belongs to it; a second one is an `InputError`.
 
     Parameters
@@ -354,7 +353,7 @@ def only_writer(path: str | Path) -> Iterator[None]:
 
     Examples
     --------
-    >>> with only_writer("panel.csv"):
+    >>> with _only_writer("panel.csv"):
     ...     panel.to_csv("panel.csv")
     """
     try:
@@ -385,7 +384,7 @@ def only_writer(path: str | Path) -> Iterator[None]:
         os.close(handle)
 
 # %% ../nbs/00a_files.ipynb #21e4a5f5
-def remove_companions(folder: str | Path, owned: Iterable[str]) -> None:
+def _remove_companions(folder: str | Path, owned: Iterable[str]) -> None:
     """Take away what belongs to a file that is about to change; other files in the folder are left alone.
 
     Parameters
@@ -397,7 +396,7 @@ def remove_companions(folder: str | Path, owned: Iterable[str]) -> None:
 
     Examples
     --------
-    >>> remove_companions("panel_report", ["panel.html", "curve.csv"])
+    >>> _remove_companions("panel_report", ["panel.html", "curve.csv"])
     """
     for name in owned:
         (Path(folder) / name).unlink(missing_ok=True)

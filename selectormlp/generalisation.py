@@ -19,15 +19,15 @@ from sklearn.utils.metaestimators import available_if
 from .classifiers import Matrix, make_classifier
 from selectormlp.data import (
     InputError,
-    cell_labels,
+    _cell_labels,
     choose_variable_genes,
-    figure_text,
-    is_whole,
-    nearest_name,
-    refuse_label_key,
+    _figure_text,
+    _is_whole,
+    _nearest_name,
+    _refuse_label_key,
 )
-from .evaluation import JUDGES, dense, make_judge, score_predictions
-from .split import draw_lots
+from .evaluation import _JUDGES, _dense, _make_judge, score_predictions
+from .split import _draw_lots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,13 +36,12 @@ if TYPE_CHECKING:
 Cells = tuple[Matrix, Any]  # cells x genes, and the type of each cell
 
 # %% auto #0
-__all__ = ['Cells', 'OTHERS', 'ALL', 'Trained', 'train_classifier', 'share_of_cells', 'ablation_curve', 'plot_ablation',
-           'group_transfer', 'plot_group_transfer', 'transfer_drop', 'top_types', 'hold_out_types', 'unknown_detection',
-           'plot_unknown']
+__all__ = ['Cells', 'ablation_curve', 'plot_ablation', 'group_transfer', 'plot_group_transfer', 'top_types', 'hold_out_types',
+           'unknown_detection', 'plot_unknown']
 
 # %% ../nbs/08b_how_far_it_carries.ipynb #a71e7a1a
 @dataclass(frozen=True)
-class Trained:
+class _Trained:
     """A fitted classifier of any kind: takes sparse or dense cells, and answers with the names of types."""
 
     model: Any
@@ -60,27 +59,27 @@ class Trained:
 
 def _fit_form(model: Any, X: Matrix) -> Matrix:
     """The cells as a model takes them: sparse where it may, or else dense."""
-    return X if get_tags(model).input_tags.sparse else dense(X)
+    return X if get_tags(model).input_tags.sparse else _dense(X)
 
 
 def _unfitted(classifier: Any, seed: int) -> Any:
     """A new estimator: by its name, or a copy of the given one, with this seed."""
     if isinstance(classifier, str):
-        return make_judge(classifier, seed=seed) if classifier in JUDGES else make_classifier(classifier, seed=seed)
+        return _make_judge(classifier, seed=seed) if classifier in _JUDGES else make_classifier(classifier, seed=seed)
     if not hasattr(classifier, "get_params"):
         raise InputError(f"{classifier!r} is no classifier; pass a name, or an estimator with fit and predict")
     seeds = {name: seed for name in classifier.get_params() if name.split("__")[-1] == "random_state"}
     return clone(classifier).set_params(**seeds)
 
 
-def train_classifier(classifier: Any, X: Matrix, y: Any, *, seed: int = 0) -> Trained:
-    """Train a classifier, given by name (`make_classifier`, `JUDGES`) or as an estimator, which is copied first."""
+def _train_classifier(classifier: Any, X: Matrix, y: Any, *, seed: int = 0) -> _Trained:
+    """Train a classifier, given by name (`make_classifier`, `_JUDGES`) or as an estimator, which is copied first."""
     model = _unfitted(classifier, seed)
     types, codes = np.unique(np.asarray(y), return_inverse=True)
     if len(types) < 2:
         raise InputError(f"the training cells are all of one type, {str(types[0])!r}; two or more are needed")
-    is_judge = isinstance(classifier, str) and classifier in JUDGES
-    return Trained(model.fit(_fit_form(model, X), codes if is_judge else np.asarray(y)), types)
+    is_judge = isinstance(classifier, str) and classifier in _JUDGES
+    return _Trained(model.fit(_fit_form(model, X), codes if is_judge else np.asarray(y)), types)
 
 # %% ../nbs/08b_how_far_it_carries.ipynb #cf54c45c
 def _named(classifiers: str | Iterable[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def _named(classifiers: str | Iterable[str] | Mapping[str, Any]) -> dict[str, An
     return named
 
 
-def _measures(model: Trained, X: Matrix, y: Any) -> dict[str, float]:
+def _measures(model: _Trained, X: Matrix, y: Any) -> dict[str, float]:
     """Accuracy and balanced accuracy, nan where there are no cells."""
     if not len(y):
         return {"accuracy": np.nan, "balanced_accuracy": np.nan}
@@ -102,7 +101,7 @@ def _measures(model: Trained, X: Matrix, y: Any) -> dict[str, float]:
     return {"accuracy": scores.accuracy, "balanced_accuracy": scores.mean_per_class_accuracy}
 
 # %% ../nbs/08b_how_far_it_carries.ipynb #ef5358ff
-def share_of_cells(y: Any, share: float, *, seed: int = 0) -> np.ndarray:
+def _share_of_cells(y: Any, share: float, *, seed: int = 0) -> np.ndarray:
     """Places of a share of the cells of each type, one at least, in order; smaller shares are part of larger ones."""
     if not 0 < share <= 1:
         raise InputError(f"a share of {share} cells cannot be taken; pass shares above 0, up to 1")
@@ -161,8 +160,8 @@ def ablation_curve(
     """
     named, (X, y), rows = _named(classifiers), train, []
     for name, share, seed in product(named, shares, seeds):
-        chosen = share_of_cells(y, share, seed=seed)
-        model = train_classifier(named[name], X[chosen], np.asarray(y)[chosen], seed=seed)
+        chosen = _share_of_cells(y, share, seed=seed)
+        model = _train_classifier(named[name], X[chosen], np.asarray(y)[chosen], seed=seed)
         row = {"classifier": name, "share": share, "n_cells": len(chosen), "seed": seed}
         rows.append({**row, **_measures(model, *test)})
     return pd.DataFrame(rows)
@@ -188,19 +187,19 @@ def plot_ablation(curve: pd.DataFrame, *, measure: str = "balanced_accuracy", ax
     return ax
 
 # %% ../nbs/08b_how_far_it_carries.ipynb #be8b70b8
-OTHERS, ALL = "all others", "all groups"
+_OTHERS, _ALL = "all others", "all groups"
 
 
 def _group_parts(obs: pd.DataFrame, label_key: str, group_key: str, test_share: float, seed: int) -> pd.DataFrame:
     """Type and group of each cell that has both, and whether it is held for testing: a share of each type."""
-    refuse_label_key(obs, group_key, setting="group_key")
+    _refuse_label_key(obs, group_key, setting="group_key")
     if not 0 < test_share < 1:
         raise InputError(f"test_share is {test_share}; it must lie between 0 and 1")
-    labels = {"cell_type": cell_labels(obs, label_key), "group": cell_labels(obs, group_key)}
+    labels = {"cell_type": _cell_labels(obs, label_key), "group": _cell_labels(obs, group_key)}
     parts = pd.DataFrame(labels).dropna()
     if parts["group"].nunique() < 2:
         raise InputError(f"obs[{group_key!r}] holds fewer than two groups of labelled cells; name another column")
-    lots = pd.Series(draw_lots(parts.index.to_numpy(), seed=seed), index=parts.index)
+    lots = pd.Series(_draw_lots(parts.index.to_numpy(), seed=seed), index=parts.index)
     within = lots.groupby([parts["group"], parts["cell_type"]])
     size = within.transform("size")
     return parts.assign(held=(within.rank() <= np.maximum(1, np.floor(test_share * size))) & (size > 1))
@@ -223,9 +222,9 @@ def _trainings(parts: pd.DataFrame, seed: int) -> Iterator[_Training]:
     for name in names:
         others = train[train["group"] != name]
         pool = train[train["cell_type"].isin(others["cell_type"])]
-        alike = share_of_cells(pool["cell_type"], len(others) / len(pool), seed=seed)
-        yield _Training(OTHERS, others.index, [name])
-        yield _Training(ALL, pool.index[alike], [name])
+        alike = _share_of_cells(pool["cell_type"], len(others) / len(pool), seed=seed)
+        yield _Training(_OTHERS, others.index, [name])
+        yield _Training(_ALL, pool.index[alike], [name])
 
 # %% ../nbs/08b_how_far_it_carries.ipynb #0323f649
 def group_transfer(
@@ -284,13 +283,13 @@ def group_transfer(
             genes = choose_variable_genes(adata[training.cells], min(n_genes, adata.n_vars))
             X, held = adata[training.cells, genes].X, adata[parts.index[parts["held"]], genes]
             for name, classifier in named.items():
-                model = train_classifier(classifier, X, y, seed=seed)
+                model = _train_classifier(classifier, X, y, seed=seed)
                 row = {"classifier": name, "train_group": training.name, "seed": seed, "n_train": len(y)}
                 rows += [{**row, **_on_group(model, held, parts, group)} for group in training.test_groups]
     return pd.DataFrame(rows)
 
 
-def _on_group(model: Trained, held: AnnData, parts: pd.DataFrame, group: str) -> dict[str, Any]:
+def _on_group(model: _Trained, held: AnnData, parts: pd.DataFrame, group: str) -> dict[str, Any]:
     """Scores on the held cells of a group, over the types that the model knows."""
     own = parts.loc[held.obs_names]
     own = own[own["group"] == group]
@@ -318,19 +317,19 @@ def plot_group_transfer(
         shown = "–" if np.isnan(value) else f"{value:.2f}"
         ax.text(column, row, shown, ha="center", va="center", fontsize=8, color=colour)
     ax.set_xticks(
-        range(means.shape[1]), [figure_text(name) for name in means.columns], rotation=45, ha="right", fontsize=8
+        range(means.shape[1]), [_figure_text(name) for name in means.columns], rotation=45, ha="right", fontsize=8
     )
-    ax.set_yticks(range(len(means)), [figure_text(name) for name in means.index], fontsize=8)
+    ax.set_yticks(range(len(means)), [_figure_text(name) for name in means.index], fontsize=8)
     ax.set(xlabel="tested on", ylabel="trained on", title=own["classifier"].iloc[0])
     ax.figure.colorbar(picture, ax=ax, label=measure.replace("_", " "))
     return ax
 
 
-def transfer_drop(table: pd.DataFrame, *, measure: str = "balanced_accuracy") -> pd.DataFrame:
+def _transfer_drop(table: pd.DataFrame, *, measure: str = "balanced_accuracy") -> pd.DataFrame:
     """For each classifier and test group of a `group_transfer`: trained on all groups, on all others, and the drop."""
-    own = table[table["train_group"].isin([OTHERS, ALL])]
+    own = table[table["train_group"].isin([_OTHERS, _ALL])]
     means = own.pivot_table(index=["classifier", "test_group"], columns="train_group", values=measure, sort=False)
-    return means[[ALL, OTHERS]].assign(drop=means[ALL] - means[OTHERS]).rename_axis(columns=None).reset_index()
+    return means[[_ALL, _OTHERS]].assign(drop=means[_ALL] - means[_OTHERS]).rename_axis(columns=None).reset_index()
 
 # %% ../nbs/08b_how_far_it_carries.ipynb #19298dca
 def top_types(model: Any, X: Matrix, k: int = 3, cells: Iterable[str] | None = None) -> pd.DataFrame:
@@ -373,7 +372,7 @@ def top_types(model: Any, X: Matrix, k: int = 3, cells: Iterable[str] | None = N
         kind = type(getattr(model, "model", model)).__name__
         raise InputError(f"{kind} gives no probabilities; take a classifier that does, such as a network")
     types = np.asarray(model.classes_)
-    if not is_whole(k, least=1) or k > len(types):
+    if not _is_whole(k, least=1) or k > len(types):
         raise InputError(f"{k!r} types of each cell were asked for; ask for 1 to {len(types)}, which the model knows")
     shares = np.asarray(model.predict_proba(X))
     best = np.argsort(-shares, axis=1, kind="stable")[:, :k]
@@ -440,7 +439,7 @@ def hold_out_types(
     tables = []
     for held, name in product(_known_types(types, y), named):
         out = y == held
-        model = train_classifier(named[name], X[~out], y[~out], seed=seed)
+        model = _train_classifier(named[name], X[~out], y[~out], seed=seed)
         for X_asked, true in ((test[0], np.asarray(test[1]).astype(str)), (X[out], y[out])):
             answers = {"true_type": true, "unknown": ~np.isin(true, model.classes_)}
             table = top_types(model, X_asked, 1).drop(columns="cell")
@@ -454,7 +453,7 @@ def _known_types(types: Iterable[str] | None, y: np.ndarray) -> list[str]:
     chosen = known if types is None else [types] if isinstance(types, str) else [str(name) for name in types]
     for name in chosen:
         if name not in known:
-            near = nearest_name(name, known)
+            near = _nearest_name(name, known)
             hint = f"did you mean {near!r}?" if near else f"there are {', '.join(known[:10])}"
             raise InputError(f"no training cell has the type {name!r}; {hint}")
     return chosen
@@ -513,7 +512,7 @@ def plot_unknown(table: pd.DataFrame, *, classifier: str | None = None, ax: Axes
     ax = ax or plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
     ax.ecdf(own.loc[~own["unknown"], "probability"], color="#888888", linestyle="--", label="known cells")
     for held, cells in own[own["unknown"]].groupby("held_out", sort=False):
-        ax.ecdf(cells["probability"], label=f"{figure_text(held)}, held out")
+        ax.ecdf(cells["probability"], label=f"{_figure_text(held)}, held out")
     ax.set(xlabel="probability of the most probable type", ylabel="share of cells", title=own["classifier"].iloc[0])
     ax.legend(fontsize=8, framealpha=0.7, loc="upper left")
     return ax

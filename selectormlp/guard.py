@@ -16,14 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['reading_seconds', 'run_guarded', 'try_file']
+__all__ = []
 
 # %% ../nbs/00c_guard.ipynb #987a3267
 _SECONDS, _BYTES_PER_SECOND = 30.0, 1e6  # to read a file: so long, and a second for each million bytes
 _PATIENCE = 3.0  # seconds that a file may still be read after Ctrl-C
 
 
-def reading_seconds(path: str | Path) -> float:
+def _reading_seconds(path: str | Path) -> float:
     """Return how long a file may be read: 30 s and a second for each million bytes, or SELECTORMLP_READ_SECONDS.
 
     Parameters
@@ -38,7 +38,7 @@ def reading_seconds(path: str | Path) -> float:
 
     Examples
     --------
-    >>> reading_seconds("cells.h5ad")
+    >>> _reading_seconds("cells.h5ad")
     """
     set_by_hand = os.environ.get("SELECTORMLP_READ_SECONDS", "")
     with suppress(ValueError):
@@ -71,7 +71,7 @@ class _Watch:
         for line in lines:
             if line.startswith(b"+"):
                 path = line[1:].decode("utf-8", "replace")
-                self.files.append((path, time.monotonic() + reading_seconds(path)))
+                self.files.append((path, time.monotonic() + _reading_seconds(path)))
             elif self.files:
                 self.files.pop()
 
@@ -104,7 +104,7 @@ def _how_it_ended(watch: _Watch, status: int, report: Callable[[str], None]) -> 
         return 130
     if watch.stalled is not None:
         report(
-            f"reading '{watch.stalled}' took longer than {reading_seconds(watch.stalled):,.0f} seconds and was given"
+            f"reading '{watch.stalled}' took longer than {_reading_seconds(watch.stalled):,.0f} seconds and was given"
             " up; the file is damaged, so get it again, or set SELECTORMLP_READ_SECONDS if the disk is slow"
         )
         return 2
@@ -118,7 +118,7 @@ def _how_it_ended(watch: _Watch, status: int, report: Callable[[str], None]) -> 
     return 2
 
 
-def run_guarded(work: Callable[[], int], report: Callable[[str], None]) -> int:
+def _run_guarded(work: Callable[[], int], report: Callable[[str], None]) -> int:
     """Do some work in a process of its own, and watch it while it reads files.
 
     Parameters
@@ -135,7 +135,7 @@ def run_guarded(work: Callable[[], int], report: Callable[[str], None]) -> int:
 
     Examples
     --------
-    >>> sys.exit(run_guarded(main, print))
+    >>> sys.exit(_run_guarded(main, print))
     """
     if not hasattr(os, "fork"):
         return work()
@@ -172,7 +172,7 @@ def run_guarded(work: Callable[[], int], report: Callable[[str], None]) -> int:
         watch.end_if_stalled()
 
 # %% ../nbs/00c_guard.ipynb #e550b58c
-def try_file(path: str | Path, *, label_key: str | None = None, seconds: float | None = None) -> None:
+def _try_file(path: str | Path, *, label_key: str | None = None, seconds: float | None = None) -> None:
     """Read a file of cells in a process of its own, values and all, and throw away what was read.
 
     Parameters
@@ -182,7 +182,7 @@ def try_file(path: str | Path, *, label_key: str | None = None, seconds: float |
     label_key : str, optional
         As in `read_cells`.
     seconds : float, optional
-        How long it may take; None: `reading_seconds`, and 30 s for a new process to load its libraries.
+        How long it may take; None: `_reading_seconds`, and 30 s for a new process to load its libraries.
 
     Raises
     ------
@@ -191,12 +191,12 @@ def try_file(path: str | Path, *, label_key: str | None = None, seconds: float |
 
     Examples
     --------
-    >>> try_file("from_a_stranger.h5ad")
+    >>> _try_file("from_a_stranger.h5ad")
     """
-    from selectormlp.data import InputError, existing_path
+    from selectormlp.data import InputError, _existing_path
 
-    existing_path(Path(path))
-    limit = 30 + reading_seconds(path) if seconds is None else seconds
+    _existing_path(Path(path))
+    limit = 30 + _reading_seconds(path) if seconds is None else seconds
     program = (
         "import sys\nfrom selectormlp.data import InputError, read_cells\n"
         "try:\n    read_cells(sys.argv[1], label_key=sys.argv[2] or None)\n"

@@ -17,27 +17,26 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from .data import InputError, figure_text, prepare_cells, value_kind, write_table, write_whole
-from .drawings import Drawing, sliding_bars
-from .files import fingerprint_path, remove_companions
-from .evaluation import JUDGES, confusion_table, judge_cells, plot_confusion, score_predictions
-from .platforms import Platform, find_platform, simulate_platform
-from .selection import DesignedPanel, PanelDesign, choose_panel
-from .split import CellSplit, draw_lots
+from .data import InputError, _figure_text, prepare_cells, value_kind, _write_table, _write_whole
+from .drawings import _Drawing, _sliding_bars
+from .files import _fingerprint_path, _remove_companions
+from .evaluation import _JUDGES, confusion_table, _judge_cells, plot_confusion, score_predictions
+from .platforms import Platform, _find_platform, simulate_platform
+from .selection import DesignedPanel, PanelDesign, _choose_panel
+from .split import CellSplit, _draw_lots
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-LabelledPart = tuple[csr_matrix, np.ndarray]  # cells x genes, and the type of each cell
-MANY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
-SIZES = (2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
+_LabelledPart = tuple[csr_matrix, np.ndarray]  # cells x genes, and the type of each cell
+_MANY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
+_SIZES = (2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 
 # %% auto #0
-__all__ = ['LabelledPart', 'MANY_SIZES', 'SIZES', 'Counts', 'MOST_CELLS', 'PANEL_PAGE', 'FIGURE_CAPTIONS', 'PAGE_FILES',
-           'panel_curve', 'enough_genes', 'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots',
-           'panel_confusions', 'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability',
-           'thin_counts', 'panel_robustness', 'plot_robustness', 'forecast_panel', 'panel_tables', 'write_panel_report']
+__all__ = ['panel_curve', 'enough_genes', 'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots', 'panel_confusions',
+           'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability', 'panel_robustness',
+           'plot_robustness', 'forecast_panel', 'write_panel_report']
 
 # %% ../nbs/10c_reading_a_panel.ipynb #22d8d499
 def _split_of(panel: DesignedPanel) -> CellSplit:
@@ -47,7 +46,7 @@ def _split_of(panel: DesignedPanel) -> CellSplit:
     return panel.split
 
 
-def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> LabelledPart:
+def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> _LabelledPart:
     """Expression of the panel's genes (cells x genes) and the types of one part of the panel's split."""
     X, y = _split_of(panel).labelled(cells, part, panel.label_key, panel.genes)
     return csr_matrix(X), y
@@ -69,9 +68,9 @@ def _in_parallel(n_jobs: int | None, task: Callable[..., Any], arguments: Iterab
     return Parallel(n_jobs=n_jobs)(delayed(task)(*given) for given in arguments)
 
 
-def _judged(judge: str, train: LabelledPart, test: LabelledPart, n_genes: int) -> float:
+def _judged(judge: str, train: _LabelledPart, test: _LabelledPart, n_genes: int) -> float:
     """Balanced accuracy of one judge with the first `n_genes` columns."""
-    called = judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
+    called = _judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
     return score_predictions(test[1], called).mean_per_class_accuracy
 
 # %% ../nbs/10c_reading_a_panel.ipynb #24a45006
@@ -85,7 +84,7 @@ def panel_curve(
     adata: AnnData,
     *,
     sizes: Sequence[int] | None = None,
-    judges: Sequence[str] = tuple(JUDGES),
+    judges: Sequence[str] = tuple(_JUDGES),
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
     """Balanced accuracy on test cells of the first n genes of a panel: `n_genes`, `judge`, `accuracy`.
@@ -95,7 +94,7 @@ def panel_curve(
     """
     cells = _prepared(panel, adata)
     train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
-    asked = [(n, judge) for n in _sizes(panel, SIZES if sizes is None else sizes) for judge in judges]
+    asked = [(n, judge) for n in _sizes(panel, _SIZES if sizes is None else sizes) for judge in judges]
     found = _in_parallel(n_jobs, _judged, ((judge, train, test, n) for n, judge in asked))
     rows = [(*point, accuracy) for point, accuracy in zip(asked, found, strict=True)]
     return pd.DataFrame(rows, columns=["n_genes", "judge", "accuracy"])
@@ -124,9 +123,9 @@ def plot_panel_curve(curve: pd.DataFrame, *, tolerance: float = 0.01, ax: Axes |
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #063c9199
-def _recalls(judge: str, train: LabelledPart, test: LabelledPart, n_genes: int) -> pd.DataFrame:
+def _recalls(judge: str, train: _LabelledPart, test: _LabelledPart, n_genes: int) -> pd.DataFrame:
     """The recall of each type by one judge with the first `n_genes` columns."""
-    called = judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
+    called = _judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
     return score_predictions(test[1], called).per_type[["type", "recall"]].assign(n_genes=n_genes)
 
 
@@ -144,17 +143,17 @@ def panel_recalls(
     """
     cells = _prepared(panel, adata)
     train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
-    chosen = _sizes(panel, MANY_SIZES if sizes is None else sizes)
+    chosen = _sizes(panel, _MANY_SIZES if sizes is None else sizes)
     found = _in_parallel(n_jobs, _recalls, ((judge, train, test, n) for n in chosen))
     return pd.concat(found, ignore_index=True)[["n_genes", "type", "recall"]]
 
 
-def slide_panel(recalls: pd.DataFrame, *, n_types: int = 30) -> Drawing:
+def slide_panel(recalls: pd.DataFrame, *, n_types: int = 30) -> _Drawing:
     """A slider over the sizes of a panel: which types are found, the easiest first; of many types the hardest."""
     table = recalls.pivot(index="n_genes", columns="type", values="recall")
     easy = table.mean().sort_values(ascending=False, kind="stable").index
     words = f"Balanced accuracy with 1 to {table.index[-1]} genes, and the share of each type's test cells found."
-    return sliding_bars(
+    return _sliding_bars(
         table.mean(axis=1), table[easy[-n_types:]],
         step="number of genes", name="balanced accuracy", label="share of the type's cells found", words=words,
     )  # fmt: skip
@@ -176,8 +175,8 @@ def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = 40, ax: Axes 
     rows, columns = np.indices(means.shape)
     shares = means / np.maximum(means.max(axis=1, keepdims=True), 1e-12)
     dots = ax.scatter(columns, rows, s=4 + 60 * seen, c=shares, cmap="viridis", vmin=0, vmax=1, linewidths=0)
-    ax.set_xticks(range(len(types)), [figure_text(name) for name in types], rotation=60, ha="right", fontsize=8)
-    ax.set_yticks(range(len(genes)), [figure_text(name) for name in genes], fontsize=7)
+    ax.set_xticks(range(len(types)), [_figure_text(name) for name in types], rotation=60, ha="right", fontsize=8)
+    ax.set_yticks(range(len(genes)), [_figure_text(name) for name in genes], fontsize=7)
     ax.set(ylim=(len(genes) - 0.4, -0.6), xlim=(-0.6, len(types) - 0.4))
     ax.figure.colorbar(dots, ax=ax, label="mean, share of the gene's highest", shrink=0.6)
     return ax
@@ -191,7 +190,7 @@ def panel_confusions(
     (X, y), (X_test, y_test) = (_labelled_part(panel, cells, part) for part in ("train", "test"))
     sizes = sorted({min(first, len(panel)), len(panel)})
     return {
-        f"{n} genes": confusion_table(y_test, judge_cells(judge, (X[:, :n], y), X_test[:, :n]), types=np.unique(y))
+        f"{n} genes": confusion_table(y_test, _judge_cells(judge, (X[:, :n], y), X_test[:, :n]), types=np.unique(y))
         for n in sizes
     }
 
@@ -219,15 +218,15 @@ def plot_substitutes(panel: DesignedPanel, *, most: int = 20, ax: Axes | None = 
     )
     ax = ax or plt.subplots(figsize=(6.5, 1 + 0.22 * len(genes)), layout="constrained")[1]
     bars = ax.barh(range(len(genes)), best["r"], color="#4c78a8")
-    ax.bar_label(bars, [figure_text(name) for name in best["gene"].fillna("none")], fontsize=7, padding=3)
-    ax.set_yticks(range(len(genes)), [figure_text(name) for name in genes], fontsize=8)
+    ax.bar_label(bars, [_figure_text(name) for name in best["gene"].fillna("none")], fontsize=7, padding=3)
+    ax.set_yticks(range(len(genes)), [_figure_text(name) for name in genes], fontsize=8)
     ax.set(xlim=(0, 1.15), ylim=(len(genes) - 0.4, -0.6), xlabel="correlation with the closest gene left out")
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #06d6a665
 def _thinned_split(split: CellSplit, share: float, seed: int) -> CellSplit:
     """The split with only a share of the training cells of each type (at least three), drawn by their names."""
-    table = split.table.assign(lot=draw_lots(split.table["cell"].to_numpy(), seed=seed))
+    table = split.table.assign(lot=_draw_lots(split.table["cell"].to_numpy(), seed=seed))
     train = table["part"] == "train"
     place = table[train].groupby("cell_type")["lot"].rank(method="first")
     size = table[train].groupby("cell_type")["lot"].transform("size")
@@ -238,7 +237,7 @@ def _thinned_split(split: CellSplit, share: float, seed: int) -> CellSplit:
 def _chosen_again(panel: DesignedPanel, cells: AnnData, split: CellSplit) -> list[str]:
     """The genes of a panel made like this one, from the training cells of another split."""
     design = PanelDesign(**panel.settings["rules"])
-    return choose_panel(
+    return _choose_panel(
         cells, panel.label_key, design, split, model_settings=panel.settings.get("model_settings")
     ).genes
 
@@ -281,7 +280,7 @@ def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | Non
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #2751d618
-def thin_counts(X: csr_matrix, capture: float, *, seed: int = 0) -> csr_matrix:
+def _thin_counts(X: csr_matrix, capture: float, *, seed: int = 0) -> csr_matrix:
     """Raw counts (cells x genes) as if only the share `capture` of the molecules had been caught (above 0, at most 1).
 
     Each molecule is kept with that probability, whatever the others do. Counts cannot tell of more than were caught.
@@ -324,11 +323,11 @@ def panel_robustness(
     return pd.DataFrame(rows, columns=["capture", "failed", "training", "accuracy"])
 
 # %% ../nbs/10c_reading_a_panel.ipynb #5b4b55a4
-Counts = tuple[csr_matrix, np.ndarray, np.ndarray]  # raw counts of the panel's genes, types and depths of cells
+_Counts = tuple[csr_matrix, np.ndarray, np.ndarray]  # raw counts of the panel's genes, types and depths of cells
 
 
 def _robustness_at(
-    parts: dict[str, Counts], capture: float, failures: Sequence[float], judge: str, seed: int
+    parts: dict[str, _Counts], capture: float, failures: Sequence[float], judge: str, seed: int
 ) -> list[tuple[float, float, str, float]]:
     """The rows of `panel_robustness` for one capture."""
     thin, rows = {name: _thinned_part(part, capture, seed) for name, part in parts.items()}, []
@@ -342,7 +341,7 @@ def _robustness_at(
     return rows
 
 
-def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, Counts]:
+def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, _Counts]:
     """Raw counts of the panel's genes, types and depths of the training and the test cells."""
     kind = value_kind(adata.X)
     if panel.split is None or kind != "raw counts":
@@ -356,10 +355,10 @@ def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, Counts]:
     return parts
 
 
-def _thinned_part(part: Counts, capture: float, seed: int) -> csr_matrix:
+def _thinned_part(part: _Counts, capture: float, seed: int) -> csr_matrix:
     """One part's log-normalised values at a capture."""
     counts, _, depth = part
-    return _as_measured(thin_counts(counts, capture, seed=seed), depth, capture)
+    return _as_measured(_thin_counts(counts, capture, seed=seed), depth, capture)
 
 
 def _without(X: csr_matrix, works: np.ndarray) -> csr_matrix:
@@ -415,7 +414,7 @@ def forecast_panel(
     cells_per_type : int, default 50
         Cells of each type that a machine measures, and at most twice as many training cells for the transfer.
     judges : sequence of str
-        Classifiers of `JUDGES`, whose accuracies are averaged.
+        Classifiers of `_JUDGES`, whose accuracies are averaged.
     confidence : float, default 0.9
         Share of the machines between `low` and `high`; above 0, below 1.
     seed : int, default 0
@@ -434,7 +433,7 @@ def forecast_panel(
     InputError
         If the panel has no split, the cells are no raw counts, or a number is out of range.
     """
-    platform = find_platform(target)
+    platform = _find_platform(target)
     if not n_draws >= 2 or not 0 < confidence < 1 or not cells_per_type >= 4:
         raise InputError("a forecast needs n_draws of 2 or more, a confidence between 0 and 1, cells_per_type >= 4")
     train = _counts_of_parts(panel, adata)["train"]
@@ -451,7 +450,7 @@ def forecast_panel(
 
 
 def _forecast_of_one(
-    panel: DesignedPanel, cells: AnnData, train: Counts, platform: Platform, sizes: Sequence[int],
+    panel: DesignedPanel, cells: AnnData, train: _Counts, platform: Platform, sizes: Sequence[int],
     cells_per_type: int, judges: Sequence[str], seed: int,
 ) -> pd.DataFrame:  # fmt: skip
     """The accuracies of one machine: `n_genes`, `training`, `accuracy`."""
@@ -493,13 +492,13 @@ def _scaled(counts: csr_matrix, depth: np.ndarray | None) -> csr_matrix:
     return csr_matrix(counts.multiply((100 / np.maximum(total, 1))[:, None])).log1p().astype(np.float32)
 
 # %% ../nbs/10c_reading_a_panel.ipynb #620f5046
-MOST_CELLS = 20_000  # training cells, and test cells, that the judges of a page see
+_MOST_CELLS = 20_000  # training cells, and test cells, that the judges of a page see
 
 
-def _lighter(panel: DesignedPanel, *, most: int = MOST_CELLS) -> DesignedPanel:
+def _lighter(panel: DesignedPanel, *, most: int = _MOST_CELLS) -> DesignedPanel:
     """The panel with at most `most` cells in each part of its split: of large types fewer, drawn by their names."""
     split = _split_of(panel)
-    table = split.table.assign(lot=draw_lots(split.table["cell"].to_numpy(), seed=0))
+    table = split.table.assign(lot=_draw_lots(split.table["cell"].to_numpy(), seed=0))
     sizes, place = table.groupby(["part", "cell_type"]).size(), table.groupby(["part", "cell_type"])["lot"].rank()
     caps = {str(part): _cap(group.to_numpy(), most) for part, group in sizes.groupby(level="part")}
     kept = (place <= table["part"].map(caps)).to_numpy()
@@ -512,7 +511,7 @@ def _cap(sizes: np.ndarray, most: int) -> int:
     return int(caps[np.minimum(sizes[:, None], caps).sum(axis=0) <= most].max(initial=1))
 
 # %% ../nbs/10c_reading_a_panel.ipynb #e4abfbdf
-PANEL_PAGE = """<!doctype html>
+_PANEL_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="selectormlp-panel" content="{{ digest }}"><title>{{ title }}</title><style>
 :root { color-scheme: light dark; }
@@ -530,7 +529,7 @@ img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .ge
 """
 
 # %% ../nbs/10c_reading_a_panel.ipynb #dc6d2df4
-FIGURE_CAPTIONS = {
+_FIGURE_CAPTIONS = {
     "curve": "Accuracy on test cells against the number of genes.",
     "dots": "The first genes in each type.",
     "confusion": "Test cells by true and predicted type, with few genes and with all.",
@@ -560,17 +559,17 @@ def _save_figure(axes: Axes, path: Path) -> str:
     picture = io.BytesIO()
     axes.figure.savefig(picture, format="png", dpi=110)
     plt.close(axes.figure)
-    with write_whole(path) as temporary:
+    with _write_whole(path) as temporary:
         temporary.write_bytes(picture.getvalue())
     return base64.b64encode(picture.getvalue()).decode()
 
 
-def panel_tables(
+def _panel_tables(
     panel: DesignedPanel, adata: AnnData, *, n_resamples: int = 5, n_jobs: int | None = None
 ) -> dict[str, pd.DataFrame]:
     """All tables about a panel: panel, coverage, curve, recalls, stability and, from raw counts, robustness.
 
-    Judges see `MOST_CELLS` training cells, and as many test cells, at most.
+    Judges see `_MOST_CELLS` training cells, and as many test cells, at most.
     """
     cells, judged = _prepared(panel, adata), _lighter(panel)
     tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(judged, cells, n_jobs=n_jobs)}
@@ -581,9 +580,9 @@ def panel_tables(
     return tables
 
 
-PAGE_FILES = (
+_PAGE_FILES = (
     "panel.html",
-    *(f"{name}.png" for name in FIGURE_CAPTIONS),
+    *(f"{name}.png" for name in _FIGURE_CAPTIONS),
     *(f"{name}.csv" for name in ("panel", "coverage", "curve", "recalls", "stability", "robustness")),
 )  # what `write_panel_report` writes: the page goes first and comes last
 
@@ -597,22 +596,22 @@ def write_panel_report(
     What an earlier page left there goes first, so that one panel never lies among the figures of another. `beside` is
     the csv of the panel: where another panel has come there meanwhile, it is an `InputError`, and no page is left.
     """
-    place, made_for = Path(folder), None if beside is None else fingerprint_path(beside)
-    remove_companions(place, PAGE_FILES)
+    place, made_for = Path(folder), None if beside is None else _fingerprint_path(beside)
+    _remove_companions(place, _PAGE_FILES)
     place.mkdir(parents=True, exist_ok=True)
-    tables, judged = panel_tables(panel, adata, n_resamples=n_resamples, n_jobs=n_jobs), _lighter(panel)
+    tables, judged = _panel_tables(panel, adata, n_resamples=n_resamples, n_jobs=n_jobs), _lighter(panel)
     for name, table in tables.items():
-        write_table(table, place / f"{name}.csv")
+        _write_table(table, place / f"{name}.csv")
     figures = [
         (caption, _save_figure(_draw(name, judged, adata, tables), place / f"{name}.png"))
-        for name, caption in FIGURE_CAPTIONS.items()
+        for name, caption in _FIGURE_CAPTIONS.items()
         if name in tables or name not in ("curve", "stability", "robustness")
     ]
-    page = _page(panel, judged, tables, figures, fingerprint_path(place / "panel.csv"))
-    if beside is not None and fingerprint_path(beside) != made_for:
-        remove_companions(place, PAGE_FILES)
+    page = _page(panel, judged, tables, figures, _fingerprint_path(place / "panel.csv"))
+    if beside is not None and _fingerprint_path(beside) != made_for:
+        _remove_companions(place, _PAGE_FILES)
         raise InputError(f"another panel has come to '{beside}' while its page was made; make the panel again")
-    with write_whole(place / "panel.html") as path:
+    with _write_whole(place / "panel.html") as path:
         path.write_text(page, encoding="utf-8")
     return place / "panel.html"
 
@@ -631,7 +630,7 @@ def _page(
     values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made, "digest": digest}
     values |= {"summary": _summary(panel, judged, tables["curve"]), "genes": ", ".join(panel.genes)}
     values["slider"] = slide_panel(tables["recalls"]).html
-    return Environment(autoescape=True).from_string(PANEL_PAGE).render(figures=figures, **values)
+    return Environment(autoescape=True).from_string(_PANEL_PAGE).render(figures=figures, **values)
 
 
 def _summary(panel: DesignedPanel, judged: DesignedPanel, curve: pd.DataFrame) -> str:

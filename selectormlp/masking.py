@@ -15,16 +15,15 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .classifiers import FoldedClassifier, Matrix, model_colour
-from .data import InputError, figure_text, is_whole
+from .classifiers import _FoldedClassifier, Matrix, _model_colour
+from .data import InputError, _figure_text, _is_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
 
 # %% auto #0
-__all__ = ['BLOCK_CELLS', 'RANDOM_ORDERS', 'rank_genes', 'curve_sizes', 'masking_curve', 'predict_masked', 'random_masking_curve',
-           'plot_masking_curves']
+__all__ = ['rank_genes', 'masking_curve', 'predict_masked', 'random_masking_curve', 'plot_masking_curves']
 
 # %% ../nbs/06_masking.ipynb #d535756b
 def rank_genes(model: Any, gene_names: Iterable[str] | None = None) -> pd.DataFrame:
@@ -67,9 +66,9 @@ def rank_genes(model: Any, gene_names: Iterable[str] | None = None) -> pd.DataFr
     return pd.DataFrame({"gene": names[order], "importance": importance[order], "rank": np.arange(1, len(order) + 1)})
 
 # %% ../nbs/06_masking.ipynb #1d7d2483
-def curve_sizes(n_genes: int, step: int) -> np.ndarray:
+def _curve_sizes(n_genes: int, step: int) -> np.ndarray:
     """How many genes are kept at each point: 0, step, 2 * step, ... and always all of them."""
-    if not is_whole(step, least=1):
+    if not _is_whole(step, least=1):
         raise InputError(f"step is {step!r}; keep at least 1 more gene at each point of the curve")
     return np.append(np.arange(0, n_genes, step), n_genes)
 
@@ -126,7 +125,7 @@ def _changes(x: sparse.csr_matrix, point_of_gene: np.ndarray) -> _Changes:
     return _Changes(cells, place[order], point[order], added, np.append(0, np.cumsum(np.bincount(turn))))
 
 # %% ../nbs/06_masking.ipynb #ab75f07a
-BLOCK_CELLS = 1024  # cells whose sums are worked on together
+_BLOCK_CELLS = 1024  # cells whose sums are worked on together
 
 
 def _add(units: Tensor, weight: Tensor, added: sparse.csr_matrix, start: int, end: int) -> None:
@@ -141,7 +140,7 @@ def _add(units: Tensor, weight: Tensor, added: sparse.csr_matrix, start: int, en
 
 
 def _gains(
-    folded: FoldedClassifier, weight: Tensor, changes: _Changes, target: np.ndarray, loss: bool
+    folded: _FoldedClassifier, weight: Tensor, changes: _Changes, target: np.ndarray, loss: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each change, +1, 0 or -1: the cell became right, stayed as it was, or became wrong; and what its loss gained.
 
@@ -194,8 +193,8 @@ def _judge_by_adding(
     folded, right, losses = model.folded(), np.zeros(shape[0] * shape[1]), np.zeros(shape[0])
     weight = from_numpy(np.ascontiguousarray(folded.inputs.weight.T))
     targets = pd.Index(model.classes_).get_indexer(pd.Index(cells.types))[cells.codes]
-    for start in range(0, len(cells.codes), BLOCK_CELLS):
-        block = slice(start, start + BLOCK_CELLS)
+    for start in range(0, len(cells.codes), _BLOCK_CELLS):
+        block = slice(start, start + _BLOCK_CELLS)
         x = sparse.csr_matrix(cells.x[block], dtype=np.float32).astype(folded.inputs.weight.dtype)
         changes = _changes(x, point_of_gene)
         gains, risen = _gains(folded, weight, changes, targets[block][changes.cells], loss)
@@ -291,7 +290,7 @@ def _curves(
                 f"X is {cells.x.shape}, for {len(codes)} labels in y and a model of {len(order)} genes; pass"
                 " the model's genes and a label for each cell"
             )
-        sizes = curve_sizes(len(order), step)
+        sizes = _curve_sizes(len(order), step)
         point_of_gene = np.searchsorted(sizes, np.argsort(order), side="right")
         right, losses = judge(model, cells, point_of_gene, (len(sizes), len(types)), tells_loss)
         accuracy, recall = right.sum(axis=1) / len(codes), right / np.bincount(codes)
@@ -313,7 +312,7 @@ def predict_masked(model: Any, X: Matrix, genes: Iterable[str]) -> np.ndarray:
     return model.classes_[model.scores_from_units(units).argmax(axis=1)]
 
 # %% ../nbs/06_masking.ipynb #49accaad
-RANDOM_ORDERS = 6  # a stream of its own: the seed alone may have drawn the cells, or planted their markers
+_RANDOM_ORDERS = 6  # a stream of its own: the seed alone may have drawn the cells, or planted their markers
 
 
 def random_masking_curve(
@@ -358,12 +357,12 @@ def random_masking_curve(
     >>> random_masking_curve(model, X, y, n_orders=2)["order"].unique().tolist()
     [0, 1]
     """
-    if not is_whole(n_orders, least=1):
+    if not _is_whole(n_orders, least=1):
         raise InputError(f"n_orders is {n_orders!r}; pass a whole number of 1 or more")
     names = np.sort(_gene_names(model).astype(str))
     orders = []
     for number in range(n_orders):
-        stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RANDOM_ORDERS, number)))
+        stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_RANDOM_ORDERS, number)))
         orders.append(_positions(model, pd.DataFrame({"gene": stream.permutation(names)})))
     curves = _curves(model, X, y, orders, step=step, loss=loss)
     return pd.concat([curve.assign(order=number) for number, curve in enumerate(curves)], ignore_index=True)
@@ -380,7 +379,7 @@ def plot_masking_curves(curves: pd.DataFrame, *, measure: str = "accuracy", ax: 
             curve["n_genes"], curve[measure], color="#999999", linewidth=0.8, label="random orders" if i == 0 else None
         )
     for name, curve in curves[curves["order"] < 0].groupby("model", sort=False):
-        ax.plot(curve["n_genes"], curve[measure], color=model_colour(name), label=figure_text(name), linewidth=1.6)
+        ax.plot(curve["n_genes"], curve[measure], color=_model_colour(name), label=_figure_text(name), linewidth=1.6)
     ax.set(xlabel="genes kept (the others are set to 0)", ylabel=measure.replace("_", " "), ylim=(0, 1))
     ax.legend(fontsize=8, frameon=False, loc="lower right")
     return ax

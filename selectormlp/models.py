@@ -14,19 +14,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .data import InputError
-from .drawings import Drawing, svg_drawing
-from .signatures import check_choice
+from .drawings import _Drawing, _svg_drawing
+from .signatures import _check_choice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SELECTORS = ("free", "clamped", "none")
-PENALTIES = ("none", "l1", "l2", "l1_l2")
-STARTS = ("normal", "one")
+_SELECTORS = ("free", "clamped", "none")
+_PENALTIES = ("none", "l1", "l2", "l1_l2")
+_STARTS = ("normal", "one")
 
 # %% auto #0
-__all__ = ['SELECTORS', 'PENALTIES', 'STARTS', 'Selector', 'selector_penalty', 'random_words', 'Dropout', 'hidden_stack',
-           'NetworkShape', 'SelectorNet', 'plot_network', 'network_layers', 'draw_network']
+__all__ = ['Selector', 'selector_penalty', 'NetworkShape', 'SelectorNet', 'plot_network', 'draw_network']
 
 # %% ../nbs/03_models.ipynb #7cb6c5c8
 class Selector(nn.Module):
@@ -37,7 +36,7 @@ class Selector(nn.Module):
 
     def __init__(self, n_genes: int, *, clamped: bool = False, start: str = "normal"):
         super().__init__()
-        check_choice("start", start, STARTS)
+        _check_choice("start", start, _STARTS)
         self.clamped = clamped
         first = torch.ones(n_genes) if start == "one" else torch.randn(n_genes)
         self.weight = nn.Parameter((first * 0.2).abs() if clamped and start == "normal" else first)
@@ -56,26 +55,26 @@ class Selector(nn.Module):
 # %% ../nbs/03_models.ipynb #e2a6d7b8
 def selector_penalty(weight: torch.Tensor, kind: str) -> torch.Tensor:
     """R(w) of the report for selector weights of shape (genes,): "none", "l1", "l2" (not squared) or "l1_l2"."""
-    check_choice("penalty", kind, PENALTIES)
+    _check_choice("penalty", kind, _PENALTIES)
     if kind == "none":
         return weight.new_zeros(())
     size = torch.linalg.vector_norm(weight, ord=1 if kind.startswith("l1") else 2)
     return size / torch.linalg.vector_norm(weight).clamp_min(1e-12) if kind == "l1_l2" else size
 
 # %% ../nbs/03_models.ipynb #4ff5b0ff
-def random_words(n: int) -> torch.Tensor:
+def _random_words(n: int) -> torch.Tensor:
     """`n` random whole numbers from -32,768 to 32,767 (int16, on the CPU), from torch's seed, four at a draw."""
     return torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:n]
 
 
-class Dropout(nn.Dropout):
+class _Dropout(nn.Dropout):
     """Sets each value to zero with probability `p` while training and divides the others by 1 - p (Srivastava 2014)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Values of any shape, each kept or dropped by itself."""
         if not self.training or x.device.type != "cpu":
             return functional.dropout(x, self.p, self.training)
-        kept = random_words(x.numel()).view(x.shape) >= round(65536 * self.p) - 32768
+        kept = _random_words(x.numel()).view(x.shape) >= round(65536 * self.p) - 32768
         return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
 
 # %% ../nbs/03_models.ipynb #f263eca9
@@ -100,7 +99,7 @@ class _SelectedLinear(torch.autograd.Function):
         return of_x, of_w, folded.mul_(w), gradient.sum(dim=0, dtype=weight.dtype)
 
 # %% ../nbs/03_models.ipynb #c301414c
-def hidden_stack(
+def _hidden_stack(
     sizes: tuple[int, ...], n_types: int, *, dropout: float, batch_norm: bool, leak: float
 ) -> nn.Sequential:
     """Everything after the first layer's sums: for each hidden size norm, LeakyReLU, dropout, then the next layer."""
@@ -108,7 +107,7 @@ def hidden_stack(
     for size, following in zip(sizes, (*sizes[1:], n_types), strict=True):
         layers += [nn.BatchNorm1d(size)] if batch_norm else []
         layers += [nn.LeakyReLU(leak)]
-        layers += [Dropout(dropout)] if dropout else []
+        layers += [_Dropout(dropout)] if dropout else []
         layers += [nn.Linear(size, following)]
     return nn.Sequential(*layers)
 
@@ -127,7 +126,7 @@ class NetworkShape:
     leak: float = 0.2
 
     def __post_init__(self) -> None:
-        check_choice("selector", self.selector, SELECTORS)
+        _check_choice("selector", self.selector, _SELECTORS)
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise InputError(f"hidden_sizes is {self.hidden_sizes}; it needs one positive number per hidden layer")
         if not 0 <= self.dropout < 1:
@@ -144,7 +143,7 @@ class SelectorNet(nn.Module):
             None if shape.selector == "none" else Selector(shape.n_genes, clamped=clamped, start=shape.start)
         )
         self.first = nn.Linear(shape.n_genes, shape.hidden_sizes[0])
-        self.rest = hidden_stack(
+        self.rest = _hidden_stack(
             shape.hidden_sizes, shape.n_types, dropout=shape.dropout, batch_norm=shape.batch_norm, leak=shape.leak
         )
 
@@ -192,7 +191,7 @@ def plot_network(shape: NetworkShape, ax: Axes | None = None) -> Axes:
     return ax
 
 # %% ../nbs/03_models.ipynb #8beefffc
-def network_layers(shape: NetworkShape) -> list[tuple[str, int, int]]:
+def _network_layers(shape: NetworkShape) -> list[tuple[str, int, int]]:
     """List the layers of a `SelectorNet`: name, units, and the weights that lead to them (without biases)."""
     sizes = [shape.n_genes, *shape.hidden_sizes, shape.n_types]
     names = [*(f"hidden {i}" for i in range(1, len(sizes) - 1)), "cell types"]
@@ -212,9 +211,9 @@ def _layer_shape(x: float, before: float, high: float, taps: bool) -> str:
     return f'{"".join(lines)}<rect x="{x - 25}" y="{95 - high / 2}" width="50" height="{high}" rx="4" fill="{fill}"/>'
 
 
-def draw_network(shape: NetworkShape) -> Drawing:
+def draw_network(shape: NetworkShape) -> _Drawing:
     """The plan of a `SelectorNet`: a box for each layer, the higher the more units, and the weights between them."""
-    parts, before, layers = [], 0.0, network_layers(shape)
+    parts, before, layers = [], 0.0, _network_layers(shape)
     for place, (name, units, weights) in enumerate(layers):
         x, high = 60 + 130 * place, 30 + 120 * (units / shape.n_genes) ** 0.35
         parts.append(_layer_shape(x, before, high, name.startswith("selector")))
@@ -223,4 +222,4 @@ def draw_network(shape: NetworkShape) -> Drawing:
         parts += [f'<text x="{a}" y="{b}" {centred}>{text}</text>' for a, b, text in words]
         before = high
     plan = " to ".join(f"{units:,} {name}" for name, units, _ in layers)
-    return svg_drawing("".join(parts), width=130 * len(layers) - 10, height=222, words=f"A network from {plan}.")
+    return _svg_drawing("".join(parts), width=130 * len(layers) - 10, height=222, words=f"A network from {plan}.")

@@ -17,14 +17,14 @@ import pandas as pd
 
 from selectormlp.data import (
     InputError,
-    existing_path,
-    figure_text,
-    is_whole,
-    read_json,
-    reading,
-    unescaped_text,
-    write_json,
-    write_table,
+    _existing_path,
+    _figure_text,
+    _is_whole,
+    _read_json,
+    _reading,
+    _unescaped_text,
+    _write_json,
+    _write_table,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _PANEL_FORMAT = "selectormlp panel"  # what the json file beside a panel says it
 _FORMAT_VERSION = 1  # of that file
 
 # %% auto #0
-__all__ = ['GenePanel', 'note_beside', 'panel_from_ranking', 'read_panel', 'panel_overlap', 'plot_panel', 'mean_expression']
+__all__ = ['GenePanel', 'panel_from_ranking', 'read_panel', 'panel_overlap', 'plot_panel', 'mean_expression']
 
 # %% ../nbs/07_retraining.ipynb #4ab0d058
 @dataclass(frozen=True, repr=False)
@@ -119,13 +119,13 @@ class GenePanel:
         'cell_type'
         """
         about = {"label_key": self.label_key, "method": self.method, "settings": self.settings}
-        note = note_beside(path)
+        note = _note_beside(path)
         if any(about.values()):
             head = {"format": _PANEL_FORMAT, "format_version": _FORMAT_VERSION}
-            write_json({**head, **about, "genes": self.genes}, note)
+            _write_json({**head, **about, "genes": self.genes}, note)
         elif note.exists():
             note.unlink()  # it is of the panel that this one replaces
-        write_table(self.table, path)
+        _write_table(self.table, path)
 
     def annotate(self, adata: AnnData) -> None:
         """Write the choice into cells, in place, as scverse tools do.
@@ -167,7 +167,7 @@ class GenePanel:
 _ROWS_SHOWN = 20  # genes of a panel that a notebook shows
 
 
-def note_beside(path: str | Path) -> Path:
+def _note_beside(path: str | Path) -> Path:
     """The .json file beside a panel's table; InputError where a file of another kind has that name."""
     path = Path(path)
     note = path.with_suffix(".json")
@@ -183,7 +183,7 @@ def note_beside(path: str | Path) -> Path:
 def _read_note(note: Path) -> dict[str, Any] | None:
     """What a .json file says about a panel; None where it is something else."""
     try:
-        found = read_json(note)
+        found = _read_json(note)
     except InputError:
         return None
     if not isinstance(found, dict) or found.get("format") != _PANEL_FORMAT:
@@ -235,7 +235,7 @@ def panel_from_ranking(
     >>> panel_from_ranking(ranking, 2).genes
     ['INS', 'GCG']
     """
-    if not is_whole(n_genes, least=1) or n_genes > len(ranking):
+    if not _is_whole(n_genes, least=1) or n_genes > len(ranking):
         raise InputError(f"a panel of {n_genes} genes was asked for, and there are {len(ranking)} to choose from")
     best = ranking.head(n_genes).reset_index(drop=True)
     table = best.assign(reason=np.where(best["importance"] == 0, "no weight", "ranked"))
@@ -273,14 +273,14 @@ def read_panel(path: str | Path) -> GenePanel:
     ...     read_panel(file).genes
     ['INS', 'GCG']
     """
-    path = existing_path(Path(path))
+    path = _existing_path(Path(path))
     if path.suffix.lower() == ".json":
         return _panel_of_note(path)
-    with reading(path):
+    with _reading(path):
         table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False)
     if "gene" not in table.columns:
         table = pd.DataFrame({"gene": _gene_list(table, path)})
-    table = table.assign(gene=table["gene"].map(unescaped_text).str.strip())
+    table = table.assign(gene=table["gene"].map(_unescaped_text).str.strip())
     if not len(table):
         raise InputError(f"'{path}' names no gene; put one on each line below 'gene'")
     if table["gene"].duplicated().any():
@@ -356,9 +356,9 @@ def plot_panel(panel: GenePanel, expression: pd.DataFrame, ax: Axes | None = Non
         table.div(table.max(axis=1).replace(0, 1), axis=0), aspect="auto", cmap="viridis", vmin=0, vmax=1
     )
     ax.set_xticks(
-        range(table.shape[1]), [figure_text(name) for name in table.columns], rotation=45, ha="right", fontsize=8
+        range(table.shape[1]), [_figure_text(name) for name in table.columns], rotation=45, ha="right", fontsize=8
     )
-    ax.set_yticks(range(len(table)), [figure_text(name) for name in table.index], fontsize=8)
+    ax.set_yticks(range(len(table)), [_figure_text(name) for name in table.index], fontsize=8)
     ax.figure.colorbar(picture, ax=ax, label="share of the gene's highest mean", shrink=0.6)
     return ax
 

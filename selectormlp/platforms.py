@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
-from .data import InputError, cell_labels, nearest_name, refuse_label_key, value_kind
+from .data import InputError, _cell_labels, _nearest_name, _refuse_label_key, value_kind
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 # %% auto #0
-__all__ = ['PLATFORMS', 'Platform', 'find_platform', 'simulate_platform', 'fit_platform']
+__all__ = ['PLATFORMS', 'Platform', 'simulate_platform', 'fit_platform']
 
 # %% ../nbs/09c_platforms.ipynb #00e2496b
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Platform:
     Examples
     --------
     >>> from dataclasses import replace
-    >>> replace(find_platform("imaging"), capture=5.0).capture
+    >>> replace(_find_platform("imaging"), capture=5.0).capture
     5.0
     """
 
@@ -103,7 +103,7 @@ PLATFORMS: dict[str, Platform] = {
 }  # fmt: skip
 
 
-def find_platform(target: str | Platform | Mapping[str, Any]) -> Platform:
+def _find_platform(target: str | Platform | Mapping[str, Any]) -> Platform:
     """Return the platform of a name, or the platform itself.
 
     Parameters
@@ -124,7 +124,7 @@ def find_platform(target: str | Platform | Mapping[str, Any]) -> Platform:
 
     Examples
     --------
-    >>> find_platform("same").gene_sd
+    >>> _find_platform("same").gene_sd
     0.0
     """
     if isinstance(target, Platform):
@@ -137,7 +137,7 @@ def find_platform(target: str | Platform | Mapping[str, Any]) -> Platform:
             )
         return Platform(**target)
     if not isinstance(target, str) or target not in PLATFORMS:
-        near = nearest_name(str(target), PLATFORMS)
+        near = _nearest_name(str(target), PLATFORMS)
         hint = f"did you mean {near!r}?" if near else f"there are {', '.join(PLATFORMS)}, or give a Platform"
         raise InputError(f"there is no platform {target!r}; {hint}")
     return PLATFORMS[target]
@@ -184,10 +184,10 @@ def _labelled_counts(
     adata: AnnData, label_key: str, genes: Sequence[str] | None
 ) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
     """Raw counts of some genes of the labelled cells, their types and their depths (over all genes)."""
-    refuse_label_key(adata.obs, label_key)
+    _refuse_label_key(adata.obs, label_key)
     if value_kind(adata.X) != "raw counts":
         raise InputError(f"a platform needs raw counts, and these are {value_kind(adata.X)}; put the counts into X")
-    labels = cell_labels(adata.obs, label_key)
+    labels = _cell_labels(adata.obs, label_key)
     known = labels.notna().to_numpy()
     missing = [gene for gene in genes or () if gene not in adata.var_names]
     if missing:
@@ -248,7 +248,7 @@ def simulate_platform(
     """
     from anndata import AnnData
 
-    platform, rng = find_platform(target), np.random.default_rng([seed, 9])
+    platform, rng = _find_platform(target), np.random.default_rng([seed, 9])
     X, y, depth = _labelled_counts(reference, label_key, genes)
     types, codes = np.unique(y, return_inverse=True)
     profile = _type_rates(X, codes, depth, len(types))

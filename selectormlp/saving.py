@@ -18,30 +18,29 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
-from .classifiers import KINDS, GeneClassifier, NetworkClassifier, classifier_kind
+from .classifiers import _KINDS, GeneClassifier, NetworkClassifier, _classifier_kind
 from selectormlp.data import (
-    InputError, _row_blocks, existing_path, nearest_name, normalise, read_json, read_table, value_kind,
-    write_json, write_table,
-    write_whole,
+    InputError, _row_blocks, _existing_path, _nearest_name, normalise, _read_json, _read_table, value_kind,
+    _write_json, _write_table,
+    _write_whole,
 )  # fmt: skip
-from .data import user_level
+from .data import _user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-FORMAT_VERSION = 2
-NORMALISATION = "log1p of counts that were scaled to 10,000 in each cell"
+_FORMAT_VERSION = 2
+_NORMALISATION = "log1p of counts that were scaled to 10,000 in each cell"
 # settings that no model needs
-OF_THE_FIT = ("log_folder", "resume", "trainer_arguments", "random_state", "n_jobs", "pretrained")
+_OF_THE_FIT = ("log_folder", "resume", "trainer_arguments", "random_state", "n_jobs", "pretrained")
 
 # %% auto #0
-__all__ = ['FORMAT_VERSION', 'NORMALISATION', 'OF_THE_FIT', 'DESCRIBED', 'UPGRADES', 'save_model', 'load_model', 'align_genes',
-           'expression_shares', 'normalised_alike', 'annotate_cells']
+__all__ = ['save_model', 'load_model', 'align_genes', 'annotate_cells']
 
 # %% ../nbs/05b_saved_models.ipynb #cf759e01
 def _settings(model: GeneClassifier) -> dict[str, Any]:
     """The settings that belong to a model; weights of types as pairs, since JSON knows only names as keys."""
-    settings = {key: value for key, value in model.get_params().items() if key not in OF_THE_FIT}
+    settings = {key: value for key, value in model.get_params().items() if key not in _OF_THE_FIT}
     if isinstance(settings["class_weight"], dict):
         settings["class_weight"] = list(settings["class_weight"].items())
     return settings
@@ -56,14 +55,14 @@ def _versions() -> dict[str, str]:
 def _description(model: GeneClassifier) -> dict[str, Any]:
     """What config.json says of a model: everything but its numbers."""
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": _FORMAT_VERSION,
         "model": type(model).__name__,
         "settings": _settings(model),
         "random_state": repr(model.random_state),
         "types": model.classes_.tolist(),
         "genes": [str(name) for name in model.gene_names_],
         "best_epoch": getattr(model, "best_epoch_", None),
-        "normalisation": NORMALISATION,
+        "normalisation": _NORMALISATION,
         "trained_on": model.trained_on_,
         "versions": _versions(),
     }
@@ -83,7 +82,7 @@ def save_model(model: GeneClassifier, folder: str | Path, *, normalised_over: pd
         The folder; it gets config.json, weights.safetensors and, for networks, history.csv.
     normalised_over : Series, optional
         The genes that the values of the training cells were normalised over, with the share of the counts of each (see
-        `expression_shares`), where those are more than the model's own; kept in normalised_over.csv.
+        `_expression_shares`), where those are more than the model's own; kept in normalised_over.csv.
 
     See Also
     --------
@@ -111,19 +110,19 @@ def save_model(model: GeneClassifier, folder: str | Path, *, normalised_over: pd
 
     check_is_fitted(model)
     files = [Path(folder) / "weights.safetensors"]
-    with write_whole(files[0]) as path:
+    with _write_whole(files[0]) as path:
         path.write_bytes(save({name: np.ascontiguousarray(value) for name, value in model.arrays().items()}))
     if hasattr(model, "history_"):
         files.append(Path(folder) / "history.csv")
-        write_table(model.history_, files[-1])
+        _write_table(model.history_, files[-1])
     shares = normalised_over if normalised_over is not None else getattr(model, "normalised_over_", None)
     if shares is not None:
         files.append(Path(folder) / _BASIS)
-        write_table(pd.DataFrame({"gene": shares.index, "share": shares.to_numpy()}), files[-1])
+        _write_table(pd.DataFrame({"gene": shares.index, "share": shares.to_numpy()}), files[-1])
     else:
         (Path(folder) / _BASIS).unlink(missing_ok=True)  # of another model
     checksums = {path.name: _checksum(path) for path in files}
-    write_json({**_description(model), "checksums": checksums}, Path(folder) / "config.json")
+    _write_json({**_description(model), "checksums": checksums}, Path(folder) / "config.json")
 
 
 def _checksum(path: Path) -> str:
@@ -151,13 +150,13 @@ def _own_file(folder: Path, name: str, checksums: dict[str, str] | None) -> Path
 # %% ../nbs/05b_saved_models.ipynb #333624a3
 def _checked_description(folder: Path) -> dict[str, Any]:
     """config.json of a model, in today's format, with everything of the right kind in it."""
-    if not (existing_path(folder) / "config.json").exists():
+    if not (_existing_path(folder) / "config.json").exists():
         raise InputError(f"'{folder}' holds no model (no config.json); pass a folder that save_model wrote")
-    config = read_json(_own_file(folder, "config.json", None))
+    config = _read_json(_own_file(folder, "config.json", None))
     if not isinstance(config, dict):
         raise _damaged(folder, "config.json does not describe a model")
     config = _in_todays_format(config, folder)
-    wrong = [name for name, fits in DESCRIBED.items() if name not in config or not fits(config[name])]
+    wrong = [name for name, fits in _DESCRIBED.items() if name not in config or not fits(config[name])]
     if wrong:
         raise _damaged(folder, f"{wrong[0]!r} in config.json is missing or not what it should be")
     return config
@@ -166,14 +165,14 @@ def _checked_description(folder: Path) -> dict[str, Any]:
 def _in_todays_format(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A description of any format as one of today's."""
     version = config.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version > _FORMAT_VERSION:
         raise InputError(
-            f"the model in '{folder}' has format {version}, and this version reads up to {FORMAT_VERSION}:"
+            f"the model in '{folder}' has format {version}, and this version reads up to {_FORMAT_VERSION}:"
             " update selectormlp"
         )
-    if version not in range(1, FORMAT_VERSION + 1):
+    if version not in range(1, _FORMAT_VERSION + 1):
         raise _damaged(folder, f"its format_version is {version!r}")
-    return UPGRADES.get(version, dict)(config)
+    return _UPGRADES.get(version, dict)(config)
 
 
 def _names(value: Any, *, least: int) -> bool:
@@ -183,8 +182,8 @@ def _names(value: Any, *, least: int) -> bool:
     return plain and len(value) >= least and len(set(value)) == len(value) and len(set(map(type, value))) == 1
 
 
-DESCRIBED: dict[str, Callable[[Any], bool]] = {
-    "model": lambda value: isinstance(value, str) and value in KINDS,
+_DESCRIBED: dict[str, Callable[[Any], bool]] = {
+    "model": lambda value: isinstance(value, str) and value in _KINDS,
     "settings": lambda value: isinstance(value, dict),
     "types": lambda value: _names(value, least=2) and value == sorted(value),
     "genes": lambda value: _names(value, least=1) and all(isinstance(name, str) for name in value),
@@ -199,16 +198,16 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "trained_on": {}, "checksums": None}
 
 
-UPGRADES: dict[Any, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_format_1}
+_UPGRADES: dict[Any, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_format_1}
 
 # %% ../nbs/05b_saved_models.ipynb #321e2efc
 def _unfitted(config: dict[str, Any], folder: Path) -> GeneClassifier:
     """A classifier with the settings of a description, and no others."""
-    kind, settings = classifier_kind(config["model"]), dict(config["settings"])
-    known = set(kind().get_params()) - set(OF_THE_FIT)
+    kind, settings = _classifier_kind(config["model"]), dict(config["settings"])
+    known = set(kind().get_params()) - set(_OF_THE_FIT)
     for name in settings:
         if name not in known:
-            near = nearest_name(name, known)
+            near = _nearest_name(name, known)
             raise _damaged(folder, f"{config['model']} has no setting {name!r}" + (f" ({near!r}?)" if near else ""))
     for name, needed in {"class_weight": dict, "hidden_sizes": tuple}.items():
         if isinstance(settings.get(name), list):
@@ -278,7 +277,7 @@ def load_model(folder: str | Path) -> GeneClassifier:
         model.history_ = _history(folder, _own_file(folder, "history.csv", config["checksums"]))
         model.best_epoch_ = config["best_epoch"]
     if _BASIS in (config["checksums"] or {}):
-        basis = read_table(_own_file(folder, _BASIS, config["checksums"]))
+        basis = _read_table(_own_file(folder, _BASIS, config["checksums"]))
         model.normalised_over_ = pd.Series(basis["share"].to_numpy(), index=basis["gene"])
     _refuse_useless_scores(model, folder)
     return model
@@ -350,7 +349,7 @@ def align_genes(adata: AnnData, gene_names: Iterable[str], *, max_missing: float
     return found @ sparse.csr_matrix(places, shape=(found.shape[1], len(wanted)))
 
 # %% ../nbs/05b_saved_models.ipynb #8785b0d3
-def expression_shares(X: Any, genes: Iterable[str]) -> pd.Series:
+def _expression_shares(X: Any, genes: Iterable[str]) -> pd.Series:
     """The share of a cell's counts that each gene has, the mean of the cells.
 
     Parameters
@@ -367,7 +366,7 @@ def expression_shares(X: Any, genes: Iterable[str]) -> pd.Series:
 
     Examples
     --------
-    >>> save_model(model, "my_model", normalised_over=expression_shares(cells.X, cells.var_names))
+    >>> save_model(model, "my_model", normalised_over=_expression_shares(cells.X, cells.var_names))
     """
     shares = np.zeros(X.shape[1])
     for _, block in _row_blocks(X):
@@ -377,7 +376,7 @@ def expression_shares(X: Any, genes: Iterable[str]) -> pd.Series:
     return pd.Series(shares / max(shares.sum(), 1e-300), index=pd.Index([str(gene) for gene in genes]))
 
 
-def normalised_alike(model: GeneClassifier, cells: AnnData, *, logged: bool, max_missing: float = 0.1) -> AnnData:
+def _normalised_alike(model: GeneClassifier, cells: AnnData, *, logged: bool, max_missing: float = 0.1) -> AnnData:
     """The cells, log-normalised over the genes that the values of the model's own cells were normalised over.
 
     Parameters
@@ -398,7 +397,7 @@ def normalised_alike(model: GeneClassifier, cells: AnnData, *, logged: bool, max
 
     Examples
     --------
-    >>> cells = normalised_alike(model, normalise(adata), logged=False)
+    >>> cells = _normalised_alike(model, normalise(adata), logged=False)
     """
     shares = getattr(model, "normalised_over_", None)
     if shares is None:
@@ -469,13 +468,13 @@ def annotate_cells(
     if key in adata.obs:
         raise InputError(f"adata.obs has a column {key!r} already; choose another with key=...")
     logged = value_kind(adata.X) not in ("raw counts", "normalised, not logged")
-    cells = normalised_alike(model, normalise(adata), logged=logged, max_missing=max_missing)
+    cells = _normalised_alike(model, normalise(adata), logged=logged, max_missing=max_missing)
     X = align_genes(cells, model.gene_names_, max_missing=max_missing)
     missing = [gene for gene in model.gene_names_ if gene not in adata.var_names]
     if missing:
         share = f"{len(missing)} of the model's {len(model.gene_names_)} genes"
         warnings.warn(
-            f"{share} are not in the data and count as zero: {', '.join(missing[:5])} ...", stacklevel=user_level()
+            f"{share} are not in the data and count as zero: {', '.join(missing[:5])} ...", stacklevel=_user_level()
         )
     named = adata.to_memory() if adata.isbacked else adata.copy()
     named.obs[key] = pd.Categorical(model.predict(X), categories=model.classes_)

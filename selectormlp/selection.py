@@ -21,40 +21,50 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from .classifiers import make_classifier
 from selectormlp.data import (
-    LACKING, VALUES, InputError, above_trend, announce, by_score, cell_labels, existing_path, is_whole, kept_labels,
-    known_genes, load_cells, nearest_name, prepare_cells, refuse_label_key, take_values, user_level,
-)  # fmt: skip
+    InputError,
+    _LACKING,
+    _VALUES,
+    _above_trend,
+    _announce,
+    _by_score,
+    _cell_labels,
+    _existing_path,
+    _is_whole,
+    _kept_labels,
+    _known_genes,
+    _nearest_name,
+    _refuse_label_key,
+    _take_values,
+    _user_level,
+    load_cells,
+    prepare_cells,
+)
 from .evaluation import Scores, score_panel
 from .masking import rank_genes
 from .panels import GenePanel, read_panel
-from .files import changes_of_cells, fingerprint_cells, fingerprint_path
-from .platforms import Platform, find_platform
-from .signatures import check_settings, describes_settings, setting, settings_of, takes_settings
+from .files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
+from .platforms import Platform, _find_platform
+from .signatures import _check_settings, _describes_settings, _setting, _settings_of, _takes_settings
 from .split import CellSplit, split_batches, split_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import ArrayLike
 
-RIDGE = 1.0  # added to the variance of each gene, in variances of a typical gene that separates types
-CAUTION = 15  # the ridge grows by its own size with every so many chosen genes
-FLOOR = 0.03  # confusion that a pair of types keeps however well it is told apart, in parts of chance
-FOLDS = 5  # parts of the training cells, each predicted from the others
-VALUES_AT_HAND = 2**18  # numbers worked on together: so many stay in the cache of a processor
-COPY = 0.6  # correlation within types above which a gene counts as a copy of one that is already in
+_RIDGE = 1.0  # added to the variance of each gene, in variances of a typical gene that separates types
+_CAUTION = 15  # the ridge grows by its own size with every so many chosen genes
+_FLOOR = 0.03  # confusion that a pair of types keeps however well it is told apart, in parts of chance
+_FOLDS = 5  # parts of the training cells, each predicted from the others
+_VALUES_AT_HAND = 2**18  # numbers worked on together: so many stay in the cache of a processor
+_COPY = 0.6  # correlation within types above which a gene counts as a copy of one that is already in
 
 # %% auto #0
-__all__ = ['RIDGE', 'CAUTION', 'FLOOR', 'FOLDS', 'VALUES_AT_HAND', 'COPY', 'UNWANTED_GENES', 'TypeProfiles', 'genes_by_cells',
-           'sum_by', 'average_by', 'type_profiles', 'HeldOut', 'type_folds', 'HeldOutDiscriminant',
-           'held_out_confusion', 'DiscriminantSearch', 'PanelDesign', 'GeneSummary', 'GeneSums', 'summarise_genes',
-           'unwanted_genes', 'with_known_genes', 'Candidates', 'candidate_genes', 'pair_costs', 'marked_types',
-           'grow_panel', 'rank_by_discriminant', 'DesignedPanel', 'choose_panel', 'values_of', 'with_genes_left_out',
-           'about_cells', 'by_gene', 'build_panel', 'split_of', 'rank_by_model', 'model_ranking', 'required_first',
-           'select_genes', 'extend_panel', 'describe_panel', 'source_of_files', 'located_source', 'remake_panel']
+__all__ = ['UNWANTED_GENES', 'DiscriminantSearch', 'PanelDesign', 'unwanted_genes', 'rank_by_discriminant', 'DesignedPanel',
+           'select_genes', 'extend_panel', 'describe_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
 @dataclass(frozen=True)
-class TypeProfiles:
+class _TypeProfiles:
     """Each gene in each type of the training cells: `means` and `detected` (share of cells above 0) are types x genes.
 
     `variance` is the variance of each gene within types, every type counting alike; `codes` gives the type of a cell.
@@ -68,9 +78,9 @@ class TypeProfiles:
     variance: np.ndarray
 
 
-def genes_by_cells(X: csc_matrix) -> list[csr_matrix]:
+def _genes_by_cells(X: csc_matrix) -> list[csr_matrix]:
     """`X` (cells x genes) turned, in parts of some genes; the parts share its memory."""
-    firsts, parts = np.unique(np.searchsorted(X.indptr[:-1], np.arange(0, max(1, X.nnz), VALUES_AT_HAND))), []
+    firsts, parts = np.unique(np.searchsorted(X.indptr[:-1], np.arange(0, max(1, X.nnz), _VALUES_AT_HAND))), []
     for first, last in zip(firsts, [*firsts[1:], X.shape[1]], strict=True):
         start, end = X.indptr[[first, last]]
         part = csr_matrix((last - first, X.shape[0]), dtype=X.dtype)  # empty at first: scipy copies what it is given
@@ -80,7 +90,7 @@ def genes_by_cells(X: csc_matrix) -> list[csr_matrix]:
     return parts
 
 
-def sum_by(codes: np.ndarray, n_groups: int, X: csr_matrix, *values: np.ndarray) -> list[np.ndarray]:
+def _sum_by(codes: np.ndarray, n_groups: int, X: csr_matrix, *values: np.ndarray) -> list[np.ndarray]:
     """Sums over the cells of each group (groups x genes), for each array of `values` in the places of those of `X`.
 
     `X` is genes x cells; a code of -1 leaves a cell out.
@@ -91,21 +101,21 @@ def sum_by(codes: np.ndarray, n_groups: int, X: csr_matrix, *values: np.ndarray)
     return [np.ascontiguousarray(each.reshape(shape)[:, 1:].T) for each in sums]
 
 
-def average_by(codes: np.ndarray, n_groups: int, parts: Iterable[csr_matrix]) -> np.ndarray:
-    """Mean of each group's cells (groups x genes; nan where a group is empty), from the parts of `genes_by_cells`."""
-    sums = np.hstack([sum_by(codes, n_groups, part, part.data)[0] for part in parts])
+def _average_by(codes: np.ndarray, n_groups: int, parts: Iterable[csr_matrix]) -> np.ndarray:
+    """Mean of each group's cells (groups x genes; nan where a group is empty), from the parts of `_genes_by_cells`."""
+    sums = np.hstack([_sum_by(codes, n_groups, part, part.data)[0] for part in parts])
     sizes = np.bincount(codes[codes >= 0], minlength=n_groups)[:, None]
     return np.divide(sums, sizes, out=np.full(sums.shape, np.nan), where=sizes > 0)
 
 
-def type_profiles(X: csc_matrix, y: ArrayLike) -> TypeProfiles:
+def _type_profiles(X: csc_matrix, y: ArrayLike) -> _TypeProfiles:
     """Profiles of the types in `y` (one label per row of `X`, cells x genes, log-normalised)."""
     types, codes = np.unique(np.asarray(y).astype(str), return_inverse=True)
     n_cells = np.bincount(codes)
-    sums = [sum_by(codes, len(types), part, *_moments(part.data)) for part in genes_by_cells(X)]
+    sums = [_sum_by(codes, len(types), part, *_moments(part.data)) for part in _genes_by_cells(X)]
     means, squares, detected = (np.hstack(parts) / n_cells[:, None] for parts in zip(*sums, strict=True))
     spread = np.maximum(squares - means**2, 0) * (n_cells / np.maximum(n_cells - 1, 1))[:, None]
-    return TypeProfiles(types, codes, n_cells, means, detected, spread.mean(axis=0))
+    return _TypeProfiles(types, codes, n_cells, means, detected, spread.mean(axis=0))
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,7 +124,7 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 # %% ../nbs/10_better_panels.ipynb #441f709b
 @dataclass(frozen=True)
-class HeldOut:
+class _HeldOut:
     """How training cells are told apart by the others: `confusion` is types x types, rows (true types) add up to 1.
 
     `recall` is the share of each type's cells whose most probable type is their own.
@@ -129,7 +139,7 @@ class HeldOut:
         return float(self.recall.mean())
 
 
-def type_folds(codes: np.ndarray, n_folds: int = FOLDS) -> np.ndarray:
+def _type_folds(codes: np.ndarray, n_folds: int = _FOLDS) -> np.ndarray:
     """Deal the cells of each type into folds in turn, so that each fold has its share of every type.
 
     Each type begins at the first fold, whatever the others are called or how large they are.
@@ -137,7 +147,7 @@ def type_folds(codes: np.ndarray, n_folds: int = FOLDS) -> np.ndarray:
     return pd.Series(codes).groupby(codes).cumcount().to_numpy() % n_folds
 
 # %% ../nbs/10_better_panels.ipynb #da556a98
-class HeldOutDiscriminant:
+class _HeldOutDiscriminant:
     """Predicts each fold of the cells from the others by linear discriminant analysis, all types equally likely.
 
     `codes` is the type of each cell, `folds` its fold; `ridge` is added to the variance of each gene within types.
@@ -175,20 +185,20 @@ class HeldOutDiscriminant:
         share = 1 / (np.maximum(self.sizes - 1, 1) * np.count_nonzero(self.sizes, axis=1)[:, None])
         return np.einsum("ft,ftk->fk", share, products)
 
-    def add(self, column: np.ndarray) -> HeldOut:
+    def add(self, column: np.ndarray) -> _HeldOut:
         """Take one more gene, its values of shape (cells,), and predict all cells again."""
         covariances, sizes = self._covariances(column), np.bincount(self.codes)
         means = self.sums[..., -1] / np.maximum(self.sizes, 1)
         self.genes = _with_room(self.genes, self.n_genes)
         self.genes[self.n_genes] = column
         confusion, hits = np.zeros((self.n_types, self.n_types)), np.zeros(self.n_types)
-        step = max(256, VALUES_AT_HAND // self.n_types)
+        step = max(256, _VALUES_AT_HAND // self.n_types)
         for fold, rows in enumerate(self.rows):
             self._grow_root(fold, covariances[fold], means[fold])
             for here in (slice(start, start + step) for start in range(0, len(rows), step)):
                 self._predict(fold, here, column[rows[here]], confusion, hits)
         self.n_genes += 1
-        return HeldOut(confusion / sizes[:, None], hits / sizes)
+        return _HeldOut(confusion / sizes[:, None], hits / sizes)
 
     def _grow_root(self, fold: int, covariance: np.ndarray, means: np.ndarray) -> None:
         """One more row of the fold's Cholesky factor, and one more number for the centre of each type."""
@@ -227,16 +237,16 @@ def _with_room(table: np.ndarray, n: int) -> np.ndarray:
     return longer
 
 
-def held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, ridge: float) -> HeldOut:
-    """What a `HeldOutDiscriminant` says with all genes of `C` (cells x genes)."""
-    judge = HeldOutDiscriminant(codes, folds, ridge=ridge)
+def _held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, ridge: float) -> _HeldOut:
+    """What a `_HeldOutDiscriminant` says with all genes of `C` (cells x genes)."""
+    judge = _HeldOutDiscriminant(codes, folds, ridge=ridge)
     return [judge.add(column) for column in C.T][-1]
 
 # %% ../nbs/10_better_panels.ipynb #669474ec
 class DiscriminantSearch:
     """Grow a panel gene by gene: `best()` gene, or `worth()` of every one, for the types still confused; then `add` it.
 
-    Parameters: `X` log-normalised training cells x genes (CSR, CSC or dense), `y` their types, `pair_costs` types x
+    Parameters: `X` log-normalised training cells x genes (CSR, CSC or dense), `y` their types, `_pair_costs` types x
     types in the order of `profiles.types` (what a confusion costs; 1 each), `batches` the donor or batch of each cell,
     `platform` the machine that will measure the panel.
     Sources: McLachlan 1992 (Mahalanobis distance); Walther et al. 2016, doi:10.1016/j.neuroimage.2015.12.012 (batches).
@@ -253,34 +263,34 @@ class DiscriminantSearch:
     ) -> None:
         X = csc_matrix(X)
         self.X = X if X.dtype.kind == "f" else X.astype(np.float64)
-        self.parts = genes_by_cells(self.X)
-        self.profiles = type_profiles(self.X, y)
+        self.parts = _genes_by_cells(self.X)
+        self.profiles = _type_profiles(self.X, y)
         n_types, variance = len(self.profiles.types), self.profiles.variance
-        self.ridge = RIDGE * _typical_variance(self.profiles)
+        self.ridge = _RIDGE * _typical_variance(self.profiles)
         self.first, self.second = np.triu_indices(n_types, 1)
         self.costs = np.ones(len(self.first)) if pair_costs is None else pair_costs[self.first, self.second]
         self.means, folds = _means_and_folds(self.parts, self.profiles, batches)
-        self.judge = HeldOutDiscriminant(self.profiles.codes, folds, ridge=self.ridge)
+        self.judge = _HeldOutDiscriminant(self.profiles.codes, folds, ridge=self.ridge)
         self.variance = variance + self.ridge
         self.loadings, self.nearest = np.empty((0, len(variance))), np.zeros(len(variance))
         type_sd = np.log(2) * (0.0 if platform is None else platform.type_sd)
         self.shifts = np.square(type_sd * -np.expm1(-self.profiles.means)) / 2 if type_sd else None
         self.chosen: list[int] = []
         self.covariances: list[np.ndarray] = []
-        self.steps = [HeldOut(np.full((n_types, n_types), 1 / n_types), np.full(n_types, 1 / n_types))]
+        self.steps = [_HeldOut(np.full((n_types, n_types), 1 / n_types), np.full(n_types, 1 / n_types))]
 
     @property
     def pair_weights(self) -> np.ndarray:
         """What remains to be won for each pair of types."""
         confusion = self.steps[-1].confusion
         mixed = confusion[self.first, self.second] + confusion[self.second, self.first]
-        return self.costs * (mixed + 2 * FLOOR / len(confusion))
+        return self.costs * (mixed + 2 * _FLOOR / len(confusion))
 
     def pair_gains(self, genes: np.ndarray | list[int]) -> np.ndarray:
         """Share of each pair's confusion that each gene would end, by the bound (pairs x genes, 0 to 1)."""
         means = np.take(self.means, genes, axis=2)
         squares = _squared_differences(means[:, self.first] - means[:, self.second])
-        noise = self.variance[genes] + self.ridge * len(self.chosen) / CAUTION
+        noise = self.variance[genes] + self.ridge * len(self.chosen) / _CAUTION
         if self.shifts is not None:
             noise = noise + self.shifts[self.first][:, genes] + self.shifts[self.second][:, genes]
         return -np.expm1(squares / (-8 * noise))
@@ -291,13 +301,13 @@ class DiscriminantSearch:
 
     def _in_parts(self, genes: np.ndarray) -> list[np.ndarray]:
         """The genes, as many at a time as a processor keeps the gains of at hand."""
-        n = max(16, VALUES_AT_HAND // (len(self.costs) * len(self.means)))
+        n = max(16, _VALUES_AT_HAND // (len(self.costs) * len(self.means)))
         return np.split(genes, np.arange(n, len(genes), n))
 
     def _worth_of(self, genes: np.ndarray) -> np.ndarray:
         weights = self.pair_weights
         worth = weights @ self.pair_gains(genes)
-        worth[self.nearest[genes] > COPY] -= weights.sum()
+        worth[self.nearest[genes] > _COPY] -= weights.sum()
         worth[np.isin(genes, self.chosen)] = -np.inf
         return worth
 
@@ -324,9 +334,9 @@ class DiscriminantSearch:
             means = self.means[0] - self.means[0].mean(axis=0)
             squares = pairs.sum(axis=1) @ np.square(means)
             squares += 1e-9 * squares - np.einsum("tg,tg->g", means, pairs @ means)  # and what rounding may take
-            more = self.ridge * len(self.chosen) / CAUTION
+            more = self.ridge * len(self.chosen) / _CAUTION
             bounds = -total * np.expm1(squares / (-8 * total * (self.variance + more)))
-        bounds[self.nearest > COPY] -= total
+        bounds[self.nearest > _COPY] -= total
         bounds[self.chosen] = -np.inf
         return bounds + 1e-9 * total
 
@@ -362,7 +372,7 @@ class DiscriminantSearch:
         return products - (share * profiles.n_cells * profiles.means[:, gene]) @ profiles.means
 
 # %% ../nbs/10_better_panels.ipynb #9599323a
-def _typical_variance(profiles: TypeProfiles, *, most: int = 100) -> float:
+def _typical_variance(profiles: _TypeProfiles, *, most: int = 100) -> float:
     """Median variance within types of the genes whose means differ most for their spread; 1 where nothing varies."""
     variance, between = profiles.variance, profiles.means.var(axis=0)
     if not (variance > 0).any():
@@ -387,14 +397,14 @@ def _squared_differences(differences: np.ndarray) -> np.ndarray:
 
 
 def _means_and_folds(
-    parts: list[csr_matrix], profiles: TypeProfiles, batches: ArrayLike | None
+    parts: list[csr_matrix], profiles: _TypeProfiles, batches: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means of the types over all cells and, with batches, within each (batches x types x genes); and the folds."""
     codes = np.zeros(1) if batches is None else np.unique(np.asarray(batches).astype(str), return_inverse=True)[1]
     if codes.max() == 0:
-        return profiles.means[None], type_folds(profiles.codes)
-    folds, n_types = codes % FOLDS, len(profiles.types)
-    within = [average_by(np.where(folds == fold, profiles.codes, -1), n_types, parts) for fold in np.unique(folds)]
+        return profiles.means[None], _type_folds(profiles.codes)
+    folds, n_types = codes % _FOLDS, len(profiles.types)
+    within = [_average_by(np.where(folds == fold, profiles.codes, -1), n_types, parts) for fold in np.unique(folds)]
     return np.stack([profiles.means, *within]), folds
 
 # %% ../nbs/10_better_panels.ipynb #4cb9633f
@@ -419,7 +429,7 @@ UNWANTED_GENES: dict[str, str] = {
 }
 
 
-@describes_settings
+@_describes_settings
 @dataclass(frozen=True)
 class PanelDesign:
     """The rules of a panel.
@@ -447,67 +457,67 @@ class PanelDesign:
     selectormlp.data.InputError: n_genes is -5; it must be a whole number of at least 1
     """
 
-    n_genes: int = setting("genes in the panel, exactly", 100, least=1)
-    must_include: Sequence[str] = setting(
+    n_genes: int = _setting("genes in the panel, exactly", 100, least=1)
+    must_include: Sequence[str] = _setting(
         "genes that are in; they come first, in this order", (), option=tuple[str, ...]
     )
-    exclude: str | Sequence[str] = setting(
+    exclude: str | Sequence[str] = _setting(
         "genes to leave out: their names, names of ready lists (ribosomal, mitochondrial, ...: `UNWANTED_GENES`), or"
         " patterns that begin with ^ or end in $",
         (),
         option=tuple[str, ...],
     )
-    candidates: Sequence[str] = setting(
+    candidates: Sequence[str] = _setting(
         "genes to choose from, besides must_include; with none, from the variable genes", (), option=tuple[str, ...]
     )
-    min_detected: float = setting(
+    min_detected: float = _setting(
         "a gene is seen in at least this share of the cells of one type", 0.0, least=0, most=1
     )
-    max_expression: float | None = setting(
+    max_expression: float | None = _setting(
         "highest mean of a gene in any type, in log-normalised units; None: no limit", None, least=0
     )
-    min_markers: int = setting("genes for each type that are highest in it, where the data have them", 0, least=0)
-    type_weights: Mapping[str, float] | None = setting(
+    min_markers: int = _setting("genes for each type that are highest in it, where the data have them", 0, least=0)
+    type_weights: Mapping[str, float] | None = _setting(
         "what it costs to get a cell of a type wrong, by type, as in {'gamma': 3}; 1 for the others",
         None,
         least=0,
         option=dict[str, float] | None,
     )
-    groups: str | Sequence[str] | Mapping[str, Any] | None = setting(
+    groups: str | Sequence[str] | Mapping[str, Any] | None = _setting(
         "related types: columns of obs, coarse to fine, or a mapping of each type to its group",
         None,
         option=tuple[str, ...] | None,
     )
-    sibling_cost: float = setting(
+    sibling_cost: float = _setting(
         "what confusing types of one group costs, for each level of `groups` that they share", 0.25, least=0, most=1
     )
-    batch_key: str | None = setting("column of obs with donors or batches: genes must work across them", None)
-    target: Any = setting(
-        "machine that will measure the panel (an experiment): 'same' as the reference's, 'sequencing', 'sequencing_targeted',"
-        " 'imaging', or a `Platform`",
+    batch_key: str | None = _setting("column of obs with donors or batches: genes must work across them", None)
+    target: Any = _setting(
+        "machine that will measure the panel (an experiment): 'same' as the reference's, 'sequencing',"
+        " 'sequencing_targeted', 'imaging', or a `Platform`",
         "same",
         kind="str or Platform",
         option=str,
     )
-    method: Any = setting(
+    method: Any = _setting(
         "'discriminant', the search; a classifier whose ranking is used ('selector_l1', 'mlp', 'svm_l1', ...); or an"
         " estimator with feature_importances_ or coef_",
         "discriminant",
         kind="str or estimator",
         option=str,
     )
-    protocol: str = setting(
+    protocol: str = _setting(
         "training of such a classifier; 'report' is the report to the letter", "robust", kind="{'robust', 'report'}"
     )
-    n_variable: int = setting("most variable genes to choose from, where there are no candidates", 2000, least=1)
-    min_cells: int = setting("types with fewer cells are left out", 7, least=3, unit="cells")
-    seed: int = setting("seed of the split and of a classifier", 0, least=0)
+    n_variable: int = _setting("most variable genes to choose from, where there are no candidates", 2000, least=1)
+    min_cells: int = _setting("types with fewer cells are left out", 7, least=3, unit="cells")
+    seed: int = _setting("seed of the split and of a classifier", 0, least=0)
 
     def __post_init__(self) -> None:
         for name in ("must_include", "candidates", "exclude"):
             object.__setattr__(self, name, _names_listed(getattr(self, name)))
-        check_settings(self)
-        find_platform(self.target)
+        _check_settings(self)
+        _find_platform(self.target)
         _refuse_contradictions(self)
 
     @property
@@ -523,8 +533,8 @@ class PanelDesign:
         dict
             The value of each rule by its name; an estimator by the name of its class.
         """
-        plain = {each.name: getattr(self, each.name) for each in settings_of(type(self))}
-        target = self.target if isinstance(self.target, str) else asdict(find_platform(self.target))
+        plain = {each.name: getattr(self, each.name) for each in _settings_of(type(self))}
+        target = self.target if isinstance(self.target, str) else asdict(_find_platform(self.target))
         return plain | {"method": self.method_name, "target": target}
 
 # %% ../nbs/10_better_panels.ipynb #45d62a06
@@ -544,7 +554,7 @@ def _refuse_contradictions(design: PanelDesign) -> None:
         )
     if not isinstance(design.method, str) and not hasattr(design.method, "fit"):
         raise InputError(f"method is {design.method!r}; it must be a name such as 'discriminant', or an estimator")
-    usual = {each.name: each.default for each in settings_of(PanelDesign)}
+    usual = {each.name: each.default for each in _settings_of(PanelDesign)}
     of_the_search = ("min_markers", "type_weights", "groups", "batch_key")
     asked = [name for name in of_the_search if getattr(design, name)] + ["target"] * (design.target != "same")
     if asked and design.method != "discriminant":
@@ -561,7 +571,7 @@ def _refuse_contradictions(design: PanelDesign) -> None:
 
 # %% ../nbs/10_better_panels.ipynb #75e62a9d
 @dataclass(frozen=True)
-class GeneSummary:
+class _GeneSummary:
     """Each gene over the training cells, log-normalised: arrays of shape (genes,).
 
     `varying`: has more than one value; `highest_mean` and `most_detected`: in the type where they are largest.
@@ -576,11 +586,11 @@ class GeneSummary:
 
     def above_trend(self) -> np.ndarray:
         """How variable each gene is for its mean (chapter 00)."""
-        return above_trend(self.names, self.mean, self.variance, self.varying)
+        return _above_trend(self.names, self.mean, self.variance, self.varying)
 
 
-class GeneSums:
-    """Adds up what a `GeneSummary` needs, block of cells by block of cells."""
+class _GeneSums:
+    """Adds up what a `_GeneSummary` needs, block of cells by block of cells."""
 
     def __init__(self, n_genes: int, n_types: int):
         self.sums, self.detected = np.zeros((n_types, n_genes)), np.zeros((n_types, n_genes))
@@ -590,7 +600,7 @@ class GeneSums:
     def add(self, X: Any, codes: np.ndarray) -> None:
         """Take a block of log-normalised cells (cells x genes) and the codes of their types."""
         block, n_types = csc_matrix(X, dtype=np.float64), len(self.n_cells)
-        sums, squares, detected = sum_by(codes, n_types, block.T, *_moments(block.data))
+        sums, squares, detected = _sum_by(codes, n_types, block.T, *_moments(block.data))
         self.sums += sums
         self.detected += detected
         self.squares += squares.sum(axis=0)
@@ -598,19 +608,19 @@ class GeneSums:
         self.highest = np.maximum(self.highest, block.max(axis=0).toarray().ravel())
         self.lowest = np.minimum(self.lowest, block.min(axis=0).toarray().ravel())
 
-    def summary(self, names: pd.Index) -> GeneSummary:
+    def summary(self, names: pd.Index) -> _GeneSummary:
         """What was added up, for genes of these names."""
         total, sizes = self.n_cells.sum(), np.maximum(self.n_cells, 1)[:, None]
         mean = self.sums.sum(axis=0) / total
         variance = self.squares / total - mean**2
         most = [(sums / sizes).max(axis=0) for sums in (self.sums, self.detected)]
-        return GeneSummary(names, mean, variance, self.highest > self.lowest, most[0], most[1])
+        return _GeneSummary(names, mean, variance, self.highest > self.lowest, most[0], most[1])
 
 
-def summarise_genes(train: AnnData, label_key: str) -> GeneSummary:
+def _summarise_genes(train: AnnData, label_key: str) -> _GeneSummary:
     """The genes over training cells in memory."""
     codes = np.unique(train.obs[label_key].to_numpy().astype(str), return_inverse=True)[1]
-    sums = GeneSums(train.n_vars, int(codes.max()) + 1)
+    sums = _GeneSums(train.n_vars, int(codes.max()) + 1)
     for start in range(0, train.n_obs, 4096):
         sums.add(train.X[start : start + 4096], codes[start : start + 4096])
     return sums.summary(train.var_names)
@@ -625,13 +635,13 @@ def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
     found = {entry: _matching(names, entry) for entry in exclude}
     for entry, genes in found.items():
         if not genes and entry in UNWANTED_GENES:
-            announce(f"exclude: no gene of the data is on the ready list '{entry}'")
+            _announce(f"exclude: no gene of the data is on the ready list '{entry}'")
     idle = [entry for entry, genes in found.items() if not genes and entry not in UNWANTED_GENES]
     if idle:
         warnings.warn(
             f"exclude: {len(idle)} of {len(found)} entries match no gene of the data, the first is {idle[0]!r};"
             " a pattern begins with ^ or ends in $",
-            stacklevel=user_level(),
+            stacklevel=_user_level(),
         )
     return set().union(*found.values())
 
@@ -649,7 +659,7 @@ def _matching(names: set[str], entry: str) -> set[str]:
     return {name for name in names if found.search(name)}
 
 
-def with_known_genes(
+def _with_known_genes(
     design: PanelDesign, var: pd.DataFrame, lacking: Mapping[str, str] | pd.DataFrame | None = None
 ) -> PanelDesign:
     """The design with its genes under the names of the data: an id, with or without version, is as good as a name.
@@ -666,9 +676,9 @@ def with_known_genes(
             )
     exclude = [design.exclude] if isinstance(design.exclude, str) else list(design.exclude)
     found = {
-        "must_include": known_genes(design.must_include, var, one="must_include"),
-        "candidates": known_genes(design.candidates, var),
-        "exclude": known_genes(exclude, var),
+        "must_include": _known_genes(design.must_include, var, one="must_include"),
+        "candidates": _known_genes(design.candidates, var),
+        "exclude": _known_genes(exclude, var),
     }
     before = {"must_include": list(design.must_include), "candidates": list(design.candidates), "exclude": exclude}
     changed: dict[str, Any] = {name: genes for name, genes in found.items() if genes != before[name]}
@@ -688,21 +698,21 @@ def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str])
     known = {str(name) for name in known}
     for name in asked:
         if name not in known:
-            near = nearest_name(name, known)
+            near = _nearest_name(name, known)
             raise InputError(
                 f"{field_name} names {name!r}, which is not in the data" + (f"; did you mean {near!r}?" if near else "")
             )
 
 
 @dataclass(frozen=True)
-class Candidates:
+class _Candidates:
     """Genes to choose from (`names`, those that must be in first), and why the others are out (genes by reason)."""
 
     names: list[str]
     left_out: dict[str, int]
 
 
-def candidate_genes(genes: GeneSummary, design: PanelDesign) -> Candidates:
+def _candidate_genes(genes: _GeneSummary, design: PanelDesign) -> _Candidates:
     """The genes that a design allows: those that must be in, then the most variable of the others that vary at all.
 
     A list of candidates is taken as it is, not cut to the most variable.
@@ -725,11 +735,11 @@ def candidate_genes(genes: GeneSummary, design: PanelDesign) -> Candidates:
         left_out[reason] = int(np.count_nonzero(allowed & wanted & unfit))
         allowed &= ~np.asarray(unfit)
     usable = set(genes.names[allowed])
-    ranked = [gene for gene in by_score(genes.names, genes.above_trend()) if gene in usable]
+    ranked = [gene for gene in _by_score(genes.names, genes.above_trend()) if gene in usable]
     most = len(ranked) if design.candidates else max(design.n_variable, design.n_genes)
     left_out["less variable"] = len(set(ranked[most:]) - set(design.must_include))
     names = list(dict.fromkeys([*design.must_include, *ranked[:most]]))
-    return Candidates(names, {reason: n for reason, n in left_out.items() if n})
+    return _Candidates(names, {reason: n for reason, n in left_out.items() if n})
 
 # %% ../nbs/10_better_panels.ipynb #9b6390d2
 def _listed(names: pd.Index, candidates: Sequence[str]) -> np.ndarray:
@@ -742,12 +752,12 @@ def _listed(names: pd.Index, candidates: Sequence[str]) -> np.ndarray:
     if missing:
         warnings.warn(
             f"{len(missing)} of {len(candidates)} candidates are not in the data: {missing[0]!r}, ...",
-            stacklevel=user_level(),
+            stacklevel=_user_level(),
         )
     return listed
 
 # %% ../nbs/10_better_panels.ipynb #f5821183
-def pair_costs(types: Sequence[str], obs: pd.DataFrame, label_key: str, design: PanelDesign) -> np.ndarray:
+def _pair_costs(types: Sequence[str], obs: pd.DataFrame, label_key: str, design: PanelDesign) -> np.ndarray:
     """Cost of confusing each pair of types (types x types): the mean of their weights, less for related types.
 
     A pair that shares the first L levels of `design.groups` costs `sibling_cost` to the power of L.
@@ -779,8 +789,8 @@ def _group_levels(types: Sequence[str], obs: pd.DataFrame, label_key: str, group
 
 def _group_of_types(types: Sequence[str], obs: pd.DataFrame, label_key: str, column: str) -> np.ndarray:
     """The group in a column of obs that nine in ten cells of each type belong to."""
-    refuse_label_key(obs, column, setting="groups")
-    counts = pd.crosstab(cell_labels(obs, label_key), cell_labels(obs, column)).loc[list(types)]
+    _refuse_label_key(obs, column, setting="groups")
+    counts = pd.crosstab(_cell_labels(obs, label_key), _cell_labels(obs, column)).loc[list(types)]
     torn = counts.max(axis=1) < 0.9 * counts.sum(axis=1)
     if torn.any():
         raise InputError(
@@ -790,7 +800,7 @@ def _group_of_types(types: Sequence[str], obs: pd.DataFrame, label_key: str, col
     return counts.idxmax(axis=1).to_numpy()
 
 # %% ../nbs/10_better_panels.ipynb #21183ffa
-def marked_types(profiles: TypeProfiles, ridge: float, *, effect: float = 0.5) -> np.ndarray:
+def _marked_types(profiles: _TypeProfiles, ridge: float, *, effect: float = 0.5) -> np.ndarray:
     """Code of the type that each gene marks, -1 for none: its mean stands `effect` standard deviations above all."""
     first, second = np.sort(profiles.means, axis=0)[[-1, -2]]
     clear = first - second >= effect * np.sqrt(profiles.variance + ridge)
@@ -818,7 +828,7 @@ def _types_without_a_gene(search: DiscriminantSearch, marks: np.ndarray) -> np.n
     return np.isin(marks, without) if search.shifts is not None and len(without) else None
 
 # %% ../nbs/10_better_panels.ipynb #20a7f3c8
-def grow_panel(
+def _grow_panel(
     search: DiscriminantSearch, n_genes: int, *, required: Sequence[int], min_markers: int = 0
 ) -> pd.DataFrame:
     """Add `n_genes` genes to a search, the `required` ones first; one row per gene in the order of adding.
@@ -826,7 +836,7 @@ def grow_panel(
     Columns: `index` (of the gene), `importance` (its worth when it was added), `reason`, `separates` (the pairs of
     types that it was added for), `accuracy` (balanced, on held-out training cells from then on) and `gain` in it.
     """
-    marks, rows = marked_types(search.profiles, search.ridge), []
+    marks, rows = _marked_types(search.profiles, search.ridge), []
     for step in range(n_genes):
         if step < len(required):
             gene, reason = required[step], "must include"
@@ -847,7 +857,7 @@ def rank_by_discriminant(
     X: Any, y: ArrayLike, gene_names: Sequence[str], n_genes: int = 100, *, target: str | Platform = "same"
 ) -> pd.DataFrame:
     """The search alone, as a ranking of its first `n_genes` genes: `gene`, `importance` (at its step), `rank`."""
-    grown = grow_panel(DiscriminantSearch(X, y, platform=find_platform(target)), n_genes, required=[])
+    grown = _grow_panel(DiscriminantSearch(X, y, platform=_find_platform(target)), n_genes, required=[])
     names = np.asarray(gene_names)[grown["index"]]
     return grown[["importance"]].assign(gene=names, rank=np.arange(1, n_genes + 1))[["gene", "importance", "rank"]]
 
@@ -889,7 +899,7 @@ def _panel_table(search: DiscriminantSearch, grown: pd.DataFrame, names: np.ndar
 
 def _coverage(search: DiscriminantSearch, min_markers: int) -> pd.DataFrame:
     """For each type: its training cells, markers in the panel, wanted and in the data, and its held-out recall."""
-    marks, types = marked_types(search.profiles, search.ridge), search.profiles.types
+    marks, types = _marked_types(search.profiles, search.ridge), search.profiles.types
     have, there = (np.bincount(group[group >= 0], minlength=len(types)) for group in (marks[search.chosen], marks))
     columns = {
         "type": types,
@@ -981,7 +991,7 @@ class DesignedPanel(GenePanel):
         return score_panel(self, cells, self.split, self.label_key, **more)
 
 # %% ../nbs/10_better_panels.ipynb #87174559
-def choose_panel(
+def _choose_panel(
     adata: AnnData,
     label_key: str,
     design: PanelDesign,
@@ -991,32 +1001,32 @@ def choose_panel(
     about: Mapping[str, Any] | None = None,
 ) -> DesignedPanel:
     """Choose and describe a panel by its design; `about` is what is known of the cells, for `panel.settings`."""
-    adata = adata if adata.isbacked or VALUES in adata.uns else take_values(adata)
+    adata = adata if adata.isbacked or _VALUES in adata.uns else _take_values(adata)
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
-    design = with_known_genes(design, train.var, adata.uns.get(LACKING))
-    candidates = candidate_genes(summarise_genes(train, label_key), design)
-    ranked = rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
-    about = {**with_genes_left_out(about or {}, candidates), "values": values_of(train)}
-    train = by_gene(train, candidates.names)  # and the cells as they were need no memory any more
-    return build_panel(train, label_key, design, split, ranked=ranked, model_settings=model_settings, about=about)
+    design = _with_known_genes(design, train.var, adata.uns.get(_LACKING))
+    candidates = _candidate_genes(_summarise_genes(train, label_key), design)
+    ranked = _rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
+    about = {**_with_genes_left_out(about or {}, candidates), "values": _values_of(train)}
+    train = _by_gene(train, candidates.names)  # and the cells as they were need no memory any more
+    return _build_panel(train, label_key, design, split, ranked=ranked, model_settings=model_settings, about=about)
 
 
-def values_of(cells: AnnData) -> dict[str, Any]:
+def _values_of(cells: AnnData) -> dict[str, Any]:
     """Which values of their file prepared cells hold, what these were, and of how many genes."""
-    noted = cells.uns.get(VALUES, {})
+    noted = cells.uns.get(_VALUES, {})
     return {"place": noted.get("place", "X"), "kind": noted.get("was", "log-normalised"), "n_genes": cells.n_vars}
 
 
-def with_genes_left_out(about: Mapping[str, Any], candidates: Candidates) -> dict[str, Any]:
+def _with_genes_left_out(about: Mapping[str, Any], candidates: _Candidates) -> dict[str, Any]:
     """What is known of the making of a panel, with the genes that were no candidates."""
     return {**about, "left_out": {**about.get("left_out", {}), "genes": candidates.left_out}}
 
 
-def about_cells(
+def _about_cells(
     obs: pd.DataFrame, label_key: str, design: PanelDesign, split: CellSplit, source: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a panel remembers of its cells: where they come from, their split, and the types that were left out."""
-    counts = cell_labels(obs, label_key).value_counts()
+    counts = _cell_labels(obs, label_key).value_counts()
     kept, small = set(split.table["cell_type"]), f"fewer than {design.min_cells} cells"
     types = {
         str(name): {"cells": int(n), "why": small if n < design.min_cells else "not in the split"}
@@ -1031,7 +1041,7 @@ def about_cells(
     }
 
 
-def by_gene(train: AnnData, names: list[str]) -> AnnData:
+def _by_gene(train: AnnData, names: list[str]) -> AnnData:
     """The cells with the named genes, their values kept gene by gene (CSC)."""
     from anndata import AnnData
 
@@ -1048,7 +1058,7 @@ def by_gene(train: AnnData, names: list[str]) -> AnnData:
     return AnnData(X, obs=train.obs, var=pd.DataFrame(index=names))
 
 
-def build_panel(
+def _build_panel(
     train: AnnData,
     label_key: str,
     design: PanelDesign,
@@ -1069,7 +1079,7 @@ def build_panel(
         )
     required = [names.index(gene) for gene in ranked or design.must_include]
     search = _search(train, label_key, design)
-    grown = grow_panel(search, design.n_genes, required=required, min_markers=design.min_markers)
+    grown = _grow_panel(search, design.n_genes, required=required, min_markers=design.min_markers)
     table, coverage = _panel_table(search, grown, np.array(names)), _coverage(search, design.min_markers)
     if ranked:
         table["reason"] = np.where(table["gene"].isin(design.must_include), "must include", "ranked")
@@ -1078,9 +1088,9 @@ def build_panel(
     return DesignedPanel(table, label_key, design.method_name, {**settings, **(about or {})}, coverage, split)
 
 
-def split_of(obs: pd.DataFrame, label_key: str, design: PanelDesign) -> CellSplit:
+def _split_of(obs: pd.DataFrame, label_key: str, design: PanelDesign) -> CellSplit:
     """The split of the labelled cells of a design; the values are not looked at."""
-    labels = kept_labels(obs, label_key, min_cells=design.min_cells)
+    labels = _kept_labels(obs, label_key, min_cells=design.min_cells)
     return split_cells(labels.to_frame(), label_key, min_cells=design.min_cells, seed=design.seed)
 
 
@@ -1088,13 +1098,13 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
     """The search on training cells, with the costs and the batches of a design."""
     y = train.obs[label_key].to_numpy().astype(str)
     if design.batch_key is not None:
-        refuse_label_key(train.obs, design.batch_key, setting="batch_key")
-    batches = None if design.batch_key is None else cell_labels(train.obs, design.batch_key).fillna("none").to_numpy()
-    costs = pair_costs(np.unique(y).tolist(), train.obs, label_key, design)
-    return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches, platform=find_platform(design.target))
+        _refuse_label_key(train.obs, design.batch_key, setting="batch_key")
+    batches = None if design.batch_key is None else _cell_labels(train.obs, design.batch_key).fillna("none").to_numpy()
+    costs = _pair_costs(np.unique(y).tolist(), train.obs, label_key, design)
+    return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches, platform=_find_platform(design.target))
 
 
-def rank_by_model(
+def _rank_by_model(
     adata: AnnData,
     train: AnnData,
     split: CellSplit,
@@ -1113,10 +1123,10 @@ def rank_by_model(
         return []
     others = prepare_cells(split.subset(adata, "validation"), label_key, min_cells=1)
     fitted, watched = ((cells[:, names].X, cells.obs[label_key].to_numpy().astype(str)) for cells in (train, others))
-    return required_first(model_ranking(design, *fitted, names, watched, model_settings), design)
+    return _required_first(_model_ranking(design, *fitted, names, watched, model_settings), design)
 
 
-def model_ranking(
+def _model_ranking(
     design: PanelDesign,
     X: Any,
     y: np.ndarray,
@@ -1147,7 +1157,7 @@ def _importances(fitted: Any, n_genes: int) -> np.ndarray:
     raise InputError(f"{type(fitted).__name__} has neither feature_importances_ nor coef_: it ranks no genes")
 
 
-def required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
+def _required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
     """The best genes of a ranking, as many as the panel has, with those that must be in among them.
 
     Warns of genes without any weight: a model that uses few genes ranks no others.
@@ -1159,7 +1169,7 @@ def required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
         warnings.warn(
             f"{idle} of the {design.n_genes} genes have no weight in {design.method_name} and are there by their names;"
             f" ask for {design.n_genes - idle}, or use method='discriminant'",
-            stacklevel=user_level(),
+            stacklevel=_user_level(),
         )
     return pd.concat([ranking[required], rest]).sort_values("rank")["gene"].tolist()
 
@@ -1171,13 +1181,13 @@ def _say_what_is_missing(coverage: pd.DataFrame) -> None:
         listed = ", ".join(
             f"{row.type} ({row.markers} of {row.wanted}, {row.in_data} in the data)" for row in short.itertuples()
         )
-        warnings.warn(f"the panel has fewer markers than wanted for {listed}", stacklevel=user_level())
+        warnings.warn(f"the panel has fewer markers than wanted for {listed}", stacklevel=_user_level())
 
 # %% ../nbs/10_better_panels.ipynb #8621875b
 _OF_THE_LIST = ("n_genes", "must_include", "method", "protocol")  # rules that a given list of genes decides
 
 
-@takes_settings(PanelDesign)
+@_takes_settings(PanelDesign)
 def select_genes(
     adata: AnnData,
     label_key: str,
@@ -1231,15 +1241,15 @@ def select_genes(
     design = PanelDesign(n_genes=n_genes, **settings)
     if split is not None:
         _refuse_idle_beside_a_split(design, settings)
-    chosen = split or split_of(adata.obs, label_key, design)
-    source = {"fingerprint": fingerprint_cells(adata, label_key), "split": "drawn" if split is None else "given"}
-    about = about_cells(adata.obs, label_key, design, chosen, source)
-    return choose_panel(adata, label_key, design, chosen, model_settings=model_settings, about=about)
+    chosen = split or _split_of(adata.obs, label_key, design)
+    source = {"fingerprint": _fingerprint_cells(adata, label_key), "split": "drawn" if split is None else "given"}
+    about = _about_cells(adata.obs, label_key, design, chosen, source)
+    return _choose_panel(adata, label_key, design, chosen, model_settings=model_settings, about=about)
 
 
 def _refuse_idle_beside_a_split(design: PanelDesign, settings: Mapping[str, Any]) -> None:
     """Raise an `InputError` for rules of the split where a split is given, unless they have their usual values."""
-    usual = {each.name: each.default for each in settings_of(PanelDesign)}
+    usual = {each.name: each.default for each in _settings_of(PanelDesign)}
     for name in ("min_cells", "seed") if design.method == "discriminant" else ("min_cells",):
         if settings.get(name, usual[name]) != usual[name]:
             raise InputError(
@@ -1247,7 +1257,7 @@ def _refuse_idle_beside_a_split(design: PanelDesign, settings: Mapping[str, Any]
             )
 
 
-@takes_settings(PanelDesign, leave_out=_OF_THE_LIST)
+@_takes_settings(PanelDesign, leave_out=_OF_THE_LIST)
 def extend_panel(
     panel: GenePanel | Sequence[str],
     adata: AnnData,
@@ -1291,12 +1301,12 @@ def extend_panel(
     """
     given = panel.genes if isinstance(panel, GenePanel) else list(panel)
     key = label_key or (panel.label_key if isinstance(panel, GenePanel) else "")
-    if not is_whole(n_more, least=0):
+    if not _is_whole(n_more, least=0):
         raise InputError(f"n_more is {n_more!r}; it must be a whole number of at least 0")
     return select_genes(adata, key, len(given) + n_more, must_include=given, split=split, **settings)
 
 
-@takes_settings(PanelDesign, leave_out=_OF_THE_LIST)
+@_takes_settings(PanelDesign, leave_out=_OF_THE_LIST)
 def describe_panel(
     panel: GenePanel | Sequence[str],
     adata: AnnData,
@@ -1339,15 +1349,15 @@ def describe_panel(
     return extend_panel(panel, adata, 0, label_key=label_key, split=split, **settings)
 
 # %% ../nbs/10_better_panels.ipynb #e91b60f2
-def source_of_files(
+def _source_of_files(
     cells: Sequence[str], labels: Sequence[str] = (), reading: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Where cells were read from: the files with their digests, and how they were read; for `panel.settings`."""
-    files = {str(path): digest for path in (*cells, *labels) if (digest := fingerprint_path(path)) is not None}
+    files = {str(path): digest for path in (*cells, *labels) if (digest := _fingerprint_path(path)) is not None}
     return {"cells": list(cells), "labels": list(labels) or None, "reading": dict(reading or {}), "files": files}
 
 
-def located_source(source: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+def _located_source(source: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
     """The source of a panel with its files where they are: as they were named, or seen from the panel's folder.
 
     A file that is not the one that the panel was made from is an `InputError`.
@@ -1356,13 +1366,13 @@ def located_source(source: Mapping[str, Any], folder: Path | None = None) -> dic
     for name, digest in source.get("files", {}).items():
         beside = name if folder is None else str(folder / name)
         places[name] = beside if not Path(name).exists() and Path(beside).exists() else name
-        if fingerprint_path(existing_path(Path(places[name]))) != digest:
+        if _fingerprint_path(_existing_path(Path(places[name]))) != digest:
             raise InputError(f"'{name}' is not the file that the panel was made from; bring that back, or choose anew")
     found = {key: [places.get(name, name) for name in source.get(key) or ()] for key in ("cells", "labels")}
     return {**source, **found}
 
 
-def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -> DesignedPanel:
+def _remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -> DesignedPanel:
     """Make a panel anew from what its .json file says.
 
     Parameters
@@ -1385,10 +1395,10 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
 
     Examples
     --------
-    >>> from selectormlp import load_pancreas, remake_panel, select_genes
+    >>> from selectormlp import load_pancreas, _remake_panel, select_genes
     >>> cells = load_pancreas()
     >>> panel = select_genes(cells, "cell_type", 5, min_cells=20)
-    >>> remake_panel(panel, cells).genes == panel.genes
+    >>> _remake_panel(panel, cells).genes == panel.genes
     True
     """
     folder = None if isinstance(panel, GenePanel) else Path(panel).parent
@@ -1402,11 +1412,11 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     if adata is None:
         if "cells" not in source:
             raise InputError("this panel does not name the files of its cells; pass the cells too")
-        source = located_source(source, folder)
+        source = _located_source(source, folder)
         cells, labels = source["cells"], source["labels"] or None
         adata = load_cells(cells[0] if len(cells) == 1 else cells, key, labels, **source.get("reading", {}))
     elif "fingerprint" in source:
-        changes = changes_of_cells(source["fingerprint"], fingerprint_cells(adata, key))
+        changes = _changes_of_cells(source["fingerprint"], _fingerprint_cells(adata, key))
         if changes:
             raise InputError(
                 f"these are not the cells of the panel ({'; '.join(changes)}); pass those that it was made of"

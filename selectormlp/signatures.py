@@ -20,11 +20,10 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 # %% auto #0
-__all__ = ['setting', 'settings_of', 'words_for', 'check_settings', 'setting_entry', 'filled_settings', 'describes_settings',
-           'check_choice', 'refuse_unknown', 'takes_settings']
+__all__ = []
 
 # %% ../nbs/00a_signatures.ipynb #9c502f0c
-def setting(
+def _setting(
     help: str,  # noqa: A002
     default: Any = MISSING,
     *,
@@ -62,7 +61,7 @@ def setting(
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Recipe:
-    ...     n_cells: int = setting("number of cells", 100, least=1)
+    ...     n_cells: int = _setting("number of cells", 100, least=1)
     >>> Recipe()
     Recipe(n_cells=100)
     """
@@ -72,7 +71,7 @@ def setting(
     return field(default=default, metadata=about)
 
 
-def settings_of(cls: type) -> tuple[Field, ...]:
+def _settings_of(cls: type) -> tuple[Field, ...]:
     """List the fields of a dataclass that `setting` made.
 
     Parameters
@@ -90,8 +89,8 @@ def settings_of(cls: type) -> tuple[Field, ...]:
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Recipe:
-    ...     n_cells: int = setting("number of cells", 100, least=1)
-    >>> [each.name for each in settings_of(Recipe)]
+    ...     n_cells: int = _setting("number of cells", 100, least=1)
+    >>> [each.name for each in _settings_of(Recipe)]
     ['n_cells']
     """
     return tuple(each for each in fields(cls) if "help" in each.metadata)
@@ -157,11 +156,11 @@ def _fits(value: object, hint: Any, about: Mapping[str, Any]) -> bool:
     return isinstance(value, origin)
 
 
-def words_for(hint: Any, about: Mapping[str, Any]) -> str:
+def _words_for(hint: Any, about: Mapping[str, Any]) -> str:
     """Put in words what a setting must be."""
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(words_for(each, about) for each in inner)
+        return " or ".join(_words_for(each, about) for each in inner)
     choices = _choices(hint, about)
     if choices:
         some = "some" if isinstance(origin, type) and issubclass(origin, Collection) and origin is not str else "one"
@@ -169,13 +168,13 @@ def words_for(hint: Any, about: Mapping[str, Any]) -> str:
     if origin in (int, float):
         return f"{_WORDS[origin]} {_limits(about)}".strip()
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a mapping to {words_for(inner[1], about)}" if inner else "a mapping"
+        return f"a mapping to {_words_for(inner[1], about)}" if inner else "a mapping"
     if isinstance(origin, type) and issubclass(origin, Collection) and origin is not str:
-        return f"a sequence, each {words_for(inner[0], about)}" if inner else "a sequence"
+        return f"a sequence, each {_words_for(inner[0], about)}" if inner else "a sequence"
     return _WORDS.get(origin, f"a {getattr(origin, '__name__', origin)}")
 
 
-def check_settings(instance: Any) -> None:
+def _check_settings(instance: Any) -> None:
     """Raise InputError where a setting of an object is not of its type or outside its limits.
 
     Parameters
@@ -193,22 +192,22 @@ def check_settings(instance: Any) -> None:
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Recipe:
-    ...     n_cells: int = setting("number of cells", 100, least=1)
+    ...     n_cells: int = _setting("number of cells", 100, least=1)
     ...     def __post_init__(self):
-    ...         check_settings(self)
+    ...         _check_settings(self)
     >>> Recipe(n_cells=-5)
     Traceback (most recent call last):
     selectormlp.data.InputError: n_cells is -5; it must be a whole number of at least 1
     """
-    from selectormlp.data import InputError, nearest_name
+    from selectormlp.data import InputError, _nearest_name
 
     hints = get_type_hints(type(instance))
-    for each in settings_of(type(instance)):
+    for each in _settings_of(type(instance)):
         value, hint, about = getattr(instance, each.name), hints[each.name], each.metadata
         if not _fits(value, hint, about):
-            near = nearest_name(value, map(str, _choices(hint, about))) if isinstance(value, str) else None
+            near = _nearest_name(value, map(str, _choices(hint, about))) if isinstance(value, str) else None
             meant = f"; did you mean {near!r}?" if near else ""
-            raise InputError(f"{each.name} is {value!r}; it must be {words_for(hint, about)}{meant}")
+            raise InputError(f"{each.name} is {value!r}; it must be {_words_for(hint, about)}{meant}")
 
 # %% ../nbs/00a_signatures.ipynb #8cc5684c
 def _kind_of(hint: Any) -> str:
@@ -232,7 +231,7 @@ def _default_of(each: Field) -> Any:
     return inspect.Parameter.empty if each.default is MISSING else each.default
 
 
-def setting_entry(each: Field, hint: Any, indent: str = "") -> str:
+def _setting_entry(each: Field, hint: Any, indent: str = "") -> str:
     """Write the entry of a setting under Parameters, as numpydoc has it.
 
     Parameters
@@ -254,8 +253,8 @@ def setting_entry(each: Field, hint: Any, indent: str = "") -> str:
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Recipe:
-    ...     n_cells: int = setting("number of cells", 100, least=1)
-    >>> print(setting_entry(settings_of(Recipe)[0], int))
+    ...     n_cells: int = _setting("number of cells", 100, least=1)
+    >>> print(_setting_entry(_settings_of(Recipe)[0], int))
     n_cells : int, default 100
         Number of cells; at least 1.
     """
@@ -270,15 +269,15 @@ def setting_entry(each: Field, hint: Any, indent: str = "") -> str:
     return "\n".join([indent + head, *(f"{indent}    {line}" for line in lines)])
 
 
-def filled_settings(text: str, cls: type, leave_out: Iterable[str]) -> str:
+def _filled_settings(text: str, cls: type, leave_out: Iterable[str]) -> str:
     """Put entries in place of the lines `{name}` of a documentation, and all others in place of `{settings}`."""
-    hints, known = get_type_hints(cls), {each.name: each for each in settings_of(cls)}
+    hints, known = get_type_hints(cls), {each.name: each for each in _settings_of(cls)}
     alone = [name for name in re.findall(r"^ *\{(\w+)\}$", text, re.MULTILINE) if name in known]
     others = [name for name in known if name not in {*alone, *leave_out}]
 
     def entries(found: re.Match[str]) -> str:
         names = others if found[2] == "settings" else [found[2]] if found[2] in known else []
-        return "\n".join(setting_entry(known[name], hints[name], found[1]) for name in names) or found[0]
+        return "\n".join(_setting_entry(known[name], hints[name], found[1]) for name in names) or found[0]
 
     return re.sub(r"^( *)\{(\w+)\}$", entries, text, flags=re.MULTILINE)
 
@@ -286,7 +285,7 @@ def filled_settings(text: str, cls: type, leave_out: Iterable[str]) -> str:
 _Class = TypeVar("_Class", bound=type)
 
 
-def describes_settings(cls: _Class) -> _Class:
+def _describes_settings(cls: _Class) -> _Class:
     """Write the settings of a dataclass into its documentation, in place of the line `{settings}`.
 
     Parameters
@@ -302,7 +301,7 @@ def describes_settings(cls: _Class) -> _Class:
     Examples
     --------
     >>> from dataclasses import dataclass
-    >>> @describes_settings
+    >>> @_describes_settings
     ... @dataclass(frozen=True)
     ... class Recipe:
     ...     '''What to cook.
@@ -311,11 +310,11 @@ def describes_settings(cls: _Class) -> _Class:
     ...     ----------
     ...     {settings}
     ...     '''
-    ...     n_cells: int = setting("number of cells", 100)
+    ...     n_cells: int = _setting("number of cells", 100)
     >>> "n_cells : int, default 100" in Recipe.__doc__
     True
     """
-    cls.__doc__ = filled_settings(cls.__doc__ or "", cls, ())
+    cls.__doc__ = _filled_settings(cls.__doc__ or "", cls, ())
     return cls
 
 # %% ../nbs/00a_signatures.ipynb #63204a70
@@ -333,7 +332,7 @@ def _elsewhere(name: str, but: str) -> str | None:
     return None
 
 
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
     """Raise InputError unless a value is one of those that are known.
 
     Parameters
@@ -352,7 +351,7 @@ def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
 
     Examples
     --------
-    >>> check_choice("penalty", "l3", ("l1", "l2"))
+    >>> _check_choice("penalty", "l3", ("l1", "l2"))
     Traceback (most recent call last):
     selectormlp.data.InputError: penalty is 'l3'; it must be one of 'l1', 'l2'
     """
@@ -362,7 +361,7 @@ def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
         raise InputError(f"{name} is {value!r}; it must be one of {', '.join(repr(choice) for choice in known)}")
 
 
-def refuse_unknown(given: Iterable[str], known: Collection[str], where: str) -> None:
+def _refuse_unknown(given: Iterable[str], known: Collection[str], where: str) -> None:
     """Raise InputError at the first name that is not known.
 
     Parameters
@@ -381,16 +380,16 @@ def refuse_unknown(given: Iterable[str], known: Collection[str], where: str) -> 
 
     Examples
     --------
-    >>> refuse_unknown(["n_genez"], ["n_genes", "seed"], "select_genes")
+    >>> _refuse_unknown(["n_genez"], ["n_genes", "seed"], "select_genes")
     Traceback (most recent call last):
     selectormlp.data.InputError: select_genes takes no 'n_genez'; did you mean 'n_genes'?
     """
-    from selectormlp.data import InputError, nearest_name
+    from selectormlp.data import InputError, _nearest_name
 
     for name in given:
         if name in known:
             continue
-        near, other = nearest_name(name, known), _elsewhere(name, where)
+        near, other = _nearest_name(name, known), _elsewhere(name, where)
         if other and "model_settings" in known and other.endswith("Classifier"):
             raise InputError(f"{where} takes no {name!r}; it is a setting of {other}: pass it in model_settings")
         if other:
@@ -412,13 +411,13 @@ def _written_out(function: Callable[..., Any], cls: type, leave_out: Collection[
     names = {*own.parameters, *leave_out}
     more = [
         inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_default_of(each), annotation=each.type)
-        for each in settings_of(cls)
+        for each in _settings_of(cls)
         if each.name not in names
     ]
     return own.replace(parameters=[*kept, *more])
 
 
-def takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Function], _Function]:
+def _takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Function], _Function]:
     """Write out the settings of a dataclass in the signature and the documentation of a function.
 
     Parameters
@@ -445,8 +444,8 @@ def takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fun
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Recipe:
-    ...     n_cells: int = setting("number of cells", 100)
-    >>> @takes_settings(Recipe)
+    ...     n_cells: int = _setting("number of cells", 100)
+    >>> @_takes_settings(Recipe)
     ... def cook(path, **settings):
     ...     return Recipe(**settings)
     >>> inspect.signature(cook)
@@ -464,7 +463,7 @@ def takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fun
 
         @wraps(function)
         def called(*args: Any, **given: Any) -> Any:
-            refuse_unknown(given, signature.parameters, function.__qualname__)
+            _refuse_unknown(given, signature.parameters, function.__qualname__)
             there = signature.bind_partial(*args, **given).arguments
             lacking = [name for name in needed if name not in there]
             if lacking:
@@ -477,7 +476,7 @@ def takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fun
         annotated = {each.name: each.annotation for each in parts}
         annotated |= {"return": signature.return_annotation}
         called.__annotations__ = {name: kind for name, kind in annotated.items() if kind is not inspect.Signature.empty}
-        called.__doc__ = filled_settings(function.__doc__ or "", cls, {*leave_out, *own})
+        called.__doc__ = _filled_settings(function.__doc__ or "", cls, {*leave_out, *own})
         return called  # type: ignore[return-value]
 
     return decorate

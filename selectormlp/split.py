@@ -15,32 +15,38 @@ import numpy as np
 import pandas as pd
 
 from selectormlp.data import (
-    unescaped_text,
-    figure_text,
-    InputError, cell_labels, existing_path, is_whole, reading, refuse_label_key, refuse_repeated_names, write_table,
-)  # fmt: skip
-from .data import user_level
+    InputError,
+    _cell_labels,
+    _existing_path,
+    _figure_text,
+    _is_whole,
+    _reading,
+    _refuse_label_key,
+    _refuse_repeated_names,
+    _unescaped_text,
+    _write_table,
+)
+from .data import _user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-PARTS = ("train", "validation", "test")
+_PARTS = ("train", "validation", "test")
 
 # %% auto #0
-__all__ = ['PARTS', 'part_sizes', 'CellSplit', 'read_split', 'draw_lots', 'split_cells', 'usable_cells', 'split_batches',
-           'map_cells', 'map_points', 'plot_cell_map']
+__all__ = ['CellSplit', 'read_split', 'split_cells', 'split_batches', 'map_cells', 'plot_cell_map']
 
 # %% ../nbs/02_data_split.ipynb #2bcef220
-def part_sizes(
+def _part_sizes(
     n_cells: int, *, max_train: int = 5000, max_validation: int = 1000, max_test: int = 1000
 ) -> dict[str, int]:
     """Cells that a type of `n_cells` cells (3 or more) gives to each part: the report's rule, and at least one each."""
-    caps = dict(zip(PARTS, (max_train, max_validation, max_test), strict=True))
-    if not all(is_whole(cap, least=1) for cap in caps.values()):
+    caps = dict(zip(_PARTS, (max_train, max_validation, max_test), strict=True))
+    if not all(_is_whole(cap, least=1) for cap in caps.values()):
         given = tuple(caps.values())
         raise InputError(f"max_train, max_validation and max_test must be 1 or more, whole numbers, not {given}")
-    if n_cells < len(PARTS):
+    if n_cells < len(_PARTS):
         raise InputError(f"a type of {n_cells} cells cannot be split into train, validation and test: it needs 3")
     share = min(1.0, n_cells / sum(caps.values()))
     sizes = {part: max(1, int(cap * share)) for part, cap in caps.items()}
@@ -90,8 +96,8 @@ class CellSplit:
         InputError
             Where there is no such part.
         """
-        if part not in PARTS:
-            raise InputError(f"there is no part {part!r}; the parts are {', '.join(PARTS)}")
+        if part not in _PARTS:
+            raise InputError(f"there is no part {part!r}; the parts are {', '.join(_PARTS)}")
         return self.table.loc[self.table["part"] == part, "cell"].to_numpy()
 
     def subset(self, adata: AnnData, part: str) -> AnnData:
@@ -115,7 +121,7 @@ class CellSplit:
             Where there is no such part, or `adata` lacks some of its cells.
         """
         names = self.cells(part)
-        refuse_repeated_names(adata.obs_names, "cell")
+        _refuse_repeated_names(adata.obs_names, "cell")
         places = adata.obs_names.get_indexer(names)
         missing = places < 0
         if missing.any():
@@ -164,7 +170,7 @@ class CellSplit:
         DataFrame
             Cells of each type (rows, the largest first) and part (columns).
         """
-        table = pd.crosstab(self.table["cell_type"], self.table["part"]).reindex(columns=list(PARTS), fill_value=0)
+        table = pd.crosstab(self.table["cell_type"], self.table["part"]).reindex(columns=list(_PARTS), fill_value=0)
         return table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
 
     def to_csv(self, path: str | Path) -> None:
@@ -175,7 +181,7 @@ class CellSplit:
         path : str or Path
             The file; it is written whole or not at all.
         """
-        write_table(self.table, path)
+        _write_table(self.table, path)
 
 # %% ../nbs/02_data_split.ipynb #ec6a47c3
 def read_split(path: str | Path) -> CellSplit:
@@ -207,13 +213,13 @@ def read_split(path: str | Path) -> CellSplit:
     >>> again.table.equals(split.table)
     True
     """
-    path, columns = existing_path(Path(path)), ["cell", "cell_type", "part"]
-    with reading(path):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).map(unescaped_text)
-    if list(table.columns) != columns or set(table["part"]) != set(PARTS):
+    path, columns = _existing_path(Path(path)), ["cell", "cell_type", "part"]
+    with _reading(path):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).map(_unescaped_text)
+    if list(table.columns) != columns or set(table["part"]) != set(_PARTS):
         raise InputError(
             f"'{path}' is not a whole split: it needs the columns {', '.join(columns)} and cells of the parts "
-            f"{', '.join(PARTS)}; pass a file that CellSplit.to_csv wrote"
+            f"{', '.join(_PARTS)}; pass a file that CellSplit.to_csv wrote"
         )
     if table["cell"].duplicated().any():
         twice = table["cell"][table["cell"].duplicated()].iloc[0]
@@ -221,22 +227,22 @@ def read_split(path: str | Path) -> CellSplit:
     return CellSplit(table)
 
 # %% ../nbs/02_data_split.ipynb #8c804a92
-def draw_lots(names: np.ndarray, *, seed: int) -> np.ndarray:
+def _draw_lots(names: np.ndarray, *, seed: int) -> np.ndarray:
     """A pseudo-random 64-bit number for each name, that depends on the name and the seed alone."""
-    if not is_whole(seed, least=0):
+    if not _is_whole(seed, least=0):
         raise InputError(f"seed is {seed!r}; pass a whole number of 0 or more")
     return pd.util.hash_array(np.asarray(names, dtype=object), hash_key=f"{seed:016d}"[-16:], categorize=False)
 
 # %% ../nbs/02_data_split.ipynb #7128d8fa
 def _kept_types(labels: pd.Series, min_cells: int) -> tuple[list[str], dict[str, int]]:
     """Types with enough cells, in order of their names, and the sizes of the others (said in a warning)."""
-    if not is_whole(min_cells, least=len(PARTS)):
+    if not _is_whole(min_cells, least=len(_PARTS)):
         raise InputError(f"min_cells must be 3 or more, not {min_cells!r}: each part needs a cell of every type")
     counts = labels.value_counts()
     dropped = {str(name): int(n) for name, n in counts.items() if n < min_cells}
     if dropped:
         listed = ", ".join(f"{name} ({n})" for name, n in dropped.items())
-        warnings.warn(f"types with fewer than {min_cells} cells are left out: {listed}", stacklevel=user_level())
+        warnings.warn(f"types with fewer than {min_cells} cells are left out: {listed}", stacklevel=_user_level())
     kept = sorted(set(counts.index) - set(dropped))
     if len(kept) < 2:
         raise InputError(f"{len(kept)} cell types have {min_cells} cells or more, and 2 are needed: lower min_cells")
@@ -305,12 +311,12 @@ def split_cells(
         raise InputError(
             "cell names occur more than once, and a split goes by name; call adata.obs_names_make_unique()"
         )
-    labels = cell_labels(obs, label_key).dropna()
+    labels = _cell_labels(obs, label_key).dropna()
     kept, dropped = _kept_types(labels, min_cells)
     caps = {"max_train": max_train, "max_validation": max_validation, "max_test": max_test}
     rows = []
     for name, cells in labels.index.groupby(labels).items():
-        sizes = part_sizes(len(cells), **caps) if name in kept else {}
+        sizes = _part_sizes(len(cells), **caps) if name in kept else {}
         parts = np.repeat(list(sizes), list(sizes.values()))
         names = _by_lot(cells, shuffle, seed)[: len(parts)]
         rows.append(pd.DataFrame({"cell": names, "cell_type": name, "part": parts}))
@@ -320,10 +326,10 @@ def split_cells(
 def _by_lot(cells: pd.Index, shuffle: bool, seed: int) -> np.ndarray:
     """Names of cells in the order in which they are taken."""
     names = cells.to_numpy()
-    return names[np.argsort(draw_lots(names, seed=seed), kind="stable")] if shuffle else names
+    return names[np.argsort(_draw_lots(names, seed=seed), kind="stable")] if shuffle else names
 
 
-def usable_cells(labels: pd.Series, *, most: int = 7000, shuffle: bool = True, seed: int = 0) -> pd.Index:
+def _usable_cells(labels: pd.Series, *, most: int = 7000, shuffle: bool = True, seed: int = 0) -> pd.Index:
     """Names of the cells, in the order of `labels`, that a split of caps with the sum `most` can take.
 
     A split of these alone is the split of all.
@@ -402,13 +408,13 @@ def split_batches(
     caps = {"max_train": max_train, "max_validation": max_validation}
     table = split_cells(obs[~held], label_key, **caps, min_cells=min_cells, shuffle=shuffle, seed=seed).table
     table["part"] = table["part"].replace("test", "train")  # their test cells are not needed
-    labels = cell_labels(obs, label_key)[held].dropna()
+    labels = _cell_labels(obs, label_key)[held].dropna()
     new = sorted(set(labels) - set(table["cell_type"]))
     if new:
         warnings.warn(
-            f"test cells of types that the other batches lack are left out: {', '.join(new)}", stacklevel=user_level()
+            f"test cells of types that the other batches lack are left out: {', '.join(new)}", stacklevel=_user_level()
         )
-    lots = pd.Series(draw_lots(labels.index.to_numpy(), seed=seed), index=labels.index)
+    lots = pd.Series(_draw_lots(labels.index.to_numpy(), seed=seed), index=labels.index)
     kept = labels[~labels.isin(new) & (lots.groupby(labels).rank() <= max_test)]
     last = pd.DataFrame({"cell": kept.index, "cell_type": kept.to_numpy(), "part": "test"})
     return CellSplit(pd.concat([table, last], ignore_index=True))
@@ -416,8 +422,8 @@ def split_batches(
 
 def _cells_of_batches(obs: pd.DataFrame, batch_key: str, names: list[str]) -> np.ndarray:
     """Which cells belong to the named batches; some must, and some must not."""
-    refuse_label_key(obs, batch_key, setting="batch_key")
-    batches = cell_labels(obs, batch_key)
+    _refuse_label_key(obs, batch_key, setting="batch_key")
+    batches = _cell_labels(obs, batch_key)
     known = sorted(set(batches.dropna()))
     for name in names:
         if name not in known:
@@ -432,13 +438,13 @@ def map_cells(adata: AnnData, *, n_cells: int = 10_000, seed: int = 0) -> pd.Dat
     """UMAP of at most `n_cells` cells of log-normalised expression; one row per cell: `cell`, `umap_1`, `umap_2`."""
     import scanpy
 
-    chosen = np.sort(np.argsort(draw_lots(adata.obs_names.to_numpy(), seed=seed))[:n_cells])
+    chosen = np.sort(np.argsort(_draw_lots(adata.obs_names.to_numpy(), seed=seed))[:n_cells])
     cells = adata[chosen].copy()
     scanpy.pp.pca(cells, n_comps=min(50, cells.n_vars - 1, cells.n_obs - 1), random_state=seed)
-    return map_points(cells.obsm["X_pca"], cells.obs_names, seed=seed)
+    return _map_points(cells.obsm["X_pca"], cells.obs_names, seed=seed)
 
 
-def map_points(values: np.ndarray, names: Iterable[str], *, seed: int = 0) -> pd.DataFrame:
+def _map_points(values: np.ndarray, names: Iterable[str], *, seed: int = 0) -> pd.DataFrame:
     """UMAP of `values` (cells x anything, such as a hidden layer); one row per cell: `cell`, `umap_1`, `umap_2`."""
     import torch
     from umap import UMAP
@@ -453,7 +459,7 @@ def map_points(values: np.ndarray, names: Iterable[str], *, seed: int = 0) -> pd
 
 # %% ../nbs/02_data_split.ipynb #ff35d499
 def plot_cell_map(places: pd.DataFrame, cell_types: pd.Series, ax: Axes | None = None) -> Axes:
-    """Figure 1: the cells of `map_cells` or `map_points`, coloured by type (`cell_types` is indexed by cell name)."""
+    """Figure 1: the cells of `map_cells` or `_map_points`, coloured by type (`cell_types` is indexed by cell name)."""
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots(figsize=(7.5, 4.5), layout="constrained")[1]
@@ -462,7 +468,7 @@ def plot_cell_map(places: pd.DataFrame, cell_types: pd.Series, ax: Axes | None =
     colours = plt.get_cmap("tab20" if len(names) <= 20 else "nipy_spectral")(np.linspace(0, 1, max(len(names), 20)))
     for name, colour in zip(names, colours, strict=False):
         here = places[types == name]
-        ax.scatter(here["umap_1"], here["umap_2"], s=6, color=colour, label=figure_text(name), linewidths=0)
+        ax.scatter(here["umap_1"], here["umap_2"], s=6, color=colour, label=_figure_text(name), linewidths=0)
     ax.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
     ax.legend(
         loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2, frameon=False, ncols=1 + len(names) // 22

@@ -23,60 +23,60 @@ import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix, hstack, issparse, vstack
 
 from selectormlp.data import (
-    LACKING,
-    VALUES,
-    HeldValues,
+    _LACKING,
+    _VALUES,
+    _HeldValues,
     InputError,
     Paths,
     ValueKind,
-    announce,
-    as_sample,
+    _announce,
+    _as_sample,
     attach_labels,
-    cells_group,
-    choose_values,
-    existing_path,
-    genes_left_out,
-    has_half_floats,
-    joined_genes,
-    kept_labels,
-    numbered_names,
-    open_root,
-    outer_labels,
+    _cells_group,
+    _choose_values,
+    _existing_path,
+    _genes_left_out,
+    _has_half_floats,
+    _joined_genes,
+    _kept_labels,
+    _numbered_names,
+    _open_root,
+    _outer_labels,
     prepare_cells,
-    raw_genes,
+    _raw_genes,
     read_cells,
-    reading,
-    refuse_broken_matrix,
-    refuse_label_key,
-    refuse_outside,
-    refuse_repeated_names,
-    sample_places,
-    short_names,
-    summarise_values,
-    to_log,
-    user_level,
-    without_types,
-    write_whole,
+    _reading,
+    _refuse_broken_matrix,
+    _refuse_label_key,
+    _refuse_outside,
+    _refuse_repeated_names,
+    _sample_places,
+    _short_names,
+    _summarise_values,
+    _to_log,
+    _user_level,
+    _without_types,
+    _write_whole,
 )
 from selectormlp.selection import (
-    Candidates,
+    _Candidates,
     DesignedPanel,
-    GeneSummary,
-    GeneSums,
+    _GeneSummary,
+    _GeneSums,
     PanelDesign,
-    about_cells,
-    build_panel,
-    candidate_genes,
-    choose_panel,
-    rank_by_model,
-    source_of_files,
-    split_of,
-    values_of,
-    with_genes_left_out,
-    with_known_genes,
+    _about_cells,
+    _build_panel,
+    _candidate_genes,
+    _choose_panel,
+    _rank_by_model,
+    _source_of_files,
+    _split_of,
+    _values_of,
+    _with_genes_left_out,
+    _with_known_genes,
 )
-from .signatures import check_choice, takes_settings
-from .split import CellSplit, usable_cells
+from .signatures import _check_choice, _takes_settings
+from .split import CellSplit, _usable_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -84,24 +84,21 @@ if TYPE_CHECKING:
     from selectormlp.classifiers import GeneClassifier
 
 _logger = logging.getLogger(__name__)
-CELLS_PER_READ = 8192  # cells read together: about 10 MB of a sparse matrix with 140 genes seen in a cell
-COPIES = 5  # memory at the peak in sizes of the sparse matrix of the cells: 2.5 for the search, 4.5 if a network ranks
-VALUES_TOGETHER = 2**24  # values of a dense matrix, or of one kept gene by gene, that are read together: 64 to 256 MB
-CELLS_FOR_PROCESSES = 10_000  # fewer are asked about sooner than another process has started
-PROCESS_MEMORY = 2**29  # bytes of a process with its libraries, before it holds a cell
+_CELLS_PER_READ = 8192  # cells read together: about 10 MB of a sparse matrix with 140 genes seen in a cell
+_COPIES = 5  # memory at the peak in sizes of the sparse matrix of the cells: 2.5 for the search, 4.5 if a network ranks
+_VALUES_TOGETHER = 2**24  # values of a dense matrix, or of one kept gene by gene, that are read together: 64 to 256 MB
+_CELLS_FOR_PROCESSES = 10_000  # fewer are asked about sooner than another process has started
+_PROCESS_MEMORY = 2**29  # bytes of a process with its libraries, before it holds a cell
 
 # %% auto #0
-__all__ = ['CELLS_PER_READ', 'COPIES', 'VALUES_TOGETHER', 'CELLS_FOR_PROCESSES', 'PROCESS_MEMORY', 'CellFile', 'read_noted_base',
-           'CellsOnDisk', 'open_cells', 'read_blocks', 'available_memory', 'processes_that_fit', 'read_some',
-           'read_usable', 'summarise_on_disk', 'PanelCells', 'cells_for_panel', 'select_genes_on_disk', 'choose_from',
-           'is_large', 'open_if_large', 'DiskMatrix', 'write_matrix']
+__all__ = ['CellsOnDisk', 'open_cells', 'read_blocks', 'read_usable', 'select_genes_on_disk', 'DiskMatrix', 'write_matrix']
 
 # %% ../nbs/12_streaming.ipynb #a781b90b
 def _open_parts(path: Path) -> tuple[Any, Any] | None:
     """Return the root of a store that can be read in parts and the group that holds its cells; None for other files."""
-    root = open_root(path)
-    group = None if root is None else cells_group(root, path)
-    if group is None or has_half_floats(group) or not all(hasattr(group[name], "keys") for name in ("obs", "var")):
+    root = _open_root(path)
+    group = None if root is None else _cells_group(root, path)
+    if group is None or _has_half_floats(group) or not all(hasattr(group[name], "keys") for name in ("obs", "var")):
         return None
     matrices = [group[place] for place in ("X", "raw/X") if place in group]
     old = "raw.X" in group or any("h5sparse_format" in matrix.attrs for matrix in matrices)
@@ -142,14 +139,14 @@ def _read_obs(root: Any, group: Any, columns: Iterable[str] | None) -> tuple[pd.
     obs = _read_table(group["obs"], columns)
     names = list(group["obs"].attrs.get("column-order", obs.columns))
     if "mod" in root:
-        obs = outer_labels(root, obs)
+        obs = _outer_labels(root, obs)
         names = list(dict.fromkeys([*names, *obs.columns]))
         obs = obs if columns is None else obs[[name for name in obs.columns if name in set(columns)]]
     return obs, tuple(map(str, names))
 
 # %% ../nbs/12_streaming.ipynb #3aa4d5d5
 @dataclass(frozen=True)
-class CellFile:
+class _CellFile:
     """One file: where it is, its values (cells x genes, on disk; rows can be cut out), its genes and its cells.
 
     `obs` holds the columns that were asked for, of all `columns` that the file has. `var` are the genes under their
@@ -176,7 +173,7 @@ class CellFile:
 
     def rows(self, start: int, stop: int) -> csr_matrix:
         """Some neighbouring cells, as they are stored."""
-        with reading(self.path):
+        with _reading(self.path):
             rows = _rows(self.values, start, stop)
             return rows if self.places is None else rows[:, self.places]
 
@@ -190,11 +187,11 @@ def _rows(values: Any, start: int, stop: int) -> csr_matrix:
     """Some neighbouring rows of a matrix on disk; of a dense one only a few are dense at a time."""
     if hasattr(values, "group"):
         block = values[start:stop]
-        refuse_broken_matrix(block)
+        _refuse_broken_matrix(block)
         return csr_matrix(block)
     if issparse(values):
         return csr_matrix(values[start:stop])
-    step = max(1, VALUES_TOGETHER // max(1, values.shape[1]))
+    step = max(1, _VALUES_TOGETHER // max(1, values.shape[1]))
     firsts = range(start, max(stop, start + 1), step)
     return vstack([csr_matrix(_wide(values[first : min(first + step, stop)])) for first in firsts], format="csr")
 
@@ -224,12 +221,12 @@ def _values_in(group: Any, place: str, path: Path) -> Any:
 
 def _sample(values: Any, path: Path, *, alone: bool) -> csr_matrix:
     """Return some cells from all parts of a matrix on disk; one kept gene by gene is copied only if it is alone."""
-    places = sample_places(values.shape[0])
-    with reading(path):
+    places = _sample_places(values.shape[0])
+    with _reading(path):
         if isinstance(values, _GeneByGene) and not alone:
             rows = np.concatenate([np.arange(place.start, place.stop) for place in places])
-            return as_sample(hstack([piece[rows] for piece in values.stretches()], format="csr"))
-        return as_sample(vstack([_rows(values, place.start, place.stop) for place in places], format="csr"))
+            return _as_sample(hstack([piece[rows] for piece in values.stretches()], format="csr"))
+        return _as_sample(vstack([_rows(values, place.start, place.stop) for place in places], format="csr"))
 
 # %% ../nbs/12_streaming.ipynb #5d843856
 class _GeneByGene:
@@ -263,7 +260,7 @@ class _GeneByGene:
     def _parts(self) -> list[tuple[int, int]]:
         """First and last gene of the parts that are read together."""
         ends = self.group["indptr"][:-1]
-        starts = np.flatnonzero(np.diff(ends // VALUES_TOGETHER, prepend=-1))[1:]
+        starts = np.flatnonzero(np.diff(ends // _VALUES_TOGETHER, prepend=-1))[1:]
         return list(pairwise([0, *starts, self.shape[1]]))
 
     def stretches(self) -> Iterator[csc_matrix]:
@@ -280,7 +277,7 @@ class _GeneByGene:
                 warnings.warn(
                     f"'{self.path}' keeps its values gene by gene (CSC); for this run they are copied, cell by cell, to"
                     f" a temporary file in '{place}' ({np.ceil(size / 1e6):,.0f} MB)",
-                    stacklevel=user_level(),
+                    stacklevel=_user_level(),
                 )
                 return place
         raise InputError(
@@ -295,7 +292,7 @@ def _stretch(group: Any, kind: type, start: int, stop: int) -> Any:
     inside, shape = slice(int(ends[0]), int(ends[-1])), (stop - start, int(others))
     values = (group["data"][inside], group["indices"][inside], ends - ends[0])
     matrix = kind(values, shape=shape if kind is csr_matrix else shape[::-1])
-    refuse_broken_matrix(matrix)
+    _refuse_broken_matrix(matrix)
     return matrix
 
 # %% ../nbs/12_streaming.ipynb #b6b4fe73
@@ -307,31 +304,31 @@ def _open_file(
     label_key: str | None = None,
     labels: str | Path | None = None,
     make_unique: bool = False,
-) -> CellFile:
-    """Open one file at the values that `choose_values` takes, under the names of its genes."""
-    existing_path(path)
-    with reading(path):
+) -> _CellFile:
+    """Open one file at the values that `_choose_values` takes, under the names of its genes."""
+    _existing_path(path)
+    with _reading(path):
         parts = None if path.is_dir() and any(path.glob("*.mtx*")) else _open_parts(path)
     if parts is None:
         return _read_whole(path, given, label_key=label_key, labels=labels, make_unique=make_unique)
-    with reading(path):
+    with _reading(path):
         root, group = parts
         obs, every = _read_obs(root, group, columns)
         var = _read_table(group["var"])
         held, matrices = _held_on_disk(group, path, var, len(obs))
-        noted = read_noted_base(group)
-    choice = choose_values(held, where=f"the cells of '{path}'", noted_base=noted, **given)
+        noted = _read_noted_base(group)
+    choice = _choose_values(held, where=f"the cells of '{path}'", noted_base=noted, **given)
     for line in choice.lines:
-        announce(line)
+        _announce(line)
     genes = choice.genes
     if make_unique:
-        obs.index, genes.index = (numbered_names(table.index) for table in (obs, genes))
+        obs.index, genes.index = (_numbered_names(table.index) for table in (obs, genes))
     values = matrices[choice.place]
     places = None if len(choice.columns) == values.shape[1] else choice.columns
-    return CellFile(path, values, genes, obs, every, choice.note, places)
+    return _CellFile(path, values, genes, obs, every, choice.note, places)
 
 
-def read_noted_base(group: Any) -> float | None:
+def _read_noted_base(group: Any) -> float | None:
     """Return the base of the logarithm that scanpy notes in a file, None where there is no note.
 
     Parameters
@@ -352,7 +349,7 @@ def read_noted_base(group: Any) -> float | None:
     return float((noted.get("base") if isinstance(noted, dict) else None) or np.e)
 
 
-def _held_on_disk(group: Any, path: Path, var: pd.DataFrame, n_cells: int) -> tuple[list[HeldValues], dict[str, Any]]:
+def _held_on_disk(group: Any, path: Path, var: pd.DataFrame, n_cells: int) -> tuple[list[_HeldValues], dict[str, Any]]:
     """Return the matrices of a file, as candidates and as they are on disk."""
     places = {"X": "X", "raw.X": "raw/X"}
     places |= {f"layers['{name}']": f"layers/{name}" for name in group.get("layers", ())}
@@ -367,11 +364,11 @@ def _held_on_disk(group: Any, path: Path, var: pd.DataFrame, n_cells: int) -> tu
         table: pd.DataFrame | None = var
         if name == "raw.X":
             own = _read_table(group["raw/var"])
-            table = raw_genes(own, var)
+            table = _raw_genes(own, var)
         named = table is not None
         table = own if table is None else table
         _refuse_other_shape(path, values, n_cells, len(table))
-        held.append(HeldValues(name, table, partial(_sample, values, path, alone=len(matrices) == 1), named))
+        held.append(_HeldValues(name, table, partial(_sample, values, path, alone=len(matrices) == 1), named))
     return held, matrices
 
 
@@ -387,14 +384,14 @@ def _read_whole(
     label_key: str | None,
     labels: str | Path | None,
     make_unique: bool,
-) -> CellFile:
+) -> _CellFile:
     """Read a file that cannot be read in parts, and hold its cells in memory."""
     adata = read_cells(
         path, labels=labels, make_unique=make_unique, **_key_of_a_table(path, label_key, labels), **given
     )
-    announce(f"'{path.name}' cannot be read in parts: its {adata.n_obs:,} cells are in memory")
+    _announce(f"'{path.name}' cannot be read in parts: its {adata.n_obs:,} cells are in memory")
     X = csr_matrix(adata.X)
-    return CellFile(path, X, adata.var, adata.obs, tuple(adata.obs.columns), adata.uns[VALUES])
+    return _CellFile(path, X, adata.var, adata.obs, tuple(adata.obs.columns), adata.uns[_VALUES])
 
 
 def _key_of_a_table(path: Path, label_key: str | None, labels: Any) -> dict[str, Any]:
@@ -438,14 +435,14 @@ class CellsOnDisk:
         Of each gene that not all files have, a file that lacks it.
     """
 
-    def __init__(self, files: Sequence[CellFile], *, join: str = "inner"):
+    def __init__(self, files: Sequence[_CellFile], *, join: str = "inner"):
         self.files, self.obs = list(files), _joined_obs(files)
         for file in files:
-            refuse_repeated_names(file.genes, "gene")
+            _refuse_repeated_names(file.genes, "gene")
         tables, paths = [file.var for file in files], [file.path for file in files]
-        self.var = tables[0] if len(files) == 1 else joined_genes(tables, paths, join)
-        self.lacking = genes_left_out(tables, paths) if len(files) > 1 else {}
-        refuse_repeated_names(self.obs.index, "cell")
+        self.var = tables[0] if len(files) == 1 else _joined_genes(tables, paths, join)
+        self.lacking = _genes_left_out(tables, paths) if len(files) > 1 else {}
+        _refuse_repeated_names(self.obs.index, "cell")
         kinds = {(file.kind, file.note.get("log_base"), file.note.get("depth_removed")) for file in files}
         if len(kinds) > 1:
             listed = ", ".join(f"'{file.path}' holds {file.kind}" for file in files)
@@ -473,17 +470,17 @@ class CellsOnDisk:
         )
 
 
-def _joined_obs(files: Sequence[CellFile]) -> pd.DataFrame:
+def _joined_obs(files: Sequence[_CellFile]) -> pd.DataFrame:
     """The tables of cells one below the other; with several files the column `file` tells them apart."""
     if len(files) == 1:
         return files[0].obs
     tables = [
-        file.obs.assign(file=name) for file, name in zip(files, short_names([f.path for f in files]), strict=True)
+        file.obs.assign(file=name) for file, name in zip(files, _short_names([f.path for f in files]), strict=True)
     ]
     joined = pd.concat(tables)
     if not joined.index.is_unique:
         warnings.warn(
-            "cells of different files share names: each name now ends in its file's number", stacklevel=user_level()
+            "cells of different files share names: each name now ends in its file's number", stacklevel=_user_level()
         )
         numbers = np.repeat(np.arange(1, len(files) + 1), [len(file.obs) for file in files])
         joined.index = [f"{name}-{number}" for name, number in zip(joined.index, numbers, strict=True)]
@@ -562,16 +559,16 @@ def open_cells(
         cells.obs = attach_labels(AnnData(obs=cells.obs), Path(labels), label_key).obs
     if label_key is not None and label_key not in cells.obs:
         where = f"the cells of '{files[0]}'"
-        refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key, where)
+        _refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key, where)
     if len(drop_types):
         cells.obs = cells.obs.copy()
-        without_types(cells.obs, label_key, drop_types)
+        _without_types(cells.obs, label_key, drop_types)
     return cells
 
 # %% ../nbs/12_streaming.ipynb #feed30b5
 def _refuse_other_kind(block: csr_matrix, note: Mapping[str, Any], cells: pd.Index, genes: pd.Index) -> None:
     """Raise InputError where a block holds NaN, or values that the first cells said are not there."""
-    values = summarise_values(block, cells, genes)
+    values = _summarise_values(block, cells, genes)
     found = "scaled" if values.lowest < 0 else "normalised, not logged"
     kind = note["kind"]
     counted, logged = kind == "raw counts" and not values.whole, kind == "log-normalised" and not note.get("told")
@@ -583,10 +580,10 @@ def _refuse_other_kind(block: csr_matrix, note: Mapping[str, Any], cells: pd.Ind
         )
 
 
-def _pieces(file: CellFile, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, csr_matrix]]:
+def _pieces(file: _CellFile, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, csr_matrix]]:
     """Blocks of a file that hold wanted cells (places in the file, rising): which, and their values."""
-    for start in range(0, len(file.obs), CELLS_PER_READ):
-        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + CELLS_PER_READ)]
+    for start in range(0, len(file.obs), _CELLS_PER_READ):
+        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + _CELLS_PER_READ)]
         if len(here):
             block = file.rows(here[0], here[-1] + 1)
             yield here, block if len(here) == block.shape[0] else block[here - here[0]]
@@ -620,13 +617,13 @@ def read_blocks(
             for here, block in _pieces(file, inside):
                 values = csr_matrix(block if shared is None else _in_order(block, shared), dtype=np.float32)
                 _refuse_other_kind(values, cells.note, cells.obs.index[here + first], cells.genes)
-                values = values if raw else to_log(values, cells.note)
+                values = values if raw else _to_log(values, cells.note)
                 yield here + first, values if places is None else values[:, places]
                 bar.update(len(here))
             first += len(file.obs)
 
 # %% ../nbs/12_streaming.ipynb #ad88b3b7
-def available_memory() -> int:
+def _available_memory() -> int:
     """Bytes that this process may still take: of the machine, or of the container that it runs in."""
     import psutil
 
@@ -639,17 +636,17 @@ def available_memory() -> int:
 
 def _fits(n_values: float, memory: int | None) -> bool:
     """Whether so many values, with all copies, fit into `memory` bytes (None: half of what is available)."""
-    return 8 * COPIES * n_values <= (available_memory() / 2 if memory is None else memory)
+    return 8 * _COPIES * n_values <= (_available_memory() / 2 if memory is None else memory)
 
 
-def processes_that_fit(adata: AnnData) -> int:
+def _processes_that_fit(adata: AnnData) -> int:
     """Processes that may work on cells together, each with its copies in half of the memory; one for few cells."""
-    if adata.n_obs < CELLS_FOR_PROCESSES:
+    if adata.n_obs < _CELLS_FOR_PROCESSES:
         return 1
-    return max(1, int(available_memory() / 2 // (PROCESS_MEMORY + 8 * COPIES * adata.X.size)))
+    return max(1, int(_available_memory() / 2 // (_PROCESS_MEMORY + 8 * _COPIES * adata.X.size)))
 
 
-def read_some(
+def _read_some(
     cells: CellsOnDisk, names: Iterable[str], *, genes: Sequence[str] | None = None, progress: bool = False
 ) -> AnnData:
     """The named cells, in memory: all genes, with the values as stored; or the named `genes`, log-normalised."""
@@ -662,9 +659,9 @@ def read_some(
     note = (
         cells.note if genes is None else {"place": cells.note["place"], "kind": "log-normalised", "n_genes": len(var)}
     )
-    uns: dict[str, Any] = {VALUES: dict(note)}
+    uns: dict[str, Any] = {_VALUES: dict(note)}
     if cells.lacking:
-        uns[LACKING] = pd.DataFrame({"gene": list(cells.lacking), "file": list(cells.lacking.values())}, dtype=object)
+        uns[_LACKING] = pd.DataFrame({"gene": list(cells.lacking), "file": list(cells.lacking.values())}, dtype=object)
     return AnnData(X, obs=cells.obs.iloc[rows].copy(), var=var.copy(), uns=uns)
 
 
@@ -720,21 +717,21 @@ def read_usable(
     >>> int(read_usable(cells, "cell_type", most=10).obs["cell_type"].value_counts().max())
     10
     """
-    labels = kept_labels(cells.obs, label_key, min_cells=min_cells)
-    return read_some(cells, usable_cells(labels, most=most, seed=seed), progress=progress)
+    labels = _kept_labels(cells.obs, label_key, min_cells=min_cells)
+    return _read_some(cells, _usable_cells(labels, most=most, seed=seed), progress=progress)
 
 # %% ../nbs/12_streaming.ipynb #54f839a6
-def summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool = False) -> GeneSummary:
+def _summarise_on_disk(cells: CellsOnDisk, labels: pd.Series, *, progress: bool = False) -> _GeneSummary:
     """The genes over the cells that `labels` names, in one pass; equal to `summarise_genes` of these cells."""
     codes = pd.Series(np.unique(labels.to_numpy().astype(str), return_inverse=True)[1], index=labels.index)
-    sums = GeneSums(len(cells.genes), int(codes.max()) + 1)
+    sums = _GeneSums(len(cells.genes), int(codes.max()) + 1)
     for places, block in read_blocks(cells, cells.rows_of(labels.index), progress=progress, what="summing up genes"):
         sums.add(block, codes[cells.obs.index[places]].to_numpy())
     return sums.summary(cells.genes)
 
 
 @dataclass(frozen=True)
-class PanelCells:
+class _PanelCells:
     """What a panel is chosen from: cells in memory, their split, and how many genes their files have.
 
     `candidates` are the genes of `adata` where it holds only those that a panel may have; None where it holds all.
@@ -742,30 +739,30 @@ class PanelCells:
 
     adata: AnnData
     split: CellSplit
-    candidates: Candidates | None
+    candidates: _Candidates | None
     n_genes: int
 
 # %% ../nbs/12_streaming.ipynb #f5f87460
-def cells_for_panel(
+def _cells_for_panel(
     cells: CellsOnDisk, label_key: str, design: PanelDesign, *, split: CellSplit | None = None,
     memory: int | None = None, progress: bool = False,
-) -> PanelCells:  # fmt: skip
+) -> _PanelCells:  # fmt: skip
     """Read what a design needs, within `memory` bytes (None: half of what is available)."""
-    split = split or split_of(cells.obs, label_key, design)
+    split = split or _split_of(cells.obs, label_key, design)
     n_values = cells.n_values * len(split.table) / len(cells.obs)
     reduced = not _fits(n_values, memory) and len(cells.genes) > design.n_variable
     candidates = None
     if reduced:
         train = split.table[split.table["part"] == "train"].set_index("cell")["cell_type"]
-        design = with_known_genes(design, cells.var, cells.lacking)
-        candidates = candidate_genes(summarise_on_disk(cells, train, progress=progress), design)
+        design = _with_known_genes(design, cells.var, cells.lacking)
+        candidates = _candidate_genes(_summarise_on_disk(cells, train, progress=progress), design)
     genes = None if candidates is None else candidates.names
     _logger.info("%d of %d cells, %s genes", len(split.table), len(cells.obs), "all" if genes is None else len(genes))
-    adata = read_some(cells, split.table["cell"], genes=genes, progress=progress)
-    return PanelCells(adata, split, candidates, len(cells.genes))
+    adata = _read_some(cells, split.table["cell"], genes=genes, progress=progress)
+    return _PanelCells(adata, split, candidates, len(cells.genes))
 
 
-@takes_settings(PanelDesign)
+@_takes_settings(PanelDesign)
 def select_genes_on_disk(
     cells: CellsOnDisk,
     label_key: str,
@@ -815,52 +812,52 @@ def select_genes_on_disk(
     5
     """
     design = PanelDesign(n_genes=n_genes, **settings)
-    found = cells_for_panel(cells, label_key, design, split=split, memory=memory, progress=progress)
+    found = _cells_for_panel(cells, label_key, design, split=split, memory=memory, progress=progress)
     source = {
-        **source_of_files([str(file.path) for file in cells.files]),
+        **_source_of_files([str(file.path) for file in cells.files]),
         "split": "drawn" if split is None else "given",
     }
-    about = about_cells(cells.obs, label_key, design, found.split, source)
-    return choose_from(found, label_key, design, model_settings=model_settings, about=about)
+    about = _about_cells(cells.obs, label_key, design, found.split, source)
+    return _choose_from(found, label_key, design, model_settings=model_settings, about=about)
 
 
-def choose_from(
-    found: PanelCells,
+def _choose_from(
+    found: _PanelCells,
     label_key: str,
     design: PanelDesign,
     *,
     model_settings: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> DesignedPanel:
-    """The panel of a design from the cells that were read for it; the settings as in `choose_panel`."""
+    """The panel of a design from the cells that were read for it; the settings as in `_choose_panel`."""
     split, more = found.split, {"model_settings": model_settings, "about": about}
     if found.candidates is None:
-        return choose_panel(found.adata, label_key, design, split, **more)
+        return _choose_panel(found.adata, label_key, design, split, **more)
     train = prepare_cells(split.subset(found.adata, "train"), label_key, min_cells=1)
-    design = with_known_genes(design, train.var)
-    ranked = rank_by_model(found.adata, train, split, label_key, train.var_names.tolist(), design, model_settings)
-    values = {**values_of(train), "n_genes": found.n_genes}
-    more["about"] = {**with_genes_left_out(about or {}, found.candidates), "values": values}
-    return build_panel(train, label_key, design, split, ranked=ranked, **more)
+    design = _with_known_genes(design, train.var)
+    ranked = _rank_by_model(found.adata, train, split, label_key, train.var_names.tolist(), design, model_settings)
+    values = {**_values_of(train), "n_genes": found.n_genes}
+    more["about"] = {**_with_genes_left_out(about or {}, found.candidates), "values": values}
+    return _build_panel(train, label_key, design, split, ranked=ranked, **more)
 
 # %% ../nbs/12_streaming.ipynb #2d81447e
-def is_large(paths: Paths, *, on_disk: str = "auto", memory: int | None = None) -> bool:
+def _is_large(paths: Paths, *, on_disk: str = "auto", memory: int | None = None) -> bool:
     """Whether the cells of files would not fit into memory with all copies that are made; or as `on_disk` says.
 
     `on_disk` is "yes", "no" or "auto"; what fits are `memory` bytes (None: half of what is available).
     """
-    check_choice("on_disk", on_disk, ("auto", "yes", "no"))
+    _check_choice("on_disk", on_disk, ("auto", "yes", "no"))
     if on_disk != "auto":
         return on_disk == "yes"
     sizes = [_values_in_memory(Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     return None not in sizes and not _fits(sum(filter(None, sizes)), memory)
 
 
-def open_if_large(
+def _open_if_large(
     paths: Paths, *, on_disk: str = "auto", memory: int | None = None, **opening: Any
 ) -> CellsOnDisk | None:
-    """`open_cells` for files that `is_large` says not to read into memory; None for others."""
-    return open_cells(paths, **opening) if is_large(paths, on_disk=on_disk, memory=memory) else None
+    """`open_cells` for files that `_is_large` says not to read into memory; None for others."""
+    return open_cells(paths, **opening) if _is_large(paths, on_disk=on_disk, memory=memory) else None
 
 
 def _values_in_memory(path: Path) -> float | None:
@@ -869,7 +866,7 @@ def _values_in_memory(path: Path) -> float | None:
     Those of X are copied on the way; `raw` and the layers, and a dense matrix as it is stored, only lie there.
     """
     try:
-        with reading(path):
+        with _reading(path):
             if (parts := _open_parts(path)) is None:
                 return None
             group = parts[1]
@@ -877,7 +874,7 @@ def _values_in_memory(path: Path) -> float | None:
             found = [_values_in(group, place, path) for place in ("X", "raw/X", *layers) if place in group]
             lying = [_n_values(values) for values in found[1:]]
             lying += [np.prod(values.shape) / 2 for values in found if not hasattr(values, "group")]
-            return _n_values(found[0]) + sum(lying) / COPIES
+            return _n_values(found[0]) + sum(lying) / _COPIES
     except Exception:  # a broken file raises anything; whoever reads it next says what is wrong
         return None
 
@@ -895,8 +892,8 @@ class DiskMatrix:
         import h5py
 
         self.path, self.block_size, self.scale = Path(path), block_size, scale
-        with reading(existing_path(self.path)):
-            refuse_outside(self.path)
+        with _reading(_existing_path(self.path)):
+            _refuse_outside(self.path)
             self._values = _values_in(h5py.File(self.path, "r"), "X", self.path)
             if isinstance(self._values, _GeneByGene):
                 raise InputError(f"'{path}' keeps its values gene by gene (CSC); let write_matrix write it by cells")
@@ -916,7 +913,7 @@ class DiskMatrix:
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
         wanted, back = np.unique(rows, return_inverse=True)
         blocks = np.unique(wanted // self.block_size, return_inverse=True)[1]
-        ends = np.flatnonzero(np.diff(blocks * self.block_size // CELLS_PER_READ)) + 1
+        ends = np.flatnonzero(np.diff(blocks * self.block_size // _CELLS_PER_READ)) + 1
         x = vstack([self._read(part) for part in np.split(wanted, ends)], format="csr")[back]
         return x if self.scale is None else csr_matrix(x.multiply((1 / self.scale).astype(np.float32)[None, :]))
 
@@ -925,15 +922,15 @@ class DiskMatrix:
         starts = np.unique(rows // self.block_size) * self.block_size
         read = np.zeros(self.shape[0], dtype=bool)
         read[(starts[:, None] + np.arange(self.block_size)).ravel().clip(max=self.shape[0] - 1)] = True
-        with reading(self.path):
+        with _reading(self.path):
             values = self._values[read]
-            refuse_broken_matrix(values)
+            _refuse_broken_matrix(values)
             return csr_matrix(values)[np.cumsum(read)[rows] - 1]
 
     def blocks(self) -> Iterator[csr_matrix]:
         """All rows in their order, block by block."""
-        for start in range(0, self.shape[0], CELLS_PER_READ):
-            yield self[np.arange(start, min(start + CELLS_PER_READ, self.shape[0]))]
+        for start in range(0, self.shape[0], _CELLS_PER_READ):
+            yield self[np.arange(start, min(start + _CELLS_PER_READ, self.shape[0]))]
 
 # %% ../nbs/12_streaming.ipynb #507bd20c
 def write_matrix(
@@ -947,7 +944,7 @@ def write_matrix(
     from anndata.io import sparse_dataset, write_elem
 
     rows = cells.rows_of(names)
-    with write_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with _write_whole(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         write_elem(file, "obs", pd.DataFrame(index=cells.obs.index[rows]))
         write_elem(file, "var", pd.DataFrame(index=pd.Index(genes)))

@@ -18,7 +18,7 @@ import pandas as pd
 
 from selectormlp.classifiers import (
     CONDITIONS,
-    MLP_CONDITIONS,
+    _MLP_CONDITIONS,
     GeneClassifier,
     NetworkClassifier,
     make_classifier,
@@ -27,49 +27,48 @@ from selectormlp.classifiers import (
 from selectormlp.data import (
     InputError,
     choose_variable_genes,
-    is_whole,
+    _is_whole,
     load_cells,
-    nearest_name,
+    _nearest_name,
     prepare_cells,
-    read_json,
-    read_table,
-    write_json,
-    write_table,
-    write_whole,
+    _read_json,
+    _read_table,
+    _write_json,
+    _write_table,
+    _write_whole,
 )
 from .evaluation import plot_test_accuracy, score_predictions
 from selectormlp.files import (
-    changes_of_cells,
-    fingerprint_cells,
-    only_run,
-    record_file,
-    refuse_changed_file,
+    _changes_of_cells,
+    _fingerprint_cells,
+    _only_run,
+    _record_file,
+    _refuse_changed_file,
 )
 from .masking import masking_curve, plot_masking_curves, predict_masked, random_masking_curve, rank_genes
 from .models import NetworkShape, plot_network
 from .panels import GenePanel, panel_from_ranking, panel_overlap, read_panel
-from .saving import expression_shares, load_model, save_model
-from .signatures import check_choice, check_settings, describes_settings, setting, takes_settings
+from .saving import _expression_shares, load_model, save_model
+from .signatures import _check_choice, _check_settings, _describes_settings, _setting, _takes_settings
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-logger = logging.getLogger(__name__)
-MEAN = "mean_per_class_accuracy"
-FORMAT_VERSION = 1  # of a run's folder
-RUN_FILES = (
+_logger = logging.getLogger(__name__)
+_MEAN = "mean_per_class_accuracy"
+_FORMAT_VERSION = 1  # of a run's folder
+_RUN_FILES = (
     "config.json", "data.json", "tables.json", "split.csv", "genes.csv", "rankings.csv", "masking.csv", "overlap.csv",
     "panel_masking.csv", "scores.csv", "cell_map.csv", "report.html",
 )  # fmt: skip
 
 # %% auto #0
-__all__ = ['logger', 'MEAN', 'FORMAT_VERSION', 'RUN_FILES', 'FIGURES', 'PAGE', 'CAPTIONS', 'StudyConfig', 'study_config', 'Study',
-           'drawn_figures', 'open_study', 'write_page', 'study_steps', 'run_study']
+__all__ = ['StudyConfig', 'Study', 'open_study', 'run_study']
 
 # %% ../nbs/09_report.ipynb #71d17556
-@describes_settings
+@_describes_settings
 @dataclass(frozen=True)
 class StudyConfig:
     """What a study does: its cells, split, genes, models, masking curves and panels.
@@ -90,31 +89,35 @@ class StudyConfig:
     (20, 10)
     """
 
-    cells: str = setting("a file of cells, or the name of an example: pancreas, pbmc68k, brain")
-    label_key: str = setting("column of obs that holds the cell types")
-    labels: str | None = setting("file of labels (csv), where the cells come without", None)
-    protocol: str = setting("'robust', or 'report': the report to the letter", "robust", kind="{'robust', 'report'}")
-    seed: int = setting("seed of every random choice", 0, least=0)
-    max_train: int = setting("training cells of a type at most", 5000, least=1, unit="cells")
-    max_validation: int = setting("validation cells of a type at most", 1000, least=1, unit="cells")
-    max_test: int = setting("test cells of a type at most", 1000, least=1, unit="cells")
-    min_cells: int = setting("types with fewer cells are left out", 7, least=3, unit="cells")
-    n_genes: int = setting("variable genes to work with, chosen on training cells", 2000, least=1)
-    conditions: tuple[str, ...] = setting("models to train, by the names of `make_classifier`", tuple(CONDITIONS.index))
-    ablations: tuple[str, ...] = setting("MLP conditions to train for Figure 3", tuple(MLP_CONDITIONS))
-    max_epochs: int | None = setting(
+    cells: str = _setting("a file of cells, or the name of an example: pancreas, pbmc68k, brain")
+    label_key: str = _setting("column of obs that holds the cell types")
+    labels: str | None = _setting("file of labels (csv), where the cells come without", None)
+    protocol: str = _setting("'robust', or 'report': the report to the letter", "robust", kind="{'robust', 'report'}")
+    seed: int = _setting("seed of every random choice", 0, least=0)
+    max_train: int = _setting("training cells of a type at most", 5000, least=1, unit="cells")
+    max_validation: int = _setting("validation cells of a type at most", 1000, least=1, unit="cells")
+    max_test: int = _setting("test cells of a type at most", 1000, least=1, unit="cells")
+    min_cells: int = _setting("types with fewer cells are left out", 7, least=3, unit="cells")
+    n_genes: int = _setting("variable genes to work with, chosen on training cells", 2000, least=1)
+    conditions: tuple[str, ...] = _setting(
+        "models to train, by the names of `make_classifier`", tuple(CONDITIONS.index)
+    )
+    ablations: tuple[str, ...] = _setting("MLP conditions to train for Figure 3", tuple(_MLP_CONDITIONS))
+    max_epochs: int | None = _setting(
         "epochs of each network's training at most; None: as the protocol has it", None, least=1
     )
-    step: int = setting("genes between the points of a masking curve", 50, least=1, unit="genes")
-    n_orders: int = setting("random orders of the genes to compare with", 5, least=1)
-    panel_conditions: tuple[str, ...] = setting(
+    step: int = _setting("genes between the points of a masking curve", 50, least=1, unit="genes")
+    n_orders: int = _setting("random orders of the genes to compare with", 5, least=1)
+    panel_conditions: tuple[str, ...] = _setting(
         "models to retrain on their best genes", ("selector_l1", "mlp", "svm_l1")
     )
-    panel_sizes: tuple[int, ...] = setting("sizes of the panels to retrain on", (200, 100, 50), least=1, unit="genes")
-    panel_step: int = setting("genes between the points of a retrained model's masking curve", 5, least=1, unit="genes")
+    panel_sizes: tuple[int, ...] = _setting("sizes of the panels to retrain on", (200, 100, 50), least=1, unit="genes")
+    panel_step: int = _setting(
+        "genes between the points of a retrained model's masking curve", 5, least=1, unit="genes"
+    )
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        _check_settings(self)
         names = (*self.conditions, *self.ablations, *self.panel_conditions)
         models = [make_classifier(condition) for condition in names]
         if self.max_epochs is not None and not any(isinstance(model, NetworkClassifier) for model in models):
@@ -126,8 +129,8 @@ class StudyConfig:
             )
 
 # %% ../nbs/09_report.ipynb #48002a71
-@takes_settings(StudyConfig)
-def study_config(*, format_version: int | None = None, **settings: Any) -> StudyConfig:
+@_takes_settings(StudyConfig)
+def _study_config(*, format_version: int | None = None, **settings: Any) -> StudyConfig:
     """Make a `StudyConfig` from what a JSON file holds, with lists where it has tuples.
 
     Parameters
@@ -148,7 +151,7 @@ def study_config(*, format_version: int | None = None, **settings: Any) -> Study
 
     Examples
     --------
-    >>> study_config(cells="pancreas", label_key="cell_type", panel_sizes=[20, 10]).panel_sizes
+    >>> _study_config(cells="pancreas", label_key="cell_type", panel_sizes=[20, 10]).panel_sizes
     (20, 10)
     """
     fixed: dict[str, Any] = _from_json(settings)
@@ -182,8 +185,8 @@ def _first_fingerprint(adata: AnnData) -> dict[str, int]:
 
 def _compare(path: Path, value: dict[str, Any], usual: dict[str, Any] | None = None) -> None:
     """Raise an `InputError` where another description than this one lies at `path`; what it lacks is as `usual`."""
-    there = {**(usual or {}), **read_json(path)} if path.exists() else value
-    if there.get("format_version", 1) > FORMAT_VERSION:
+    there = {**(usual or {}), **_read_json(path)} if path.exists() else value
+    if there.get("format_version", 1) > _FORMAT_VERSION:
         raise InputError(f"a newer version wrote the run in {str(path.parent)!r}; update selectormlp to go on with it")
     for key in value:
         if there.get(key) != value[key]:
@@ -225,24 +228,24 @@ class Study:
         config = self.config
         adata = self._load(config)
         cells = prepare_cells(adata, config.label_key, min_cells=config.min_cells)
-        self._fingerprint = fingerprint_cells(adata.to_memory() if adata.isbacked else adata, config.label_key)
+        self._fingerprint = _fingerprint_cells(adata.to_memory() if adata.isbacked else adata, config.label_key)
         self._refuse_other_cells(cells)
         return cells
 
     def _refuse_other_cells(self, cells: AnnData) -> None:
         """Raise an `InputError`, which says what changed, where the run in the folder was made from other cells."""
         note, path = self.folder / "data.json", self.folder / "split.csv"
-        before = read_json(note) if note.exists() else self._fingerprint
+        before = _read_json(note) if note.exists() else self._fingerprint
         if "fingerprint" not in before:
             _compare(note, _first_fingerprint(cells))
             before = self._fingerprint
         labels, relabelled = cells.obs[self.config.label_key].astype(str), 0
         if path.exists():
-            refuse_changed_file(self.folder, "split.csv")
+            _refuse_changed_file(self.folder, "split.csv")
             known = read_split(path).table.set_index("cell")["cell_type"]
             here = known.index.intersection(labels.index)
             relabelled = int((known[here] != labels[here]).sum()) + (len(known) - len(here))
-        changes = changes_of_cells(before, self._fingerprint, relabelled=relabelled)
+        changes = _changes_of_cells(before, self._fingerprint, relabelled=relabelled)
         if changes:
             raise InputError(
                 f"the folder {str(self.folder)!r} holds another run: {', and '.join(changes)}"
@@ -260,11 +263,11 @@ class Study:
         if not path.exists():
             caps = {name: getattr(config, name) for name in ("max_train", "max_validation", "max_test", "min_cells")}
             split = split_cells(self.cells, config.label_key, seed=config.seed, **caps)
-            write_json({"format_version": FORMAT_VERSION, **self._described()}, self.folder / "config.json")
-            write_json(self._fingerprint, self.folder / "data.json")
+            _write_json({"format_version": _FORMAT_VERSION, **self._described()}, self.folder / "config.json")
+            _write_json(self._fingerprint, self.folder / "data.json")
             self._write("split.csv", split.table)
         self._refuse_stale()
-        refuse_changed_file(self.folder, "split.csv")
+        _refuse_changed_file(self.folder, "split.csv")
         return read_split(path)
 
     def split(self) -> CellSplit:
@@ -298,12 +301,12 @@ class Study:
         self._refuse_stale()
         if not path.exists():
             self._write(name, compute())
-        refuse_changed_file(self.folder, name)
-        return read_table(path)
+        _refuse_changed_file(self.folder, name)
+        return _read_table(path)
 
     def _write(self, name: str, table: pd.DataFrame) -> None:
         """Write a table into the folder, whole, and note in the folder's record what it holds."""
-        write_table(table, self.folder / name, before=lambda written: record_file(self.folder, name, written))
+        _write_table(table, self.folder / name, before=lambda written: _record_file(self.folder, name, written))
 
     def model(self, condition: str, panel: GenePanel | None = None) -> GeneClassifier:
         """A fitted model (models/), of all genes or retrained on a panel's; an interrupted training goes on."""
@@ -346,7 +349,7 @@ class Study:
     def _shares(self) -> pd.Series:
         """The share of the counts that each gene has in the training cells: what their values were normalised over."""
         train = self.split().subset(self.cells, "train")
-        return expression_shares(train.X, train.var_names)
+        return _expression_shares(train.X, train.var_names)
 
     def retrained(self, condition: str, size: int) -> GeneClassifier:
         """A model retrained on its own best `size` genes."""
@@ -401,7 +404,7 @@ class Study:
         self._refuse_stale()
         if not (self.folder / name).exists():
             self._write(name, panel_from_ranking(self.ranking(condition), size).table)
-        refuse_changed_file(self.folder, name)
+        _refuse_changed_file(self.folder, name)
         return read_panel(self.folder / name)
 
     def overlap(self) -> pd.DataFrame:
@@ -455,13 +458,13 @@ class Study:
     def test_accuracy(self) -> pd.DataFrame:
         """Mean per-class test accuracy of each model and condition."""
         means = self.scores().groupby(["model", "condition"], sort=False)["recall"].mean()
-        return means.rename(MEAN).reset_index()
+        return means.rename(_MEAN).reset_index()
 
     def figure(self, name: str) -> Axes:
         """Draw one of "figure1" to "figure6" and leave it in figures/; returns its (first) Axes."""
-        check_choice("figure", name, tuple(FIGURES))
-        axes = FIGURES[name](self)
-        with write_whole(self.folder / "figures" / f"{name}.png") as path:
+        _check_choice("figure", name, tuple(_FIGURES))
+        axes = _FIGURES[name](self)
+        with _write_whole(self.folder / "figures" / f"{name}.png") as path:
             axes.figure.savefig(path, dpi=110, format="png")
         return axes
 
@@ -498,7 +501,7 @@ def _figure_masking(study: Study) -> Axes:
     return axes[0]
 
 # %% ../nbs/09_report.ipynb #994f2be6
-FIGURES: dict[str, Callable[[Study], Axes]] = {
+_FIGURES: dict[str, Callable[[Study], Axes]] = {
     "figure1": _figure_cells,
     "figure2": _figure_network,
     "figure3": lambda study: _figure_curves(study, study.config.ablations),
@@ -513,17 +516,17 @@ def _networks(conditions: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in conditions if not name.startswith("svm"))
 
 
-def drawn_figures(config: StudyConfig) -> list[str]:
+def _drawn_figures(config: StudyConfig) -> list[str]:
     """The figures that there is something to draw for: a study of an SVM alone has no learning curves, say."""
     absent = {
         "figure2": not any(name.startswith("selector") for name in config.conditions),
         "figure3": not config.ablations,
         "figure4": not _networks(config.conditions),
     }
-    return [name for name in FIGURES if not absent.get(name)]
+    return [name for name in _FIGURES if not absent.get(name)]
 
 
-@takes_settings(StudyConfig)
+@_takes_settings(StudyConfig)
 def open_study(cells: str, label_key: str, folder: str | Path, **settings: Any) -> Study:
     """Open the study in a folder, or begin a new one there.
 
@@ -558,10 +561,10 @@ def open_study(cells: str, label_key: str, folder: str | Path, **settings: Any) 
     >>> study.config.seed
     1
     """
-    return Study(study_config(cells=str(cells), label_key=label_key, **settings), folder)
+    return Study(_study_config(cells=str(cells), label_key=label_key, **settings), folder)
 
 # %% ../nbs/09_report.ipynb #4de94cb9
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Gene panels for {{ c.cells }}</title>
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Gene panels for {{ c.cells }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 :root { color-scheme: light dark } body { font: 16px/1.55 system-ui, sans-serif; max-width: 52rem; margin: 2rem
 auto; padding: 0 1rem }
@@ -600,7 +603,7 @@ of one donor resemble each
 other, so accuracy on new donors can be lower. Genes that carry the same information replace each other freely, so a
 gene that is missing here
 need not be uninformative.</p></body></html>"""
-CAPTIONS = {
+_CAPTIONS = {
     "figure1": "The training cells, coloured by type.",
     "figure3": "Learning curves of the MLP with and without dropout, batch norm and noise; training cells dashed.",
     "figure4": "Learning curves of the networks; training cells dashed.",
@@ -618,7 +621,7 @@ def _best_panel(study: Study) -> dict[str, Any]:
         X, y = study.part("validation", panel.genes)
         found[name] = score_predictions(y, study.model(name, panel).predict(X)).mean_per_class_accuracy
     model = max(found, key=lambda name: found[name])
-    table, panel = study.test_accuracy().set_index(["condition", "model"])[MEAN], study.panel(model, size)
+    table, panel = study.test_accuracy().set_index(["condition", "model"])[_MEAN], study.panel(model, size)
     shares = {"all": table[f"all {len(study.genes())} genes", model], "kept": table[f"top {size}, retrained", model]}
     about = {"model": model, "size": size, "genes": panel.genes, "idle": int((panel.table["importance"] == 0).sum())}
     return about | {name: f"{share:.1%}" for name, share in shares.items()}
@@ -629,7 +632,7 @@ def _page_values(study: Study) -> dict[str, Any]:
     best, scores, config = _best_panel(study), study.scores(), study.config
     own = scores[(scores["model"] == best["model"]) & (scores["condition"] == f"top {best['size']}, retrained")]
     counts = {"n_cells": study.cells.n_obs, "n_types": len(study.types()), "n_genes": len(study.genes())}
-    means = study.test_accuracy().pivot_table(index="condition", columns="model", values=MEAN, sort=False)
+    means = study.test_accuracy().pivot_table(index="condition", columns="model", values=_MEAN, sort=False)
     tables = {
         "accuracy": means.round(3).rename_axis(index=None, columns=None).to_html(border=0),
         "per_type": own[["type", "n_cells", "recall", "precision", "f1"]].round(3).to_html(index=False, border=0),
@@ -645,22 +648,22 @@ def _pictures(study: Study) -> list[tuple[str, str]]:
     """Captions and figures, as the page holds them."""
     from base64 import b64encode
 
-    drawn = [name for name in drawn_figures(study.config) if name in CAPTIONS]
+    drawn = [name for name in _drawn_figures(study.config) if name in _CAPTIONS]
     files = {name: study.folder / "figures" / f"{name}.png" for name in drawn}
-    return [(CAPTIONS[name], b64encode(path.read_bytes()).decode()) for name, path in files.items()]
+    return [(_CAPTIONS[name], b64encode(path.read_bytes()).decode()) for name, path in files.items()]
 
 
-def write_page(study: Study) -> Path:
+def _write_page(study: Study) -> Path:
     """Write the study's report.html, one page that holds its figures; returns its path."""
     from jinja2 import Environment
 
-    page = Environment(autoescape=True).from_string(PAGE).render(_page_values(study))
-    with write_whole(study.folder / "report.html") as path:
+    page = Environment(autoescape=True).from_string(_PAGE).render(_page_values(study))
+    with _write_whole(study.folder / "report.html") as path:
         path.write_text(page, encoding="utf-8")
     return study.folder / "report.html"
 
 # %% ../nbs/09_report.ipynb #588b731f
-def study_steps(study: Study) -> list[tuple[str, Callable[[], object]]]:
+def _study_steps(study: Study) -> list[tuple[str, Callable[[], object]]]:
     """The parts of a study in order, by name: what `run_study` does."""
     config, sizes = study.config, study.panel_sizes()
     steps: list[tuple[str, Callable[[], object]]] = []
@@ -670,8 +673,8 @@ def study_steps(study: Study) -> list[tuple[str, Callable[[], object]]]:
     for name, size in product(config.panel_conditions, sizes):
         steps.append((f"retrain {name} on {size} genes", partial(study.retrained, name, size)))
     steps += [("mask panels", study.panel_masking), ("score", study.scores)]
-    steps += [(name, partial(_save_figure, study, name)) for name in drawn_figures(config)]
-    return [*steps, ("page", partial(write_page, study))]
+    steps += [(name, partial(_save_figure, study, name)) for name in _drawn_figures(config)]
+    return [*steps, ("page", partial(_write_page, study))]
 
 
 def _save_figure(study: Study, name: str) -> None:
@@ -726,10 +729,10 @@ def run_study(
     """
     from tqdm.auto import tqdm
 
-    with only_run(folder):
+    with _only_run(folder):
         study = Study(config, folder, load=load)
         _ = study.cells  # before anything is taken from the folder: are they the ones that it was made from?
-        with tqdm(study_steps(study), disable=not progress, unit="step") as steps:
+        with tqdm(_study_steps(study), disable=not progress, unit="step") as steps:
             for name, step in steps:
                 steps.set_description(name)
                 step()

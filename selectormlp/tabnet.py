@@ -25,18 +25,18 @@ from torchmetrics.classification import (
     MulticlassSpecificity,
 )
 
-from .classifiers import Matrix, NetworkClassifier, checked_names, hold_out, whole_seed
-from .data import InputError, figure_text
-from .signatures import check_choice, refuse_unknown
+from .classifiers import Matrix, NetworkClassifier, _checked_names, _hold_out, _whole_seed
+from .data import InputError, _figure_text
+from .signatures import _check_choice, _refuse_unknown
 from selectormlp.training import (
-    MEASURED,
-    Batch,
-    CodedCells,
-    NetworkModule,
+    _MEASURED,
+    _Batch,
+    _CodedCells,
+    _NetworkModule,
     TrainingProtocol,
-    TrainingResult,
-    some_cells,
-    train_module,
+    _TrainingResult,
+    _some_cells,
+    _train_module,
 )
 
 try:
@@ -50,13 +50,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['SHORTEST_EPOCH', 'TabNetShape', 'Sparsemax', 'MaskingEncoder', 'TabNetNet', 'TabNetProtocol', 'F1OfTypes',
-           'tabnet_measures', 'TabNetModule', 'TabNetClassifier', 'explain_cells', 'explain_types', 'plot_type_shares',
-           'Rebuilder', 'PretrainingModule', 'PretrainedEncoder', 'pretrain_tabnet']
+__all__ = ['TabNetClassifier', 'explain_cells', 'explain_types', 'plot_type_shares', 'PretrainedEncoder', 'pretrain_tabnet']
 
 # %% ../nbs/14_attention_masks.ipynb #b85e0d6e
 @dataclass(frozen=True)
-class TabNetShape:
+class _TabNetShape:
     """What a TabNet is made of (Arik & Pfister 2021, Table 7): `n_decision` and `n_attention` numbers pass through each
     of `n_steps` steps, whose layers are `n_independent` of its own and `n_shared` of all; `gamma` 1 lets a gene be used
     in one step only, and more lets it return; `mask` is "sparsemax" or "entmax"."""
@@ -73,7 +71,7 @@ class TabNetShape:
     mask: str = "sparsemax"
 
     def __post_init__(self) -> None:
-        check_choice("mask", self.mask, ("sparsemax", "entmax"))
+        _check_choice("mask", self.mask, ("sparsemax", "entmax"))
         for name in ("n_decision", "n_attention", "n_steps", "virtual_batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
@@ -101,7 +99,7 @@ class _SparsemaxFunction(SparsemaxFunction):
         return SparsemaxFunction.backward(ctx, gradient)[0]
 
 
-class Sparsemax(torch.nn.Module):
+class _Sparsemax(torch.nn.Module):
     """Shares that add up to one in each row, many of them zero: the nearest such to the scores (Martins & Astudillo
     2016)."""
 
@@ -110,10 +108,10 @@ class Sparsemax(torch.nn.Module):
         return _SparsemaxFunction.apply(scores)
 
 # %% ../nbs/14_attention_masks.ipynb #1511d914
-class MaskingEncoder(TabNetEncoder):
+class _MaskingEncoder(TabNetEncoder):
     """pytorch-tabnet's encoder without its table of gene groups, which takes genes x genes numbers."""
 
-    def __init__(self, shape: TabNetShape):
+    def __init__(self, shape: _TabNetShape):
         names = {"n_decision": "n_d", "n_attention": "n_a", "mask": "mask_type"}
         same = ("n_steps", "gamma", "n_independent", "n_shared", "momentum", "virtual_batch_size", *names)
         settings = {names.get(name, name): getattr(shape, name) for name in same}
@@ -121,7 +119,7 @@ class MaskingEncoder(TabNetEncoder):
         super().__init__(shape.n_genes, shape.n_genes, group_attention_matrix=no_groups, **settings)
         if shape.mask == "sparsemax":
             for attend in self.att_transformers:
-                attend.selector = Sparsemax()
+                attend.selector = _Sparsemax()
 
     def steps(self, x: torch.Tensor, prior: torch.Tensor | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """For each step its mask (cells, genes) and its part of the decision (cells, n_decision)."""
@@ -136,12 +134,12 @@ class MaskingEncoder(TabNetEncoder):
             yield mask, torch.relu(out[:, : self.n_d])
 
 # %% ../nbs/14_attention_masks.ipynb #c6c6857e
-class TabNetNet(torch.nn.Module):
+class _TabNetNet(torch.nn.Module):
     """genes -> steps of mask and decision -> one score per type (Arik & Pfister 2021, Figure 4)."""
 
-    def __init__(self, shape: TabNetShape, n_types: int):
+    def __init__(self, shape: _TabNetShape, n_types: int):
         super().__init__()
-        self.encoder = MaskingEncoder(shape)
+        self.encoder = _MaskingEncoder(shape)
         self.last = torch.nn.Linear(shape.n_decision, n_types, bias=False)
         initialize_non_glu(self.last, shape.n_decision, n_types)
         self.mask_entropy: torch.Tensor | float = 0.0  # of the batch that was seen last
@@ -169,7 +167,7 @@ class TabNetNet(torch.nn.Module):
 
 # %% ../nbs/14_attention_masks.ipynb #053501f9
 @dataclass(frozen=True)
-class TabNetProtocol(TrainingProtocol):
+class _TabNetProtocol(TrainingProtocol):
     """How a TabNet is taught: `sparsity` is the weight of the masks' entropy, `clip` the longest gradient, and
     `plateau_factor` what the learning rate is multiplied by after `plateau_patience` epochs without a lower loss."""
 
@@ -179,7 +177,7 @@ class TabNetProtocol(TrainingProtocol):
     plateau_patience: int = 20
 
 
-class F1OfTypes(MulticlassF1Score):
+class _F1OfTypes(MulticlassF1Score):
     """The F1 score of each type, and their median, by name."""
 
     def __init__(self, types: Iterable[str]):
@@ -193,10 +191,10 @@ class F1OfTypes(MulticlassF1Score):
         return {"median_f1": scores.quantile(0.5), **of_types}
 
 
-def tabnet_measures(types: Iterable[str]) -> MetricCollection:
+def _tabnet_measures(types: Iterable[str]) -> MetricCollection:
     """What SIMS measures: accuracy (micro, macro, weighted), precision, recall, specificity, F1 of each type and their
     median. Recall is the same as balanced accuracy, and weighted accuracy the same as accuracy."""
-    of_types = F1OfTypes(str(name) for name in types)
+    of_types = _F1OfTypes(str(name) for name in types)
     n_types, mean = len(of_types.types), {"average": "macro"}
     measures: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(n_types, average="micro"),
@@ -210,17 +208,17 @@ def tabnet_measures(types: Iterable[str]) -> MetricCollection:
     return MetricCollection(measures)
 
 # %% ../nbs/14_attention_masks.ipynb #2b289c65
-class TabNetModule(NetworkModule):
-    """A `TabNetNet` as Lightning sees it; where there is a logger, it gets the loss of every step, too."""
+class _TabNetModule(_NetworkModule):
+    """A `_TabNetNet` as Lightning sees it; where there is a logger, it gets the loss of every step, too."""
 
-    network: TabNetNet
-    protocol: TabNetProtocol
+    network: _TabNetNet
+    protocol: _TabNetProtocol
     watched = "validation_accuracy"
 
     def extra_loss(self) -> torch.Tensor:
         return self.protocol.sparsity * self.network.mask_entropy
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: _Batch, batch_idx: int) -> torch.Tensor:
         loss = super().training_step(batch, batch_idx)
         if self.loggers:
             self.log("step_loss", loss.detach(), on_step=True, on_epoch=False)
@@ -237,7 +235,7 @@ class TabNetModule(NetworkModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "validation_loss"}}
 
 # %% ../nbs/14_attention_masks.ipynb #0d5df21e
-SHORTEST_EPOCH = 30  # batches
+_SHORTEST_EPOCH = 30  # batches
 
 
 class TabNetClassifier(NetworkClassifier):
@@ -389,37 +387,37 @@ class TabNetClassifier(NetworkClassifier):
         self.resume = resume
         self.trainer_arguments = trainer_arguments
 
-    def _settings(self) -> TabNetProtocol:
-        own = {name: getattr(self, name) for name in TabNetProtocol.__dataclass_fields__ if hasattr(self, name)}
-        return TabNetProtocol(**{"noise": 0.0, "measured_cells": 5000, **own})
+    def _settings(self) -> _TabNetProtocol:
+        own = {name: getattr(self, name) for name in _TabNetProtocol.__dataclass_fields__ if hasattr(self, name)}
+        return _TabNetProtocol(**{"noise": 0.0, "measured_cells": 5000, **own})
 
-    def _shape(self, n_genes: int) -> TabNetShape:
-        own = {name: getattr(self, name) for name in TabNetShape.__dataclass_fields__ if name != "n_genes"}
-        return TabNetShape(n_genes=n_genes, **own)
+    def _shape(self, n_genes: int) -> _TabNetShape:
+        own = {name: getattr(self, name) for name in _TabNetShape.__dataclass_fields__ if name != "n_genes"}
+        return _TabNetShape(n_genes=n_genes, **own)
 
-    def _network_maker(self, n_genes: int) -> Callable[[], TabNetNet]:
-        return partial(TabNetNet, self._shape(n_genes), len(self.classes_))
+    def _network_maker(self, n_genes: int) -> Callable[[], _TabNetNet]:
+        return partial(_TabNetNet, self._shape(n_genes), len(self.classes_))
 
-    def _fit(self, x: Matrix, codes: np.ndarray, weights: np.ndarray, validation: CodedCells | None) -> None:
+    def _fit(self, x: Matrix, codes: np.ndarray, weights: np.ndarray, validation: _CodedCells | None) -> None:
         try:
             super()._fit(x, codes, weights, validation)
         finally:  # after Ctrl-C there is a network, too
             if hasattr(self, "network_"):
-                self.gene_shares_ = _mean_shares(self.network_, CodedCells(x, codes, weights))
+                self.gene_shares_ = _mean_shares(self.network_, _CodedCells(x, codes, weights))
 
-    def _train(self, network: TabNetNet, train: CodedCells, validation: CodedCells, seed: int) -> TrainingResult:
+    def _train(self, network: _TabNetNet, train: _CodedCells, validation: _CodedCells, seed: int) -> _TrainingResult:
         if self.pretrained is not None:
             shape = self._shape(train.x.shape[1])
             network.encoder.load_state_dict(self.pretrained.weights_for(self.gene_names_, shape))
         protocol = _whole_epochs(self._settings(), n_cells=len(train.codes))
-        module = TabNetModule(network, protocol, measures=tabnet_measures(self.classes_), seed=seed)
+        module = _TabNetModule(network, protocol, measures=_tabnet_measures(self.classes_), seed=seed)
         return self._run(module, train, validation)
 
-    def _run(self, module: NetworkModule, train: CodedCells, validation: CodedCells) -> TrainingResult:
+    def _run(self, module: _NetworkModule, train: _CodedCells, validation: _CodedCells) -> _TrainingResult:
         """Train with gradients cut, and logs and checkpoints where they are wanted."""
         arguments = {"gradient_clip_val": self.clip, **(self.trainer_arguments or {})}
         where = {"folder": self.log_folder, "resume": self.resume, "trainer_arguments": arguments}
-        return train_module(module, train=train, validation=validation, **where)
+        return _train_module(module, train=train, validation=validation, **where)
 
     def _checked_cells(self, X: Matrix) -> Matrix:
         """Cells to look at, as CSR or dense, with the genes of the fit."""
@@ -498,13 +496,13 @@ class TabNetClassifier(NetworkClassifier):
         return self.gene_shares_
 
 # %% ../nbs/14_attention_masks.ipynb #bcc150f8
-def _whole_epochs(settings: TabNetProtocol, *, n_cells: int) -> TabNetProtocol:
-    """The settings with an epoch of one pass over the cells, or of `SHORTEST_EPOCH` batches where a pass is shorter."""
-    short = settings.steps_per_epoch is None and n_cells < SHORTEST_EPOCH * settings.batch_size
-    return replace(settings, steps_per_epoch=SHORTEST_EPOCH) if short else settings
+def _whole_epochs(settings: _TabNetProtocol, *, n_cells: int) -> _TabNetProtocol:
+    """The settings with an epoch of one pass over the cells, of `_SHORTEST_EPOCH` batches at least."""
+    short = settings.steps_per_epoch is None and n_cells < _SHORTEST_EPOCH * settings.batch_size
+    return replace(settings, steps_per_epoch=_SHORTEST_EPOCH) if short else settings
 
 
-def _each_block(network: TabNetNet, method: str, x: Matrix) -> Iterator[np.ndarray]:
+def _each_block(network: _TabNetNet, method: str, x: Matrix) -> Iterator[np.ndarray]:
     """What a method of the network gives for a thousand cells at a time, in float64: the same in any company."""
     exact = copy.deepcopy(network).double().eval()
     with torch.no_grad():
@@ -514,9 +512,9 @@ def _each_block(network: TabNetNet, method: str, x: Matrix) -> Iterator[np.ndarr
             yield getattr(exact, method)(torch.from_numpy(dense.astype(np.float64))).numpy()
 
 
-def _mean_shares(network: TabNetNet, cells: CodedCells) -> np.ndarray:
+def _mean_shares(network: _TabNetNet, cells: _CodedCells) -> np.ndarray:
     """Mean share of each gene over some thousands of cells, each weighted as in the loss, of shape (genes,)."""
-    some = some_cells(cells, 5000)
+    some = _some_cells(cells, 5000)
     sums, start = np.zeros(some.x.shape[1]), 0
     for shares in _each_block(network, "gene_shares", some.x):
         sums += some.weights[start : start + len(shares)] @ shares
@@ -622,18 +620,18 @@ def plot_type_shares(table: pd.DataFrame, *, n_genes: int = 3, ax: Axes | None =
     size = (2.2 + 0.36 * table.shape[1], 1.6 + 0.19 * len(rows))
     ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
     image = ax.imshow(scaled.loc[rows], aspect="auto", cmap="magma", vmin=0, vmax=1)
-    ax.set_xticks(range(table.shape[1]), [figure_text(name) for name in table.columns], rotation=90)
-    ax.set_yticks(range(len(rows)), [figure_text(name) for name in rows], fontsize=8)
+    ax.set_xticks(range(table.shape[1]), [_figure_text(name) for name in table.columns], rotation=90)
+    ax.set_yticks(range(len(rows)), [_figure_text(name) for name in rows], fontsize=8)
     ax.figure.colorbar(image, ax=ax, label="share, as part of the largest in the type")
     return ax
 
 # %% ../nbs/14_attention_masks.ipynb #b5b0fc96
-class Rebuilder(torch.nn.Module):
+class _Rebuilder(torch.nn.Module):
     """An encoder, and a decoder that fills in the genes that were hidden (Arik & Pfister 2021, Figure 4)."""
 
-    def __init__(self, shape: TabNetShape):
+    def __init__(self, shape: _TabNetShape):
         super().__init__()
-        self.encoder = MaskingEncoder(shape)
+        self.encoder = _MaskingEncoder(shape)
         sizes = {"n_d": shape.n_decision, "n_steps": shape.n_steps, "virtual_batch_size": shape.virtual_batch_size}
         self.decoder = TabNetDecoder(shape.n_genes, momentum=shape.momentum, **sizes)
 
@@ -642,8 +640,8 @@ class Rebuilder(torch.nn.Module):
         return self.decoder([part for _, part in self.encoder.steps(x * (1 - hidden), prior=1 - hidden)])
 
 
-class PretrainingModule(TabNetModule):
-    """A `Rebuilder` as Lightning sees it: squared error of the hidden genes, each divided by its variance.
+class _PretrainingModule(_TabNetModule):
+    """A `_Rebuilder` as Lightning sees it: squared error of the hidden genes, each divided by its variance.
 
     What is measured is the share of the variance that is explained: `rebuilt`.
     """
@@ -656,15 +654,15 @@ class PretrainingModule(TabNetModule):
         hidden = torch.bernoulli(odds, generator=generator).to(x.device)
         return UnsupervisedLoss(self.network(x, hidden), x, hidden)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: _Batch, batch_idx: int) -> torch.Tensor:
         return self._error(batch[0])
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: _Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         same = torch.Generator().manual_seed(self.seed + batch_idx)  # the same genes are hidden after every epoch
         self.losses[dataloader_idx].update(self._error(batch[0], same), len(batch[0]))
 
     def on_validation_epoch_end(self) -> None:
-        for part, loss in zip(MEASURED, self.losses, strict=True):
+        for part, loss in zip(_MEASURED, self.losses, strict=True):
             error = loss.compute()
             self.log_dict({f"{part}_loss": error, f"{part}_rebuilt": 1 - error})
             loss.reset()
@@ -693,11 +691,11 @@ class PretrainedEncoder:
     """
 
     genes: tuple[str, ...]
-    shape: TabNetShape
+    shape: _TabNetShape
     weights: dict[str, torch.Tensor]
     history: pd.DataFrame
 
-    def weights_for(self, genes: Iterable[str], shape: TabNetShape) -> dict[str, torch.Tensor]:
+    def weights_for(self, genes: Iterable[str], shape: _TabNetShape) -> dict[str, torch.Tensor]:
         """Return the weights, for a classifier of the same genes and the same shape.
 
         Parameters
@@ -771,16 +769,16 @@ def pretrain_tabnet(
     given = {"max_epochs": 30, **(model_settings or {})}
     useless = {"class_weight", "sparsity", "pretrained", "random_state"}
     known = [name for name in TabNetClassifier().get_params() if name not in useless]
-    refuse_unknown(given, known, "pretrain_tabnet")
+    _refuse_unknown(given, known, "pretrain_tabnet")
     model = TabNetClassifier(random_state=seed, **given)
     X = check_array(X, accept_sparse="csr", dtype=np.float32)
-    genes = checked_names(gene_names, X.shape[1])
-    shape, seed = model._shape(X.shape[1]), whole_seed(model.random_state)
-    one_type = CodedCells(X, np.zeros(X.shape[0], dtype=np.int64), np.ones(X.shape[0], dtype=np.float32))
-    train, validation = hold_out(one_type, model.validation_fraction, seed=seed)
+    genes = _checked_names(gene_names, X.shape[1])
+    shape, seed = model._shape(X.shape[1]), _whole_seed(model.random_state)
+    one_type = _CodedCells(X, np.zeros(X.shape[0], dtype=np.int64), np.ones(X.shape[0], dtype=np.float32))
+    train, validation = _hold_out(one_type, model.validation_fraction, seed=seed)
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        network, protocol = Rebuilder(shape), _whole_epochs(model._settings(), n_cells=len(train.codes))
-        module = PretrainingModule(network, protocol, measures=MetricCollection({}), seed=seed)
+        network, protocol = _Rebuilder(shape), _whole_epochs(model._settings(), n_cells=len(train.codes))
+        module = _PretrainingModule(network, protocol, measures=MetricCollection({}), seed=seed)
         history = model._run(module, train, validation).history
     return PretrainedEncoder(tuple(map(str, genes)), shape, network.encoder.cpu().state_dict(), history)

@@ -30,29 +30,26 @@ from torch.nn import functional
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from .data import InputError, write_whole
-from .models import PENALTIES, SelectorNet, random_words, selector_penalty
-from .signatures import check_choice
-from .signatures import refuse_unknown
+from .data import InputError, _write_whole
+from .models import _PENALTIES, SelectorNet, _random_words, selector_penalty
+from .signatures import _check_choice
+from .signatures import _refuse_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-logger = logging.getLogger(__name__)
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # expression, codes and weights of some cells
-MEASURED = ("validation", "train")  # what is measured after each epoch, in this order
-MINIMISED = ("batch_loss", "penalty")  # the two parts of what is minimised, averaged over the batches of an epoch
-WINDOW = 8192  # cells on disk that are mixed, and about as many are in memory at a time
+_logger = logging.getLogger(__name__)
+_Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # expression, codes and weights of some cells
+_MEASURED = ("validation", "train")  # what is measured after each epoch, in this order
+_MINIMISED = ("batch_loss", "penalty")  # the two parts of what is minimised, averaged over the batches of an epoch
+_WINDOW = 8192  # cells on disk that are mixed, and about as many are in memory at a time
 
 # %% auto #0
-__all__ = ['logger', 'Batch', 'MEASURED', 'MINIMISED', 'WINDOW', 'REPORT', 'ROBUST', 'PROTOCOLS', 'NORMAL_QUANTILES',
-           'CodedCells', 'BatchLoader', 'cells_on', 'TrainingProtocol', 'training_protocol', 'accuracies',
-           'NetworkModule', 'SelectorModule', 'gaussian_noise', 'some_cells', 'History', 'KeepBest', 'WholeCheckpoints',
-           'TrainingResult', 'TrainingStopped', 'train_network', 'train_module']
+__all__ = ['TrainingProtocol', 'training_protocol', 'TrainingStopped', 'train_network']
 
 # %% ../nbs/04_training.ipynb #15df8847
 @dataclass(frozen=True)
-class CodedCells:
+class _CodedCells:
     """Cells as the network sees them: `x` cells x genes, `codes` of types, `weights` in the loss.
 
     `x` is CSR, dense, a tensor on a device, or a matrix on disk: anything with a `shape` whose `x[rows]` is CSR. A
@@ -70,14 +67,14 @@ def _this_process() -> tuple[int, int]:
     return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
 
 # %% ../nbs/04_training.ipynb #9e92ab73
-class BatchLoader:
-    """Yields batches (x, codes, weights) of `CodedCells` as tensors; an epoch is one pass, or `n_batches` batches.
+class _BatchLoader:
+    """Yields batches (x, codes, weights) of `_CodedCells` as tensors; an epoch is one pass, or `n_batches` batches.
 
     Under `torch.distributed` every process yields its own share of each batch.
     """
 
     def __init__(
-        self, cells: CodedCells, *, batch_size: int, shuffle: bool = False, n_batches: int | None = None, seed: int = 0
+        self, cells: _CodedCells, *, batch_size: int, shuffle: bool = False, n_batches: int | None = None, seed: int = 0
     ):
         self.cells, self.batch_size, self.shuffle, self.seed = cells, batch_size, shuffle, seed
         self.per_epoch = len(cells.codes) if n_batches is None else n_batches * batch_size
@@ -115,7 +112,7 @@ class BatchLoader:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         rank, n_processes = _this_process()
         batches = [batch[rank::n_processes] for batch in np.split(self.order(), self.starts()[1:])]
-        together = 1 if self.block_size == 1 else max(1, WINDOW // self.batch_size)
+        together = 1 if self.block_size == 1 else max(1, _WINDOW // self.batch_size)
         for first in range(0, len(batches), together):
             yield from self._read(batches[first : first + together])
 
@@ -142,14 +139,14 @@ def _free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
-def cells_on(device: torch.device, cells: CodedCells) -> CodedCells:
+def _cells_on(device: torch.device, cells: _CodedCells) -> _CodedCells:
     """The cells with `x` dense in a GPU's memory, where that takes half of what is free at most; else as they are."""
     n_cells, n_genes = cells.x.shape
     if hasattr(cells.x, "block_size") or 4 * n_cells * n_genes > _free_memory(device) / 2:
         return cells
     x = torch.empty((n_cells, n_genes), device=device)
-    for start in range(0, n_cells, WINDOW):
-        x[start : start + WINDOW] = _dense(cells.x[start : start + WINDOW])
+    for start in range(0, n_cells, _WINDOW):
+        x[start : start + _WINDOW] = _dense(cells.x[start : start + _WINDOW])
     return replace(cells, x=x)
 
 # %% ../nbs/04_training.ipynb #722986b5
@@ -161,8 +158,8 @@ def _one_pass(n_cells: int, *, block_size: int, stream: list[int]) -> np.ndarray
     starts = rng.permutation(np.arange(0, n_cells, block_size))
     order = (starts[:, None] + np.arange(block_size)).ravel()
     order = order[order < n_cells]
-    for first in range(0, n_cells, WINDOW):
-        rng.shuffle(order[first : first + WINDOW])
+    for first in range(0, n_cells, _WINDOW):
+        rng.shuffle(order[first : first + _WINDOW])
     return order
 
 # %% ../nbs/04_training.ipynb #79d1b580
@@ -204,8 +201,8 @@ class TrainingProtocol:
         return int(self.unwatched_share * self.max_epochs)
 
 # %% ../nbs/04_training.ipynb #e25ab945
-REPORT = TrainingProtocol()
-ROBUST = TrainingProtocol(
+_REPORT = TrainingProtocol()
+_ROBUST = TrainingProtocol(
     max_epochs=30,
     steps_per_epoch=30,
     selector_learning_rate=1e-2,
@@ -222,7 +219,7 @@ ROBUST = TrainingProtocol(
     relative_penalty=True,
     scale_free_ranking=True,
 )
-PROTOCOLS = {"report": REPORT, "robust": ROBUST}
+_PROTOCOLS = {"report": _REPORT, "robust": _ROBUST}
 
 
 def training_protocol(name: str, changes: Mapping[str, Any] | None = None) -> TrainingProtocol:
@@ -250,12 +247,12 @@ def training_protocol(name: str, changes: Mapping[str, Any] | None = None) -> Tr
     >>> training_protocol("report", {"max_epochs": 5}).max_epochs
     5
     """
-    check_choice("protocol", name, tuple(PROTOCOLS))
-    refuse_unknown(changes or {}, TrainingProtocol.__dataclass_fields__, "training_protocol")
-    return replace(PROTOCOLS[name], **{key: value for key, value in (changes or {}).items() if value is not None})
+    _check_choice("protocol", name, tuple(_PROTOCOLS))
+    _refuse_unknown(changes or {}, TrainingProtocol.__dataclass_fields__, "training_protocol")
+    return replace(_PROTOCOLS[name], **{key: value for key, value in (changes or {}).items() if value is not None})
 
 # %% ../nbs/04_training.ipynb #9684ca6a
-def accuracies(n_types: int) -> MetricCollection:
+def _accuracies(n_types: int) -> MetricCollection:
     """What is measured of every network: the share of cells that are right, and its mean over the types."""
     return MetricCollection(
         {
@@ -265,7 +262,7 @@ def accuracies(n_types: int) -> MetricCollection:
     )
 
 
-class NetworkModule(pl.LightningModule):
+class _NetworkModule(pl.LightningModule):
     """A network of cells as Lightning sees it: weighted cross-entropy, and what a subclass adds to it.
 
     `network` gives scores, cells x types. `measures` are taken of validation and training cells after each epoch.
@@ -278,9 +275,9 @@ class NetworkModule(pl.LightningModule):
     def __init__(self, network: torch.nn.Module, protocol: TrainingProtocol, *, measures: MetricCollection, seed: int):
         super().__init__()
         self.network, self.protocol, self.seed = network, protocol, seed
-        self.measures = torch.nn.ModuleList(measures.clone(prefix=f"{part}_") for part in MEASURED)
-        self.losses = torch.nn.ModuleList(MeanMetric() for _ in MEASURED)
-        self.minimised = torch.nn.ModuleDict({name: MeanMetric() for name in MINIMISED})
+        self.measures = torch.nn.ModuleList(measures.clone(prefix=f"{part}_") for part in _MEASURED)
+        self.losses = torch.nn.ModuleList(MeanMetric() for _ in _MEASURED)
+        self.minimised = torch.nn.ModuleDict({name: MeanMetric() for name in _MINIMISED})
         self._of_batches: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def extra_loss(self) -> torch.Tensor | float:
@@ -291,22 +288,22 @@ class NetworkModule(pl.LightningModule):
         """Draw noise and dropout from the seed, the epoch and the process: a resumed training repeats itself."""
         torch.manual_seed(self.seed * 100_003 + self.current_epoch + 1_000_003 * _this_process()[0])
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: _Batch, batch_idx: int) -> torch.Tensor:
         x, codes, weights = batch
         if self.protocol.noise:
-            x = x.add(gaussian_noise(x), alpha=self.protocol.noise)
+            x = x.add(_gaussian_noise(x), alpha=self.protocol.noise)
         loss, extra = _weighted_loss(self.network(x), codes, weights), torch.as_tensor(self.extra_loss())
         self._of_batches.append((loss.detach(), extra.detach()))
         return loss + extra
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: _Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, codes, weights = batch
         scores = self.network(x)
         self.measures[dataloader_idx].update(scores, codes)
         self.losses[dataloader_idx].update(_weighted_loss(scores, codes, weights), weights.sum())
 
     def on_validation_epoch_end(self) -> None:
-        for part, loss, measures in zip(MEASURED, self.losses, self.measures, strict=True):
+        for part, loss, measures in zip(_MEASURED, self.losses, self.measures, strict=True):
             self.log_dict({f"{part}_loss": loss.compute(), **measures.compute()})
             loss.reset()
             measures.reset()
@@ -330,14 +327,14 @@ class NetworkModule(pl.LightningModule):
                 )
 
 # %% ../nbs/04_training.ipynb #f7706223
-class SelectorModule(NetworkModule):
+class _SelectorModule(_NetworkModule):
     """A `SelectorNet` as Lightning sees it: weighted cross-entropy + penalty_weight * R(w), AdamW."""
 
     network: SelectorNet
 
     def __init__(self, network: SelectorNet, protocol: TrainingProtocol, *, penalty: str, seed: int):
-        check_choice("penalty", penalty, PENALTIES)
-        super().__init__(network, protocol, measures=accuracies(network.rest[-1].out_features), seed=seed)
+        _check_choice("penalty", penalty, _PENALTIES)
+        super().__init__(network, protocol, measures=_accuracies(network.rest[-1].out_features), seed=seed)
         open_taps = torch.ones(network.first.in_features)
         unit = float(selector_penalty(open_taps, penalty)) if protocol.relative_penalty and penalty != "none" else 1.0
         self.penalty, self.penalty_weight = penalty, protocol.penalty_weight / unit
@@ -349,21 +346,21 @@ class SelectorModule(NetworkModule):
         return _optimizer_and_schedule(self.network, self.protocol)
 
 # %% ../nbs/04_training.ipynb #5d84969b
-NORMAL_QUANTILES = torch.special.ndtri((torch.arange(65536, dtype=torch.float64) + 0.5) / 65536).float()
+_NORMAL_QUANTILES = torch.special.ndtri((torch.arange(65536, dtype=torch.float64) + 0.5) / 65536).float()
 
 
-def gaussian_noise(like: torch.Tensor) -> torch.Tensor:
+def _gaussian_noise(like: torch.Tensor) -> torch.Tensor:
     """Noise of the shape of `like` with mean 0 and standard deviation 1, from torch's seed."""
     if like.device.type != "cpu":
         return torch.randn_like(like)
-    places = random_words(like.numel()).view(torch.uint16).to(torch.int32)
-    return NORMAL_QUANTILES.to(like.dtype).index_select(0, places).view(like.shape)
+    places = _random_words(like.numel()).view(torch.uint16).to(torch.int32)
+    return _NORMAL_QUANTILES.to(like.dtype).index_select(0, places).view(like.shape)
 
 # %% ../nbs/04_training.ipynb #b38aaac9
 _NOT_COMPARED = ("max_epochs", "patience", "batch_norm")  # `_described` tells of the batch norm
 
 
-def _about(module: NetworkModule, train: CodedCells) -> dict[str, Any]:
+def _about(module: _NetworkModule, train: _CodedCells) -> dict[str, Any]:
     """What is trained on what, but for when it ends: who goes on may go on for longer."""
     lasting = {name: value for name, value in asdict(module.protocol).items() if name not in _NOT_COMPARED}
     own = {"seed": module.seed, "penalty": module.penalty}
@@ -382,13 +379,13 @@ def _weighted_loss(scores: torch.Tensor, codes: torch.Tensor, weights: torch.Ten
     return (functional.cross_entropy(scores, codes, reduction="none") * weights).sum() / weights.sum()
 
 
-def some_cells(cells: CodedCells, n_cells: int | None) -> CodedCells:
+def _some_cells(cells: _CodedCells, n_cells: int | None) -> _CodedCells:
     """At most `n_cells` of the cells, spread evenly over them."""
     total = len(cells.codes)
     if n_cells is None or total <= n_cells:
         return cells
     chosen = np.linspace(0, total - 1, n_cells).astype(int)
-    return CodedCells(cells.x[chosen], cells.codes[chosen], cells.weights[chosen])
+    return _CodedCells(cells.x[chosen], cells.codes[chosen], cells.weights[chosen])
 
 
 def _optimizer_and_schedule(network: SelectorNet, protocol: TrainingProtocol) -> dict[str, Any]:
@@ -408,7 +405,7 @@ def _optimizer_and_schedule(network: SelectorNet, protocol: TrainingProtocol) ->
     }
 
 # %% ../nbs/04_training.ipynb #3b97b166
-class History(pl.Callback):
+class _History(pl.Callback):
     """Collects one row of measures per epoch."""
 
     def __init__(self) -> None:
@@ -433,7 +430,7 @@ class History(pl.Callback):
         return pd.DataFrame(self.rows)
 
 # %% ../nbs/04_training.ipynb #5c82f355
-class KeepBest(pl.Callback):
+class _KeepBest(pl.Callback):
     """Keeps the best weights by what the module says is watched; stops after `patience` epochs without better ones.
 
     It watches from the epoch `first` on.
@@ -463,14 +460,14 @@ class KeepBest(pl.Callback):
         self.best, self.best_epoch, self.weights = (state_dict[key] for key in ("best", "best_epoch", "weights"))
 
 # %% ../nbs/04_training.ipynb #4ecbc82f
-class WholeCheckpoints(TorchCheckpointIO):
+class _WholeCheckpoints(TorchCheckpointIO):
     """Lightning's checkpoints, each whole or not at all."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; no space is an `InputError` that names the folder."""
         whole = io.BytesIO()
         torch.save(checkpoint, whole)
-        with write_whole(path) as temporary:
+        with _write_whole(path) as temporary:
             temporary.write_bytes(whole.getbuffer())
 
 
@@ -485,11 +482,11 @@ def _last_checkpoint(folder: Path) -> Path | None:
     except Exception as error:  # whatever a torn zip file can bring up
         torn = str(error)
     if torn:
-        logger.warning("the checkpoint %s cannot be read, and the training starts afresh: %s", path, torn)
+        _logger.warning("the checkpoint %s cannot be read, and the training starts afresh: %s", path, torn)
     return None if torn else path
 
 
-def _fingerprint(cells: CodedCells) -> dict[str, Any]:
+def _fingerprint(cells: _CodedCells) -> dict[str, Any]:
     """A few numbers that change with the cells, their labels and their genes; of cells on disk with the labels."""
     by_gene = np.ravel(cells.x.sum(axis=0, dtype=np.float64)) if hasattr(cells.x, "sum") else np.zeros(1)
     total = f"{by_gene @ np.arange(1, len(by_gene) + 1):.6g}"
@@ -513,9 +510,9 @@ def _trainer(
     """Lightning's Trainer with our defaults, which the user's `arguments` replace; callbacks are added to ours."""
     loggers, saving = _reporting(folder)
     ours = {"max_epochs": max_epochs, "logger": loggers or False, "enable_checkpointing": bool(saving)}
-    quiet = {"enable_model_summary": False, "enable_progress_bar": logger.isEnabledFor(logging.INFO)}
+    quiet = {"enable_model_summary": False, "enable_progress_bar": _logger.isEnabledFor(logging.INFO)}
     plain = {"num_sanity_val_steps": 0, "log_every_n_steps": 1, "accelerator": "auto", "devices": 1}
-    whole = {"plugins": [WholeCheckpoints()]} if saving else {}
+    whole = {"plugins": [_WholeCheckpoints()]} if saving else {}
     callbacks = [*callbacks, *saving, *arguments.get("callbacks", [])]
     return pl.Trainer(**{**ours, **quiet, **plain, **whole, **arguments, "callbacks": callbacks})
 
@@ -525,7 +522,7 @@ def _less_talk() -> Iterator[None]:
     """Keep Lightning's hints about hardware to itself, unless this module's logger is set to INFO."""
     lightning = logging.getLogger("pytorch_lightning")
     before = lightning.level
-    lightning.setLevel(before if logger.isEnabledFor(logging.INFO) else max(before, logging.WARNING))
+    lightning.setLevel(before if _logger.isEnabledFor(logging.INFO) else max(before, logging.WARNING))
     try:
         with warnings.catch_warnings():
             # Lightning 2.6 under torch 2.13: nothing that a user of ours could act on
@@ -541,7 +538,7 @@ def _less_talk() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class TrainingResult:
+class _TrainingResult:
     """What a training left: `history` has one row per epoch, `best_epoch` is the one whose weights were kept."""
 
     history: pd.DataFrame
@@ -551,7 +548,7 @@ class TrainingResult:
 class TrainingStopped(KeyboardInterrupt):
     """Ctrl-C during a training: the network holds its best weights so far, `result` is what there is to tell."""
 
-    def __init__(self, result: TrainingResult, *, max_epochs: int):
+    def __init__(self, result: _TrainingResult, *, max_epochs: int):
         kept = f"the weights are those of epoch {result.best_epoch}" if result.best_epoch else "the weights are raw"
         super().__init__(f"the training was stopped after {len(result.history)} of {max_epochs} epochs; {kept}")
         self.result = result
@@ -573,29 +570,29 @@ def _runs_to_its_end(fit: Callable[[], object]) -> bool:
 
 # %% ../nbs/04_training.ipynb #3c0dd52d
 def train_network(
-    network: SelectorNet, *, train: CodedCells, validation: CodedCells, protocol: TrainingProtocol,
+    network: SelectorNet, *, train: _CodedCells, validation: _CodedCells, protocol: TrainingProtocol,
     penalty: str = "none", seed: int = 0, folder: str | Path | None = None, resume: bool = False,
     trainer_arguments: dict[str, Any] | None = None,
-) -> TrainingResult:  # fmt: skip
-    """Train `network` in place (report, Methods, "Training"), as `train_module` does."""
-    return train_module(
-        SelectorModule(network, protocol, penalty=penalty, seed=seed), train=train, validation=validation,
+) -> _TrainingResult:  # fmt: skip
+    """Train `network` in place (report, Methods, "Training"), as `_train_module` does."""
+    return _train_module(
+        _SelectorModule(network, protocol, penalty=penalty, seed=seed), train=train, validation=validation,
         folder=folder, resume=resume, trainer_arguments=trainer_arguments,
     )  # fmt: skip
 
 
-def train_module(
-    module: NetworkModule, *, train: CodedCells, validation: CodedCells, folder: str | Path | None = None,
+def _train_module(
+    module: _NetworkModule, *, train: _CodedCells, validation: _CodedCells, folder: str | Path | None = None,
     resume: bool = False, trainer_arguments: dict[str, Any] | None = None,
-) -> TrainingResult:  # fmt: skip
+) -> _TrainingResult:  # fmt: skip
     """Train the network of `module` in place, by the module's protocol, and leave it in evaluation mode.
 
     `folder` receives CSV and TensorBoard logs and a checkpoint after each epoch; with `resume` a checkpoint that lies
     there is taken up. `trainer_arguments` are passed to `pytorch_lightning.Trainer`. Ctrl-C raises `TrainingStopped`,
     with the best weights so far in the network.
     """
-    place, history, protocol = None if folder is None else Path(folder), History(), module.protocol
-    keepers = [KeepBest(protocol.patience, first=protocol.first_watched)] if protocol.patience else []
+    place, history, protocol = None if folder is None else Path(folder), _History(), module.protocol
+    keepers = [_KeepBest(protocol.patience, first=protocol.first_watched)] if protocol.patience else []
     module.about = _about(module, train) if place else {}  # only checkpoints need it, and it goes through all cells
     with _less_talk():
         trainer = _trainer(protocol.max_epochs, [history, *keepers], place, trainer_arguments or {})
@@ -603,13 +600,13 @@ def train_module(
         last = _last_checkpoint(place) if place and resume else None
         whole = _runs_to_its_end(partial(trainer.fit, module, *loaders, ckpt_path=last, weights_only=True))
     best_epoch = _take_best(module.network, keepers) or int(trainer.current_epoch)
-    result = TrainingResult(history.table(), best_epoch)
+    result = _TrainingResult(history.table(), best_epoch)
     if not whole:
         raise TrainingStopped(result, max_epochs=protocol.max_epochs)
     return result
 
 
-def _take_best(network: torch.nn.Module, keepers: list[KeepBest]) -> int:
+def _take_best(network: torch.nn.Module, keepers: list[_KeepBest]) -> int:
     """Give the network the weights that were kept, if any, for predicting; returns their epoch, or 0."""
     kept = [keeper for keeper in keepers if keeper.weights]
     for keeper in kept:
@@ -619,10 +616,10 @@ def _take_best(network: torch.nn.Module, keepers: list[KeepBest]) -> int:
 
 
 def _loaders(
-    train: CodedCells, validation: CodedCells, protocol: TrainingProtocol, *, seed: int, device: torch.device
-) -> tuple[BatchLoader, list[BatchLoader]]:
+    train: _CodedCells, validation: _CodedCells, protocol: TrainingProtocol, *, seed: int, device: torch.device
+) -> tuple[_BatchLoader, list[_BatchLoader]]:
     """What is trained on, and what is measured after each epoch: validation cells, and some of the training cells."""
     size, steps = protocol.batch_size, protocol.steps_per_epoch
-    taught = BatchLoader(cells_on(device, train), batch_size=size, shuffle=True, n_batches=steps, seed=seed)
-    looked_at = (validation, some_cells(train, protocol.measured_cells))
-    return taught, [BatchLoader(cells_on(device, cells), batch_size=4096) for cells in looked_at]
+    taught = _BatchLoader(_cells_on(device, train), batch_size=size, shuffle=True, n_batches=steps, seed=seed)
+    looked_at = (validation, _some_cells(train, protocol.measured_cells))
+    return taught, [_BatchLoader(_cells_on(device, cells), batch_size=4096) for cells in looked_at]

@@ -34,10 +34,10 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
 from selectormlp import cli, data, streaming
-from selectormlp.benchmark import DataSet, read_benchmark, run_benchmark
-from selectormlp.bulk import cross_validated_scores, prepare_samples, read_samples, score_interval
+from selectormlp.benchmark import _DataSet, read_benchmark, run_benchmark
+from selectormlp.bulk import _prepare_samples, cross_validated_scores, read_samples, score_interval
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier, make_classifier
-from selectormlp.evaluation import compare_panels, confusion_table, make_judge, score_panel, score_predictions
+from selectormlp.evaluation import _make_judge, compare_panels, confusion_table, score_panel, score_predictions
 from selectormlp.masking import masking_curve, predict_masked, random_masking_curve, rank_genes
 from selectormlp.panels import GenePanel, panel_from_ranking, read_panel
 from selectormlp.peers import LabelledCells, choose_with
@@ -47,7 +47,7 @@ from selectormlp.selection import extend_panel, select_genes
 from selectormlp.simulation import simulate_cells, simulate_to_file
 from selectormlp.split import CellSplit, read_split, split_batches, split_cells
 from selectormlp.streaming import DiskMatrix, open_cells, read_blocks, select_genes_on_disk
-from selectormlp.study import Study, study_config
+from selectormlp.study import Study, _study_config
 
 TABLE = Path(__file__).resolve().parent.parent / "data" / "faults" / "bad_inputs.csv"
 FOLDER = "my_folder"  # stands for the folder of the case in the table
@@ -446,7 +446,7 @@ several("genes", {
     "a gene to keep that the model does not know": lambda f: predict_masked(svm(), ready().X, ["GCGR"]),
     "more genes of a method than there are": lambda f: choose_with("ANOVA F", labelled(), 10),
     "an unknown method": lambda f: choose_with("ANOVA", labelled(), 2),
-    "a judge that there is not": lambda f: make_judge("logistic"),
+    "a judge that there is not": lambda f: _make_judge("logistic"),
     "labels and predictions of different length": lambda f: score_predictions(["a"], ["a", "b"]),
     "a confusion table of nothing": lambda f: confusion_table([], []),
 })  # fmt: skip
@@ -486,11 +486,11 @@ several("parameters", {
     "a panel is extended by -1 genes": lambda f: extend_panel(["INS"], cells(), -1, label_key="cell_type"),
     "a panel is extended by another method": lambda f: extend_panel(["INS"], cells(), 1, label_key="cell_type", method="svm_l1"),
     "a condition that there is not": lambda f: make_classifier("selektor"),
-    "a study with an unknown setting": lambda f: study_config(cells="pancreas", label_key="cell_type", max_epoch=1),
-    "a study with an unknown protocol": lambda f: study_config(cells="pancreas", label_key="cell_type", protocol="fast"),
-    "a study with an unknown model": lambda f: study_config(cells="pancreas", label_key="cell_type", conditions=["mpl"]),
-    "a study with a panel of a model that it does not train": lambda f: study_config(cells="pancreas", label_key="cell_type", conditions=["mlp"], panel_conditions=["svm_l1"]),
-    "a study with steps of no gene": lambda f: study_config(cells="pancreas", label_key="cell_type", step=0),
+    "a study with an unknown setting": lambda f: _study_config(cells="pancreas", label_key="cell_type", max_epoch=1),
+    "a study with an unknown protocol": lambda f: _study_config(cells="pancreas", label_key="cell_type", protocol="fast"),
+    "a study with an unknown model": lambda f: _study_config(cells="pancreas", label_key="cell_type", conditions=["mpl"]),
+    "a study with a panel of a model that it does not train": lambda f: _study_config(cells="pancreas", label_key="cell_type", conditions=["mlp"], panel_conditions=["svm_l1"]),
+    "a study with steps of no gene": lambda f: _study_config(cells="pancreas", label_key="cell_type", step=0),
     "a simulation of two cells": lambda f: simulate_cells(n_cells=2),
     "a simulation with more markers than genes": lambda f: simulate_cells(n_genes=20),
     "a simulation with half a type": lambda f: simulate_cells(n_types=2.5),
@@ -501,9 +501,9 @@ several("parameters", {
 })  # fmt: skip
 
 
-def data_set() -> DataSet:
+def data_set() -> _DataSet:
     """Cells as a benchmark takes them."""
-    return DataSet("mine", cells(), "cell_type", 7)
+    return _DataSet("mine", cells(), "cell_type", 7)
 
 
 # Folders
@@ -511,10 +511,10 @@ def data_set() -> DataSet:
 several("folder", {
     "the folder holds another run": lambda f: study_of_another_run(f),
     "the folder of results holds none": lambda f: read_benchmark(f),
-    "a file stands where a folder is needed": lambda f: data.write_json(1, text(f, "run", "x") / "config.json"),
-    "a folder stands where a file is needed": lambda f: after((f / "c.json").mkdir(), lambda: data.write_json(1, f / "c.json")),
-    "a settings file that is not JSON": lambda f: data.read_json(text(f, "config.json", '{"a": 1')),
-    "a settings file that is missing": lambda f: after(text(f, "config.json", "{}"), lambda: data.read_json(f / "confg.json")),
+    "a file stands where a folder is needed": lambda f: data._write_json(1, text(f, "run", "x") / "config.json"),
+    "a folder stands where a file is needed": lambda f: after((f / "c.json").mkdir(), lambda: data._write_json(1, f / "c.json")),
+    "a settings file that is not JSON": lambda f: data._read_json(text(f, "config.json", '{"a": 1')),
+    "a settings file that is missing": lambda f: after(text(f, "config.json", "{}"), lambda: data._read_json(f / "confg.json")),
     "a panel is written below a file": lambda f: GenePanel(ranking(GENES)).to_csv(text(f, "run", "x") / "panel.csv"),
 })  # fmt: skip
 
@@ -522,8 +522,8 @@ several("folder", {
 def study_of_another_run(folder: Path) -> None:
     """Open a study with another seed than the one in the folder."""
     path, settings = file_of(folder), {"label_key": "cell_type", "n_genes": 6}
-    Study(study_config(cells=str(path), **settings), folder / "run").split()
-    Study(study_config(cells=str(path), seed=5, **settings), folder / "run")
+    Study(_study_config(cells=str(path), **settings), folder / "run").split()
+    Study(_study_config(cells=str(path), seed=5, **settings), folder / "run")
 
 
 # The command line
@@ -653,7 +653,7 @@ def described(**changes: Any) -> Callable[[Path], object]:
     """Other entries in the description of a model."""
 
     def change(model: Path) -> None:
-        data.write_json(data.read_json(model / "config.json") | changes, model / "config.json")
+        data._write_json(data._read_json(model / "config.json") | changes, model / "config.json")
 
     return change
 
@@ -723,7 +723,7 @@ several("table of samples", {
     "values of a table are of an unknown kind": lambda f: read_samples(table(f), "smoker", values="fpkm"),
     "counts that are negative": lambda f: read_samples(table(f, AQP4=[-1.5, *range(19)]), "smoker", values="counts"),
     "neither samples nor genes are left out": lambda f: read_samples(table(f), "smoker", missing="rows"),
-    "a table without its phenotype": lambda f: prepare_samples(cells(), "smoker"),
+    "a table without its phenotype": lambda f: _prepare_samples(cells(), "smoker"),
     "a yes or no of three labels": lambda f: judged(y=["no", "yes", "once", "no"] * 5),
     "a yes that is not among the labels": lambda f: judged(positive="Yes!"),
     "five folds of four samples": lambda f: judged(y=["yes"] * 4 + ["no"] * 16),
@@ -739,7 +739,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}")
     table = sentences()
     if parser.parse_args().write:
-        data.write_table(table, TABLE)
+        data._write_table(table, TABLE)
     with pd.option_context("display.max_colwidth", None, "display.width", 250):
         for row in table.itertuples():
             print(f"{row.kind} | {row.what} | {row.sentence}")

@@ -605,7 +605,7 @@ def from_disk(paths: Any, options: dict[str, Any]) -> AnnData:
     """The same, from disk."""
     opened = open_cells(paths, **options)
     X = sparse.vstack([block for _, block in read_blocks(opened)], format="csr")
-    return AnnData(X, obs=opened.obs, var=opened.var, uns={data.VALUES: dict(opened.note)})
+    return AnnData(X, obs=opened.obs, var=opened.var, uns={data._VALUES: dict(opened.note)})
 
 
 def rows() -> pd.DataFrame:
@@ -631,7 +631,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table")
     found = rows()
     if parser.parse_args().write:
-        data.write_table(found, TABLE)
+        data._write_table(found, TABLE)
     for row in found.itertuples():
         print(f"{row.shape} | {row.read} | {row.said}")
 

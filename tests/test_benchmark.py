@@ -16,26 +16,26 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
 from selectormlp import benchmark
 from selectormlp.benchmark import (
-    EVERY_SET,
-    DataSet,
-    PreparedSplit,
-    mean_jaccard,
-    measure_panel,
-    neighbour_overlap,
+    _EVERY_SET,
+    _DataSet,
+    _mean_jaccard,
+    _measure_panel,
+    _neighbour_overlap,
+    _paired_interval,
+    _plot_stability,
+    _prepare_split,
+    _PreparedSplit,
+    _redundancy,
+    _stability,
+    _verdicts,
     paired_differences,
-    paired_interval,
     plot_accuracy,
     plot_differences,
-    plot_stability,
-    prepare_split,
     read_benchmark,
-    redundancy,
     run_benchmark,
-    stability,
-    verdicts,
 )
 from selectormlp.data import InputError
-from selectormlp.evaluation import JUDGES, make_judge, score_panel
+from selectormlp.evaluation import _JUDGES, _make_judge, score_panel
 from selectormlp.peers import PEERS, LabelledCells, Peer
 from selectormlp.simulation import simulate_cells
 
@@ -45,33 +45,33 @@ SIZES = (2, 5)
 @pytest.fixture(scope="module")
 def simulated():
     cells = simulate_cells(700, 150, 4, n_markers_per_type=2, n_housekeeping=2, size_ratio=3, seed=0)
-    return DataSet("simulated", cells, "cell_type", min_cells=20)
+    return _DataSet("simulated", cells, "cell_type", min_cells=20)
 
 
 @pytest.fixture(scope="module")
 def prepared(simulated):
-    return prepare_split(simulated, 0)
+    return _prepare_split(simulated, 0)
 
 
 def first_genes(cells: LabelledCells, n_genes: int, seed: int) -> list[str]:
     return cells.genes[:n_genes]
 
 
-def toy_split(columns: np.ndarray, y: np.ndarray) -> PreparedSplit:
+def toy_split(columns: np.ndarray, y: np.ndarray) -> _PreparedSplit:
     """Even rows train, odd rows test; genes a, b, c, ..."""
     genes = [chr(ord("a") + i) for i in range(columns.shape[1])]
     train = LabelledCells(columns[::2].astype(np.float32), y[::2], genes)
     neighbours = np.zeros((len(y[1::2]), 15), dtype=int)
-    return PreparedSplit("toy", 0, train, (columns[1::2].astype(np.float32), y[1::2]), neighbours)
+    return _PreparedSplit("toy", 0, train, (columns[1::2].astype(np.float32), y[1::2]), neighbours)
 
 
 def test_scores_are_those_of_scikit_learn(prepared):
     genes = prepared.train.genes[3:9]
-    table = measure_panel(genes, prepared).set_index("judge")
-    assert list(table.index) == list(JUDGES)
+    table = _measure_panel(genes, prepared).set_index("judge")
+    assert list(table.index) == list(_JUDGES)
     (X, y), (X_test, y_test) = (prepared.train.X[:, 3:9].toarray(), prepared.train.y), prepared.test
     for judge, row in table.iterrows():
-        called = make_judge(judge, seed=0).fit(X, y).predict(X_test[:, 3:9].toarray())
+        called = _make_judge(judge, seed=0).fit(X, y).predict(X_test[:, 3:9].toarray())
         recalls = recall_score(y_test, called, average=None)
         assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y_test, called))
         assert row["macro_f1"] == pytest.approx(f1_score(y_test, called, average="macro"))
@@ -84,7 +84,7 @@ def test_a_perfect_panel_and_a_random_one():
     noise = np.random.default_rng(0).normal(size=(400, 4))
     told = np.eye(4)[np.repeat(range(4), 100)] * 5
     split = toy_split(np.hstack([told, noise]), y)
-    perfect, random = measure_panel(list("abcd"), split), measure_panel(list("efgh"), split)
+    perfect, random = _measure_panel(list("abcd"), split), _measure_panel(list("efgh"), split)
     assert (perfect[["balanced_accuracy", "macro_f1", "worst_recall", "share_recalled"]] == 1).all(axis=None)
     assert random["balanced_accuracy"].between(0.1, 0.4).all()
 
@@ -92,25 +92,25 @@ def test_a_perfect_panel_and_a_random_one():
 def test_labels_that_are_numbers_can_be_judged():
     y = np.repeat(["7", "10", "2"], 60)
     split = toy_split(np.eye(3)[np.repeat(range(3), 60)] * 5, y)
-    assert (measure_panel(list("abc"), split)["balanced_accuracy"] == 1).all()
+    assert (_measure_panel(list("abc"), split)["balanced_accuracy"] == 1).all()
 
 
 def test_a_classifier_of_ours_can_be_a_judge_apart(prepared):
-    table = measure_panel(prepared.train.genes[:5], prepared, judges=["logistic_regression", "svm_l2"])
+    table = _measure_panel(prepared.train.genes[:5], prepared, judges=["logistic_regression", "svm_l2"])
     assert table["judge"].tolist() == ["logistic_regression", "svm_l2"] and table["balanced_accuracy"].notna().all()
 
 
 def test_measures_without_a_judge(prepared):
     X, X_test = prepared.train.X[:, :6], prepared.test[0][:, :6]
     r = np.abs(np.corrcoef(X.toarray().T))[np.triu_indices(6, 1)]
-    assert redundancy(X, threshold=0.01) == pytest.approx((r > 0.01).mean())
+    assert _redundancy(X, threshold=0.01) == pytest.approx((r > 0.01).mean())
     twice = np.repeat(np.random.default_rng(0).normal(size=(50, 2)), 2, axis=1)
-    assert redundancy(np.hstack([twice, np.ones((50, 1))])) == pytest.approx(2 / 10)  # the fifth gene never varies
+    assert _redundancy(np.hstack([twice, np.ones((50, 1))])) == pytest.approx(2 / 10)  # the fifth gene never varies
     near = np.argsort(((X_test.toarray()[:, None] - X.toarray()[None]) ** 2).sum(axis=2), axis=1, kind="stable")
-    assert neighbour_overlap(X, X_test, near[:, :15]) > 0.8  # equal distances may be taken in another order
+    assert _neighbour_overlap(X, X_test, near[:, :15]) > 0.8  # equal distances may be taken in another order
     assert (
         prepared.planted
-        and measure_panel(sorted(prepared.planted & set(prepared.train.genes))[:4], prepared)["planted_share"]
+        and _measure_panel(sorted(prepared.planted & set(prepared.train.genes))[:4], prepared)["planted_share"]
         .eq(1)
         .all()
     )
@@ -119,7 +119,7 @@ def test_measures_without_a_judge(prepared):
 def test_genes_that_cannot_be_scored(prepared):
     for genes in (["nope"], [], [prepared.train.genes[0]] * 2):
         with pytest.raises(InputError, match="cannot be scored"):
-            measure_panel(genes, prepared)
+            _measure_panel(genes, prepared)
 
 
 def test_test_cells_have_no_part_in_the_preparation(simulated, prepared):
@@ -130,7 +130,7 @@ def test_test_cells_have_no_part_in_the_preparation(simulated, prepared):
     X = cells.X.toarray()
     X[cells.obs_names.isin(test)] = np.random.default_rng(1).poisson(30, size=(len(test), cells.n_vars))
     cells.X = X
-    again = prepare_split(DataSet("changed", cells, "cell_type", min_cells=20), 0)
+    again = _prepare_split(_DataSet("changed", cells, "cell_type", min_cells=20), 0)
     assert again.train.genes == prepared.train.genes
     np.testing.assert_array_equal(again.train.X.toarray(), prepared.train.X.toarray())
     assert (again.test[0] != prepared.test[0]).nnz > 0
@@ -140,7 +140,7 @@ def test_a_split_is_disjoint_balanced_and_keeps_raw_counts(simulated, prepared):
     counts, X = prepared.train.counts.toarray(), prepared.train.X.toarray()
     assert counts.shape == X.shape and (counts == np.floor(counts)).all() and ((counts > 0) == (X > 0)).all()
     assert prepared.train.validation is not None
-    other = prepare_split(simulated, 1)
+    other = _prepare_split(simulated, 1)
     assert other.train.X.shape == X.shape and not np.array_equal(other.train.X.toarray()[:, 0], X[:, 0])
 
 
@@ -149,10 +149,10 @@ def test_cells_without_a_label_are_left_out():
     labels = cells.obs["cell_type"].astype(str).to_numpy(dtype=object)
     labels[:3] = "(none)", "nan", ""
     cells.obs["cell_type"] = labels
-    assert DataSet("some", cells, "cell_type").load().n_obs == 297
-    assert DataSet("some", lambda: cells, "cell_type").load().n_obs == 297
-    assert DataSet("some", cells, "cell_type").least_cells(300) == 7
-    assert DataSet("some", cells, "cell_type").least_cells(3000) == 20
+    assert _DataSet("some", cells, "cell_type").load().n_obs == 297
+    assert _DataSet("some", lambda: cells, "cell_type").load().n_obs == 297
+    assert _DataSet("some", cells, "cell_type").least_cells(300) == 7
+    assert _DataSet("some", cells, "cell_type").least_cells(3000) == 20
 
 
 def fail(cells, n_genes, seed):
@@ -271,11 +271,11 @@ def test_names_that_share_a_file_are_refused(simulated, tmp_path):
 
 def test_paired_interval_is_scipys():
     a, b = np.random.default_rng(0).normal(size=(2, 5))
-    ours, theirs = paired_interval(a - b), ttest_rel(a, b).confidence_interval(0.95)
+    ours, theirs = _paired_interval(a - b), ttest_rel(a, b).confidence_interval(0.95)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high)) and ours.n_pairs == 5
-    wider = paired_interval(a - b, test_to_train=0.2)
+    wider = _paired_interval(a - b, test_to_train=0.2)
     assert (wider.high - wider.low) / (ours.high - ours.low) == pytest.approx(np.sqrt(2))
-    assert np.isnan(paired_interval([0.3]).low) and paired_interval([0.3]).mean == 0.3
+    assert np.isnan(_paired_interval([0.3]).low) and _paired_interval([0.3]).mean == 0.3
 
 
 def made_up_scores() -> pd.DataFrame:
@@ -299,22 +299,22 @@ def test_paired_differences_and_verdicts():
     wide = scores.pivot(index=["split", "data_set"], columns="method", values="balanced_accuracy")
     for other in ("worse", "better"):
         means = (wide["ours"] - wide[other]).unstack().mean(axis=1)
-        assert pairs.loc[(other, EVERY_SET), "mean"] == pytest.approx(means.mean())
-        expected = paired_interval(means)
-        assert pairs.loc[(other, EVERY_SET), "low"] == pytest.approx(expected.low)
-    assert pairs.loc[("lazy", EVERY_SET), "n_sets"] == 1 and ("lazy", "s2") not in pairs.index
-    stands = verdicts(scores, "ours").set_index("data_set")
+        assert pairs.loc[(other, _EVERY_SET), "mean"] == pytest.approx(means.mean())
+        expected = _paired_interval(means)
+        assert pairs.loc[(other, _EVERY_SET), "low"] == pytest.approx(expected.low)
+    assert pairs.loc[("lazy", _EVERY_SET), "n_sets"] == 1 and ("lazy", "s2") not in pairs.index
+    stands = _verdicts(scores, "ours").set_index("data_set")
     assert stands.loc["s1", "verdict"] == "behind" and stands.loc["s1", "best_other"] == "better"
     assert stands.loc["s2", "verdict"] == "first"
-    assert verdicts(scores, "better").set_index("data_set").loc["s2", "verdict"] == "level"
-    assert stands.loc[EVERY_SET, "best_other"] == "better"
+    assert _verdicts(scores, "better").set_index("data_set").loc["s2", "verdict"] == "level"
+    assert stands.loc[_EVERY_SET, "best_other"] == "better"
     with pytest.raises(InputError, match="did you mean 'worse'"):
         paired_differences(scores, "wors")
 
 
 def test_jaccard_and_stability():
-    assert mean_jaccard([["a", "b"], ["b", "c"], ["a", "b"]]) == pytest.approx((1 / 3 + 1 + 1 / 3) / 3)
-    assert np.isnan(mean_jaccard([["a"]]))
+    assert _mean_jaccard([["a", "b"], ["b", "c"], ["a", "b"]]) == pytest.approx((1 / 3 + 1 + 1 / 3) / 3)
+    assert np.isnan(_mean_jaccard([["a"]]))
     lists = {0: "abc", 1: "abd", 2: "abe"}
     rows = [
         {"data_set": "s", "split": split, "method": "m", "n_genes": n, "gene": gene}
@@ -322,7 +322,7 @@ def test_jaccard_and_stability():
         for n in (2, 3)
         for gene in genes[:n]
     ]
-    table = stability(pd.DataFrame(rows)).set_index("n_genes")["stability"]
+    table = _stability(pd.DataFrame(rows)).set_index("n_genes")["stability"]
     assert table[2] == 1 and table[3] == pytest.approx(0.5)
 
 
@@ -333,7 +333,7 @@ def test_figures():
     plot_differences(paired_differences(scores, "ours"), sizes=(10, 25))
     plot_accuracy(scores, highlight=["ours"])
     stable = pd.DataFrame({"data_set": "s1", "method": ["ours", "worse"], "n_genes": 10, "stability": [0.5, 0.2]})
-    plot_stability(scores, stable, n_genes=10, highlight=["ours"])
+    _plot_stability(scores, stable, n_genes=10, highlight=["ours"])
     plt.close("all")
 
 
@@ -348,7 +348,7 @@ def test_score_panel_takes_a_judge(simulated):
     with pytest.raises(InputError, match="takes no 'max_epochs'"):
         score_panel(markers, cells, split, "cell_type", condition="random_forest", model_settings={"max_epochs": 3})
     with pytest.raises(InputError, match="did you mean 'random_forest'"):
-        make_judge("random_forests")
+        _make_judge("random_forests")
 
 
 def test_the_command_prints_the_table(root: Path, tmp_path):

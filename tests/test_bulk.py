@@ -132,7 +132,7 @@ def test_values_are_recognised_and_made_ready():
         (counts, "counts", per_million), (intensities, "linear", np.log1p(intensities)), (ratios, "ready", ratios),
         (same_totals, "ready", same_totals),
     ):  # fmt: skip
-        adata = bulk.prepare_samples(made(values), "state")
+        adata = bulk._prepare_samples(made(values), "state")
         assert adata.uns["values_taken_as"] == kind
         np.testing.assert_allclose(adata.X.toarray(), expected, rtol=1e-5)
         np.testing.assert_allclose(normalise(adata).X.toarray(), expected, rtol=1e-5)
@@ -146,16 +146,16 @@ def test_values_are_recognised_and_made_ready():
 def test_what_the_values_are_can_be_said():
     whole = np.random.default_rng(0).integers(0, 3, (12, 5))  # genotypes, say: whole numbers, and no counts
     adata = made(whole)
-    kept = bulk.prepare_samples(adata, "state", values="ready")
+    kept = bulk._prepare_samples(adata, "state", values="ready")
     np.testing.assert_array_equal(kept.X.toarray(), whole)
     np.testing.assert_array_equal(adata.X, whole)
-    np.testing.assert_allclose(bulk.prepare_samples(adata, "state", values="linear").X.toarray(), np.log1p(whole))
+    np.testing.assert_allclose(bulk._prepare_samples(adata, "state", values="linear").X.toarray(), np.log1p(whole))
     np.testing.assert_array_equal(adata.X, whole)  # what was given is left as it was
 
 
 def test_the_note_survives_a_file(tmp_path):
     ratios = np.random.default_rng(0).normal(0, 2, (12, 5))
-    bulk.prepare_samples(made(ratios), "state").write_h5ad(tmp_path / "samples.h5ad")
+    bulk._prepare_samples(made(ratios), "state").write_h5ad(tmp_path / "samples.h5ad")
     again = prepare_cells(data.read_cells(tmp_path / "samples.h5ad"), "state")
     np.testing.assert_allclose(again.X.toarray(), ratios, rtol=1e-5)
 
@@ -168,7 +168,7 @@ def test_the_cell_lines_are_what_the_readme_says(lines, root):
 
     said = (root / "data" / "README.md").read_text()
     for name in ("expression.csv.gz", "samples.csv"):
-        assert hashlib.sha256((data.data_folder() / "nci60" / name).read_bytes()).hexdigest() in said
+        assert hashlib.sha256((data._data_folder() / "nci60" / name).read_bytes()).hexdigest() in said
     assert lines.shape == (50, 3000) and lines.obs["p53"].value_counts().to_dict() == {"MUT": 33, "WT": 17}
     assert lines.obs.loc["U251", "person"] == "SNB-19" and lines.obs["person"].nunique() == 48
     assert lines.uns["values_taken_as"] == "ready" and not lines.var_names.str.contains(r"^\d+-[A-Z]").any()
@@ -179,7 +179,7 @@ def test_the_panel_tools_take_the_cell_lines(lines):
     panels = {str(seed): select_genes(lines, "p53", 10, seed=seed) for seed in (0, 1)}
     assert np.diag(panel_overlap(panels)).tolist() == [10, 10]
     X, y = lines.X.toarray() - lines.X.toarray().mean(axis=0), lines.obs["p53"].to_numpy().astype(str)
-    model = bulk.small_network(model_settings={"max_epochs": 2}).fit(X, y, gene_names=lines.var_names)
+    model = bulk._small_network(model_settings={"max_epochs": 2}).fit(X, y, gene_names=lines.var_names)
     curve = masking_curve(model, X, y, rank_genes(model), step=1000)
     assert curve["accuracy"].iloc[-1] == (model.predict(X) == y).mean() > 0.9
 
@@ -188,15 +188,15 @@ def test_the_panel_tools_take_the_cell_lines(lines):
 
 
 def test_the_small_network_is_the_tutorials(monkeypatch):
-    real, sizes = classifiers.hold_out, []
+    real, sizes = classifiers._hold_out, []
 
     def hold_out(cells, fraction, *, seed):
         parts = real(cells, fraction, seed=seed)
         sizes.extend(len(part.codes) for part in parts)
         return parts
 
-    monkeypatch.setattr(classifiers, "hold_out", hold_out)
-    model = bulk.small_network(model_settings={"max_epochs": 1}).fit(
+    monkeypatch.setattr(classifiers, "_hold_out", hold_out)
+    model = bulk._small_network(model_settings={"max_epochs": 1}).fit(
         np.random.default_rng(0).normal(size=(40, 5)), ["no", "yes"] * 20
     )
     parts = [part for part in model.network_.modules() if hasattr(part, "in_features")]
@@ -204,7 +204,7 @@ def test_the_small_network_is_the_tutorials(monkeypatch):
     assert layers == [(5, 64), (64, 2)] and sizes == [38, 2]  # one sample of each label for the curves
     settings = model._settings()
     assert (settings.learning_rate, settings.weight_decay, settings.noise) == (1e-3, 0.0, 0.0)
-    assert bulk.small_network(model_settings={"learning_rate": 0.1, "hidden_sizes": (8,)}).get_params()[
+    assert bulk._small_network(model_settings={"learning_rate": 0.1, "hidden_sizes": (8,)}).get_params()[
         "hidden_sizes"
     ] == (8,)
 

@@ -13,22 +13,22 @@ from sklearn.preprocessing import MaxAbsScaler
 from sklearn.svm import LinearSVC
 
 from selectormlp.classifiers import (
+    _MLP_CONDITIONS,
     CONDITIONS,
-    MLP_CONDITIONS,
     LinearSVMClassifier,
     SelectorMLPClassifier,
+    _balanced_weights,
     _dual_is_quicker,
-    balanced_weights,
     make_classifier,
 )
 from selectormlp.data import InputError
 from selectormlp.models import NetworkShape, SelectorNet
 from selectormlp.training import (
-    REPORT,
-    ROBUST,
-    BatchLoader,
-    CodedCells,
+    _REPORT,
+    _ROBUST,
     TrainingProtocol,
+    _BatchLoader,
+    _CodedCells,
     train_network,
     training_protocol,
 )
@@ -64,8 +64,8 @@ def test_every_field_of_the_protocol_is_tried() -> None:
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_field_of_the_protocol_changes_the_training(name: str, cells) -> None:
     x, y = cells
-    part = CodedCells(x, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
-    base = replace(ROBUST, max_epochs=2, steps_per_epoch=4)
+    part = _CodedCells(x, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
+    base = replace(_ROBUST, max_epochs=2, steps_per_epoch=4)
 
     def outcome(protocol: TrainingProtocol) -> str:
         torch.manual_seed(0)
@@ -82,13 +82,13 @@ def test_every_field_of_the_protocol_changes_the_training(name: str, cells) -> N
 def test_patience_counts_the_epochs_since_the_best_that_was_watched(cells) -> None:
     """Whatever path the training takes: with validation cells of the wrong types, it gets worse as it learns."""
     x, y = cells
-    part = CodedCells(x, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
+    part = _CodedCells(x, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
     wrong = replace(part, codes=(part.codes + 1) % 3)
 
     def train(**changes):
         torch.manual_seed(0)
         network = SelectorNet(NetworkShape(n_genes=40, n_types=3, hidden_sizes=(8,), start="one"))
-        protocol = replace(ROBUST, max_epochs=20, steps_per_epoch=4, learning_rate=3e-3, **changes)
+        protocol = replace(_ROBUST, max_epochs=20, steps_per_epoch=4, learning_rate=3e-3, **changes)
         return train_network(network, train=part, validation=wrong, protocol=protocol)
 
     whole = train(patience=None)
@@ -157,7 +157,7 @@ def test_svm_has_the_decision_values_of_scikit_learn(n_types, protocol, penalty,
     settings = {"protocol": protocol, "penalty": penalty, "max_iter": 50_000}
     one, two = (LinearSVMClassifier(**settings, n_jobs=n_jobs).fit(x, y) for n_jobs in (1, 2))
     scaled = sparse.csr_matrix(x.multiply(1 / one.gene_scale_), dtype=float)
-    weights = balanced_weights(np.unique(y, return_inverse=True)[1]) if protocol == "robust" else None
+    weights = _balanced_weights(np.unique(y, return_inverse=True)[1]) if protocol == "robust" else None
     strength = 0.1 if protocol == "robust" else 1.0
     theirs = LinearSVC(penalty=penalty, dual=False, C=strength, tol=1e-7, max_iter=200_000, random_state=0)
     expected = theirs.fit(scaled, y, sample_weight=weights).decision_function(scaled)
@@ -173,7 +173,7 @@ def test_svm_takes_the_dual_only_where_few_cells_lie_within_the_margin(cells) ->
     far = np.abs(np.random.default_rng(0).normal(size=(300, 3))) * 20  # how far a cell lies from the other types
     apart = sparse.csr_matrix(np.hstack([np.eye(3)[codes] * far, np.random.default_rng(1).normal(size=(300, 97))]))
     for matrix, quicker in ((apart, True), (x[:, 6:], False), (x[:20], True)):
-        some = CodedCells(matrix.astype(float), codes[: matrix.shape[0]], np.ones(matrix.shape[0]))
+        some = _CodedCells(matrix.astype(float), codes[: matrix.shape[0]], np.ones(matrix.shape[0]))
         assert _dual_is_quicker(machine, some) is quicker
 
 
@@ -184,7 +184,7 @@ def test_svm_warns_once_when_it_did_not_converge(cells) -> None:
         assert len(caught) == 1
 
 
-@pytest.mark.parametrize("condition", [*CONDITIONS.index, *MLP_CONDITIONS, "selector_l1_l2"])
+@pytest.mark.parametrize("condition", [*CONDITIONS.index, *_MLP_CONDITIONS, "selector_l1_l2"])
 @pytest.mark.parametrize("protocol", ["robust", "report"])
 @pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
 def test_every_condition_learns_predicts_and_ranks(condition: str, protocol: str, cells) -> None:
@@ -216,11 +216,11 @@ def test_robust_ranking_is_scale_free(cells) -> None:
 
 def test_report_protocol_is_the_reports() -> None:
     assert (
-        REPORT.max_epochs,
-        REPORT.batch_size,
-        REPORT.learning_rate,
-        REPORT.weight_decay,
-        REPORT.noise,
+        _REPORT.max_epochs,
+        _REPORT.batch_size,
+        _REPORT.learning_rate,
+        _REPORT.weight_decay,
+        _REPORT.noise,
     ) == (
         50,
         256,
@@ -228,8 +228,8 @@ def test_report_protocol_is_the_reports() -> None:
         0.3,
         0.2,
     )
-    assert REPORT.penalty_weight == 0.1 and not REPORT.relative_penalty
-    assert REPORT.steps_per_epoch is None and REPORT.patience is None and not REPORT.scale_genes
+    assert _REPORT.penalty_weight == 0.1 and not _REPORT.relative_penalty
+    assert _REPORT.steps_per_epoch is None and _REPORT.patience is None and not _REPORT.scale_genes
     default = SelectorMLPClassifier()
     assert (default.hidden_sizes, default.dropout, default.leak) == ((512, 128, 64), 0.3, 0.2)
 
@@ -325,7 +325,7 @@ def test_refusals_of_fit(cells) -> None:
 
 def test_balanced_weights_give_every_type_the_same_say() -> None:
     codes = np.array([0] * 90 + [2] * 10)
-    weights = balanced_weights(codes)
+    weights = _balanced_weights(codes)
     assert np.isclose(weights[codes == 0].sum(), weights[codes == 2].sum()) and np.isclose(weights.mean(), 1)
 
 
@@ -338,7 +338,7 @@ def test_cells_kept_in_a_gpus_memory_give_the_same_training(monkeypatch, cells) 
     held = []
     monkeypatch.setattr(training, "_free_memory", lambda device: 2 * 4 * 40 * 300)  # the training cells are fewer
     monkeypatch.setattr(
-        training, "BatchLoader", lambda cells, **more: held.append(cells.x) or BatchLoader(cells, **more)
+        training, "_BatchLoader", lambda cells, **more: held.append(cells.x) or _BatchLoader(cells, **more)
     )
     there = SelectorMLPClassifier(**settings).fit(*cells)
     assert len(held) == 3 and all(isinstance(x, torch.Tensor) for x in held)
@@ -349,11 +349,11 @@ def test_cells_kept_in_a_gpus_memory_give_the_same_training(monkeypatch, cells) 
 def test_cells_that_do_not_fit_a_gpus_memory_stay_where_they_are(monkeypatch, cells) -> None:
     from selectormlp import training
 
-    part = CodedCells(cells[0], np.zeros(300, dtype=int), np.ones(300, dtype=np.float32))
+    part = _CodedCells(cells[0], np.zeros(300, dtype=int), np.ones(300, dtype=np.float32))
     monkeypatch.setattr(training, "_free_memory", lambda device: 2 * 4 * 40 * 300 - 1)
-    assert training.cells_on(torch.device("cpu"), part) is part
+    assert training._cells_on(torch.device("cpu"), part) is part
     monkeypatch.undo()
-    assert training.cells_on(torch.device("cpu"), part) is part
+    assert training._cells_on(torch.device("cpu"), part) is part
 
 
 def test_a_network_learns_in_sixteen_bits(cells) -> None:
@@ -368,11 +368,11 @@ def test_a_network_learns_in_sixteen_bits(cells) -> None:
 def test_two_processes_share_each_batch(monkeypatch) -> None:
     from selectormlp import training
 
-    part = CodedCells(np.eye(10, dtype=np.float32), np.arange(10), np.ones(10, dtype=np.float32))
+    part = _CodedCells(np.eye(10, dtype=np.float32), np.arange(10), np.ones(10, dtype=np.float32))
     seen = []
     for rank in (0, 1):
         monkeypatch.setattr(training, "_this_process", lambda rank=rank: (rank, 2))
-        seen.append([code for _, codes, _ in BatchLoader(part, batch_size=4, shuffle=True) for code in codes.tolist()])
+        seen.append([code for _, codes, _ in _BatchLoader(part, batch_size=4, shuffle=True) for code in codes.tolist()])
     assert sorted(seen[0] + seen[1]) == list(range(10)) and not set(seen[0]) & set(seen[1])
 
 

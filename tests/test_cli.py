@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 
 from selectormlp import cli, collection
-from selectormlp.data import InputError, data_folder
-from selectormlp.selection import PanelDesign, remake_panel
+from selectormlp.data import InputError, _data_folder
+from selectormlp.selection import PanelDesign, _remake_panel
 from selectormlp.simulation import SimulationRecipe, simulate_cells
 from selectormlp.study import StudyConfig
 
@@ -128,15 +128,15 @@ def test_version_and_module(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    parser = cli.make_parser([command])
+    parser = cli._make_parser([command])
     assert parser.wanted and all(parser.wanted.values())
     for name in parser.wanted:
         assert re.search(rf"(--)?{re.escape(name)}( [A-Z0-9_{{\[].*?)? [a-z'].+\(", said), name
 
 
 def test_help_texts_are_those_of_the_fields() -> None:
-    assert set(cli.STUDY_HELP) == {field.name for field in fields(StudyConfig)}
-    assert set(cli.SIMULATION_HELP) == {field.name for field in fields(SimulationRecipe)}
+    assert set(cli._STUDY_HELP) == {field.name for field in fields(StudyConfig)}
+    assert set(cli._SIMULATION_HELP) == {field.name for field in fields(SimulationRecipe)}
 
 
 # The commands
@@ -214,13 +214,13 @@ def test_processes_are_said_and_can_be_set(monkeypatch: pytest.MonkeyPatch, caps
     cells = anndata.AnnData(np.ones((2, 2), dtype=np.float32))
     monkeypatch.setattr("joblib.effective_n_jobs", lambda n: 8 + 1 + n)
     for fit, expected in ((3, 3), (100, 8), (1, 1)):
-        monkeypatch.setattr("selectormlp.streaming.processes_that_fit", lambda cells, fit=fit: fit)
-        assert cli.processes(-1, cells) == expected and cli.processes(5, cells) == 5
+        monkeypatch.setattr("selectormlp.streaming._processes_that_fit", lambda cells, fit=fit: fit)
+        assert cli._processes(-1, cells) == expected and cli._processes(5, cells) == 5
         said = capsys.readouterr().out
         assert said == ("" if fit == 1 else f"{expected} processes ask the page's questions (one alone: --n-jobs 1).\n")
-    assert cli.processes(-6, cells) == 1 and cli.SelectOptions.n_jobs == -1
+    assert cli._processes(-6, cells) == 1 and cli._SelectOptions.n_jobs == -1
     with pytest.raises(InputError, match="n_jobs is 0; pass 1 or more"):
-        cli.processes(0, cells)
+        cli._processes(0, cells)
 
 
 def test_select_from_disk_writes_its_page(here: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_panel_is_made_anew_from_its_json_file_alone(here: Path, capsys: pytes
         assert first == again
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir("other")  # files are found from the panel's folder too
-            assert remake_panel("../first.json").genes == first["genes"]
+            assert _remake_panel("../first.json").genes == first["genes"]
     capsys.readouterr()
     cells = tiny_cells()
     cells.X[0, 0] += 1
@@ -428,7 +428,7 @@ def test_book_keeps_the_cells_that_a_split_can_take(
     said = capsys.readouterr().out
     assert "240 cells are read from disk" in said and "The 240 that a split can take are kept in 'my_book'" in said
     assert few.obs_names.equals(cells.obs_names) and (few.X != cells.X).nnz == 0 and "lineage" in few.obs
-    monkeypatch.setattr(streaming, "available_memory", lambda: 1)
+    monkeypatch.setattr(streaming, "_available_memory", lambda: 1)
     for note in ({"kept": "cells.h5ad"}, {}):  # a book goes on as it began, whatever memory there is now
         Path("my_book").mkdir(exist_ok=True)
         Path("my_book/book.json").write_text(json.dumps(note))
@@ -495,7 +495,7 @@ def test_predict_writes_the_cells_with_their_types(here: Path, capsys: pytest.Ca
 
 
 def test_the_example_workflow_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(data_folder() / "example_workflow", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(_data_folder() / "example_workflow", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     size = ["--n-cells", "400", "--n-genes", "120", "--n-types", "4", "--library-size", "400"]
     assert cli.main(["simulate", "--out", "cells.h5ad", *size]) == 0
@@ -516,7 +516,7 @@ def test_the_example_workflow_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_originals_own_settings_and_workflow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(data_folder() / "example_workflow" / "original", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(_data_folder() / "example_workflow" / "original", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     cells = simulate_cells(400, 60, 3, library_size=400, size_ratio=2)
     cells.obs["Main_cluster_name"] = cells.obs.pop("cell_type")
@@ -537,11 +537,11 @@ def test_the_originals_own_settings_and_workflow_run(tmp_path: Path, monkeypatch
 
 
 def test_the_example_files_hold_every_key_of_the_original() -> None:
-    kinds = {"split": cli.SplitStep, "train": cli.TrainStep, "feature_selection": cli.FeatureSelectionStep}
+    kinds = {"split": cli._SplitStep, "train": cli._TrainStep, "feature_selection": cli._FeatureSelectionStep}
     for name, kind in kinds.items():
-        keys = set(cli.flat_settings(json.loads((data_folder() / "example_workflow" / f"{name}.json").read_text())))
-        parser = cli.CommandParser()
-        cli.add_fields(parser, kind)
+        keys = set(cli._flat_settings(json.loads((_data_folder() / "example_workflow" / f"{name}.json").read_text())))
+        parser = cli._CommandParser()
+        cli._add_fields(parser, kind)
         assert keys <= set(parser.wanted)
         assert set(parser.wanted) - keys <= {"model_type", "seed", "svm.max_iter"}
 
@@ -572,7 +572,7 @@ def test_the_three_steps_read_from_disk_what_they_read_into_memory(
     assert set(results["yes"]) == set(results["no"])
     for name in ("split_data/split.csv", "logs/Tiny/history.csv", "results/selector_mlp_ranked_genes.csv"):
         assert results["yes"][name] == results["no"][name], name
-    for part in cli.PART_FILES.values():
+    for part in cli._PART_FILES.values():
         found, expected = (anndata.read_h5ad(here / on_disk / "split_data" / part) for on_disk in ("yes", "no"))
         pd.testing.assert_frame_equal(found.obs, expected.obs)
         assert found.var_names.equals(expected.var_names) and abs(found.X - expected.X).max() < 1e-6
@@ -627,7 +627,7 @@ ELSEWHERE = {"restart", "data.torch_sparsity_type", "dataloader.num_workers", "c
 
 def test_every_key_of_train_is_tested() -> None:
     tested = {key for key, _ in TRAIN_CHANGES + SVM_CHANGES + REFUSED} | ELSEWHERE
-    assert tested == set(cli.flat_settings(TRAIN))
+    assert tested == set(cli._flat_settings(TRAIN))
 
 
 @pytest.fixture(scope="module")
@@ -693,11 +693,11 @@ def test_cells_are_dense_or_sparse_and_threads_are_counted(split_only: Path) -> 
     import torch
     from scipy.sparse import issparse
 
-    data = cli.DataSection("split_data", "cell_type")
-    assert isinstance(cli.read_part(cli.TrainStep(data), "train").X, np.ndarray)
-    assert issparse(cli.read_part(cli.TrainStep(replace(data, torch_sparsity_type="csr")), "train").X)
+    data = cli._DataSection("split_data", "cell_type")
+    assert isinstance(cli._read_part(cli._TrainStep(data), "train").X, np.ndarray)
+    assert issparse(cli._read_part(cli._TrainStep(replace(data, torch_sparsity_type="csr")), "train").X)
     before = torch.get_num_threads()
-    with cli.threads(before + 1):
+    with cli._threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
@@ -845,7 +845,7 @@ def test_faults_of_the_program_can_be_traced(
     def fail(*given: object, **more: object) -> None:
         raise KeyError("deep\ninside")
 
-    monkeypatch.setattr("selectormlp.selection.choose_panel", fail)
+    monkeypatch.setattr("selectormlp.selection._choose_panel", fail)
     assert cli.main(SELECT.split()) == 2
     assert capsys.readouterr().err.count("selectormlp: error: ") == 1
     with pytest.raises(KeyError):
@@ -862,7 +862,7 @@ def test_stopped_from_the_keyboard(here: Path, monkeypatch: pytest.MonkeyPatch, 
                 raise SystemExit(1)  # noqa: B904
             raise
 
-    monkeypatch.setattr("selectormlp.selection.choose_panel", stop)
+    monkeypatch.setattr("selectormlp.selection._choose_panel", stop)
     assert cli.main(SELECT.split()) == 130
     assert not Path("out.csv").exists()
 
@@ -871,7 +871,7 @@ def test_stopped_by_a_scheduler_or_with_a_reason(here: Path, monkeypatch: pytest
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     for stop, status in ((SIGTERMException(), 143), (SystemExit("no"), 1), (SystemExit(5), 5), (SystemExit(), 0)):
-        monkeypatch.setattr("selectormlp.selection.choose_panel", Mock(side_effect=stop))
+        monkeypatch.setattr("selectormlp.selection._choose_panel", Mock(side_effect=stop))
         assert cli.main(SELECT.split()) == status
 
 
@@ -880,7 +880,7 @@ def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    with cli.one_line_warnings():
+    with cli._one_line_warnings():
         warnings.warn("two\nlines", stacklevel=1)
         warnings.warn("for programmers", FutureWarning, stacklevel=1)
     assert stream.getvalue() == "selectormlp: warning: two lines\n"

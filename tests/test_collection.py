@@ -19,9 +19,9 @@ from sklearn.exceptions import NotFittedError
 
 from selectormlp import collection
 from selectormlp.classifiers import GeneClassifier, LinearSVMClassifier, SelectorMLPClassifier
-from selectormlp.collection import INDEX, ModelCollection, open_model
+from selectormlp.collection import _INDEX, ModelCollection, open_model
 from selectormlp.data import InputError
-from selectormlp.files import only_run
+from selectormlp.files import _only_run
 from selectormlp.saving import save_model
 
 X = np.random.default_rng(0).random((40, 5)).astype(np.float32)
@@ -64,9 +64,9 @@ def rewrite(change: Callable[[dict], Any]) -> Callable[[Path], None]:
     """Change the index of a collection."""
 
     def act(folder: Path) -> None:
-        index = json.loads((folder / INDEX).read_text())
+        index = json.loads((folder / _INDEX).read_text())
         change(index)
-        (folder / INDEX).write_text(json.dumps(index))
+        (folder / _INDEX).write_text(json.dumps(index))
 
     return act
 
@@ -195,17 +195,17 @@ def test_a_whole_model_that_the_index_does_not_know_is_taken_over(models, svm, n
 
 
 def test_two_programs_do_not_save_at_a_time(models, svm) -> None:
-    with only_run(models.folder, INDEX):
+    with _only_run(models.folder, _INDEX):
         assert "at work" in refusal(models.save, svm, "third")
     models.save(svm, "third")
 
 
 DAMAGE: dict[str, Callable[[Path], Any]] = {
-    "no index": lambda folder: (folder / INDEX).unlink(),
-    "an index that is a link": link(INDEX),
-    "an index that is cut off": lambda folder: (folder / INDEX).write_text('{"models": {'),
-    "a page in its place": lambda folder: (folder / INDEX).write_text("<html></html>"),
-    "a list": lambda folder: (folder / INDEX).write_text("[]"),
+    "no index": lambda folder: (folder / _INDEX).unlink(),
+    "an index that is a link": link(_INDEX),
+    "an index that is cut off": lambda folder: (folder / _INDEX).write_text('{"models": {'),
+    "a page in its place": lambda folder: (folder / _INDEX).write_text("<html></html>"),
+    "a list": lambda folder: (folder / _INDEX).write_text("[]"),
     "no models in it": rewrite(lambda index: index.pop("models")),
     "a newer format": rewrite(lambda index: index.update(format_version=2)),
     "a name that leads elsewhere": rewrite(lambda index: index["models"].update({"../x": index["models"]["svm"]})),
@@ -260,9 +260,9 @@ def test_a_model_is_fetched_once_by_its_name(remote, models, server, svm) -> Non
     assert remote.folder == ModelCollection(str(remote.place).rstrip("/"), cache=remote.cache).folder
     server.asked.clear()
     assert same(remote.load("svm"), svm)
-    assert sorted(server.asked) == ["config.json", INDEX, "weights.safetensors"]
+    assert sorted(server.asked) == ["config.json", _INDEX, "weights.safetensors"]
     server.asked.clear()
-    assert same(remote.load("svm"), svm) and server.asked == [INDEX]
+    assert same(remote.load("svm"), svm) and server.asked == [_INDEX]
     assert same(open_model(models.folder / "svm"), svm)
 
 
@@ -294,9 +294,9 @@ def test_files_that_the_index_does_not_promise_are_refused(remote, models, svm) 
     remote.load("svm")
     (models.folder / "net.2-b" / "weights.safetensors").write_bytes(b"something else")
     assert "could not be fetched" in refusal(remote.load, "net.2-b")
-    (models.folder / INDEX).write_text("<html>not what you wanted</html>")
+    (models.folder / _INDEX).write_text("<html>not what you wanted</html>")
     assert "not readable JSON" in refusal(remote.load, "svm")
-    assert "svm" in (remote.folder / INDEX).read_text()  # the good copy is kept
+    assert "svm" in (remote.folder / _INDEX).read_text()  # the good copy is kept
 
 
 @pytest.mark.parametrize("where", ["file", "model"])

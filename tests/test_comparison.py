@@ -19,35 +19,35 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from selectormlp.benchmark import EVERY_SET, DataSet, PreparedSplit, paired_interval, prepare_split
+from selectormlp.benchmark import _EVERY_SET, _DataSet, _paired_interval, _prepare_split, _PreparedSplit
 from selectormlp.classifiers import make_classifier
 from selectormlp.comparison import (
-    COMPARED,
-    MEASURED,
-    OTHERS,
-    NamedTypes,
-    against,
-    compared_classifier,
-    count_parameters,
-    measure_classifier,
+    _COMPARED,
+    _MEASURED,
+    _OTHERS,
+    _against,
+    _compared_classifier,
+    _count_parameters,
+    _measure_classifier,
+    _NamedTypes,
     plot_classifiers,
 )
 from selectormlp.data import InputError
-from selectormlp.evaluation import calibration_error, dense
+from selectormlp.evaluation import _dense, calibration_error
 from selectormlp.simulation import simulate_cells
 
 
 @functools.cache
-def data_set() -> DataSet:
+def data_set() -> _DataSet:
     """300 simulated cells of three types, 60 genes."""
     cells = simulate_cells(300, 60, 3, n_markers_per_type=2, n_housekeeping=2, size_ratio=2, seed=0)
-    return DataSet("tiny set", cells, "cell_type", min_cells=20)
+    return _DataSet("tiny set", cells, "cell_type", min_cells=20)
 
 
 @functools.cache
-def split() -> PreparedSplit:
+def split() -> _PreparedSplit:
     """Its first split."""
-    return prepare_split(data_set(), 0)
+    return _prepare_split(data_set(), 0)
 
 
 # ---------------------------------------------------------------------------------------------------------- measures
@@ -74,11 +74,11 @@ class Guesser:
 
 def test_a_classifier_learns_from_training_cells_and_is_scored_on_test_cells_as_scikit_learn_scores() -> None:
     model, train, (X, y) = Guesser(), split().train, split().test
-    measures = measure_classifier(model, split())
+    measures = _measure_classifier(model, split())
     assert model.X is train.X and model.y is train.y and model.asked is X
     assert model.given == {"validation": train.validation, "gene_names": train.genes}
     called, sure = model.predict(X), model.predict_proba(X).max(axis=1)
-    assert tuple(measures) == MEASURED
+    assert tuple(measures) == _MEASURED
     assert measures["accuracy"] == pytest.approx(accuracy_score(y, called))
     assert measures["mean_per_class_accuracy"] == pytest.approx(balanced_accuracy_score(y, called))
     assert measures["median_f1"] == pytest.approx(np.median(f1_score(y, called, average=None)))
@@ -87,42 +87,42 @@ def test_a_classifier_learns_from_training_cells_and_is_scored_on_test_cells_as_
 
 
 def test_a_support_vector_machine_has_no_calibration_error() -> None:
-    measures = measure_classifier(compared_classifier("svm_l2"), split())
+    measures = _measure_classifier(_compared_classifier("svm_l2"), split())
     assert np.isnan(measures["calibration_error"]) and measures["mean_per_class_accuracy"] > 0.8
 
 
 def test_parameters_are_those_that_can_be_counted_by_hand() -> None:
     X, y = split().train.X, split().train.y
-    assert count_parameters(make_classifier("svm_l2").fit(X, y)) == 3 * 61
-    assert count_parameters(compared_classifier("logistic_regression").fit(X, y)) == 3 * 61
+    assert _count_parameters(make_classifier("svm_l2").fit(X, y)) == 3 * 61
+    assert _count_parameters(_compared_classifier("logistic_regression").fit(X, y)) == 3 * 61
     mlp = make_classifier("mlp", model_settings={"max_epochs": 1, "hidden_sizes": (5,), "batch_norm": False}).fit(X, y)
-    assert count_parameters(mlp) == 60 * 5 + 5 + 5 * 3 + 3
+    assert _count_parameters(mlp) == 60 * 5 + 5 + 5 * 3 + 3
     selector = make_classifier(
         "selector_l1", model_settings={"max_epochs": 1, "hidden_sizes": (5,), "batch_norm": False}
     ).fit(X, y)
-    assert count_parameters(selector) == count_parameters(mlp) + 60
-    forest = NamedTypes(RandomForestClassifier(2, max_depth=1, random_state=0)).fit(X, y)
-    assert count_parameters(forest) == 2 * 3  # a question and two answers each
-    assert np.isnan(count_parameters(NamedTypes(KNeighborsClassifier()).fit(X, y)))
+    assert _count_parameters(selector) == _count_parameters(mlp) + 60
+    forest = _NamedTypes(RandomForestClassifier(2, max_depth=1, random_state=0)).fit(X, y)
+    assert _count_parameters(forest) == 2 * 3  # a question and two answers each
+    assert np.isnan(_count_parameters(_NamedTypes(KNeighborsClassifier()).fit(X, y)))
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", _OTHERS)
 def test_those_of_scikit_learn_call_types_by_their_names(name: str) -> None:
     rng = np.random.default_rng(0)
     y = rng.choice(["10", "9"], 120)
     X = sparse.csr_matrix(rng.normal(size=(120, 3)) + 4 * (y == "9")[:, np.newaxis])
-    model = compared_classifier(name, seed=3).fit(X[:60], y[:60], validation=(X[:1], y[:1]), gene_names=list("abc"))
-    plain = OTHERS[name](3).fit(dense(X[:60]), y[:60] == "9")
-    assert (model.predict(X[60:]) == np.where(plain.predict(dense(X[60:])), "9", "10")).all()
-    np.testing.assert_array_equal(model.predict_proba(X[60:]), plain.predict_proba(dense(X[60:])))
+    model = _compared_classifier(name, seed=3).fit(X[:60], y[:60], validation=(X[:1], y[:1]), gene_names=list("abc"))
+    plain = _OTHERS[name](3).fit(_dense(X[:60]), y[:60] == "9")
+    assert (model.predict(X[60:]) == np.where(plain.predict(_dense(X[60:])), "9", "10")).all()
+    np.testing.assert_array_equal(model.predict_proba(X[60:]), plain.predict_proba(_dense(X[60:])))
     assert model.classes_.tolist() == ["10", "9"] and (model.predict(X[60:]) == y[60:]).mean() > 0.95
 
 
 def test_other_names_are_conditions_of_make_classifier() -> None:
-    model = compared_classifier("selector_l1", seed=4)
+    model = _compared_classifier("selector_l1", seed=4)
     assert (model.penalty, model.random_state) == ("l1", 4)
     with pytest.raises(InputError, match="there is no condition 'forest'"):
-        compared_classifier("forest")
+        _compared_classifier("forest")
 
 
 # -------------------------------------------------------------------------------------------------------- comparison
@@ -141,13 +141,13 @@ def scores_of(values: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
 
 def test_differences_are_paired_and_below_zero_where_ours_is_ahead() -> None:
     ours, other = np.array([0.8, 0.9, 0.7]), np.array([0.7, 0.85, 0.62])
-    table = against(scores_of({"a": {"selector_l1": [*ours], "mlp": [*other]}, "b": {"selector_l1": [*ours]}}))
-    assert table["data_set"].tolist() == ["a", EVERY_SET] and table["n_sets"].tolist() == [1, 1]
-    expected = paired_interval(other - ours, test_to_train=0.2)
+    table = _against(scores_of({"a": {"selector_l1": [*ours], "mlp": [*other]}, "b": {"selector_l1": [*ours]}}))
+    assert table["data_set"].tolist() == ["a", _EVERY_SET] and table["n_sets"].tolist() == [1, 1]
+    expected = _paired_interval(other - ours, test_to_train=0.2)
     row = table.iloc[0]
     assert row[["difference", "low", "high"]].tolist() == pytest.approx([expected.mean, expected.low, expected.high])
     assert row["difference"] < 0 and row["classifier"] == "mlp" and row["n_pairs"] == 3
-    narrow = against(scores_of({"a": {"selector_l1": [*ours], "mlp": [*other]}}), ours="mlp", test_to_train=0).iloc[0]
+    narrow = _against(scores_of({"a": {"selector_l1": [*ours], "mlp": [*other]}}), ours="mlp", test_to_train=0).iloc[0]
     assert narrow["difference"] == pytest.approx(-row["difference"])
     assert narrow["high"] - narrow["low"] < row["high"] - row["low"]
 
@@ -167,7 +167,7 @@ def test_the_figure_has_a_coloured_interval_for_each_classifier_from_top_to_bott
     assert [line.get_color() for line in lines] == ["#0072B2", "#D55E00", "#7f7f7f"]
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert [float(dot.get_xdata()[0]) for dot in dots] == middles and to_rgba(dots[0].get_color()) == to_rgba("#0072B2")
-    assert [text.get_text() for text in ax.get_yticklabels()] == [COMPARED["mlp"], COMPARED["svm_l1"], "unknown"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == [_COMPARED["mlp"], _COMPARED["svm_l1"], "unknown"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
     _, own = plt.subplots()
     assert plot_classifiers(table, own) is own
@@ -215,7 +215,7 @@ def test_the_command_prints_the_table_goes_on_where_it_stopped_and_adds_rows_to_
         "svm_l2": ["done"] * 2,
     }
     (_, row), *_ = stored[stored["classifier"] == "svm_l2"].iterrows()
-    again = measure_classifier(compared_classifier("svm_l2"), split())
+    again = _measure_classifier(_compared_classifier("svm_l2"), split())
     assert row[["accuracy", "mean_per_class_accuracy", "median_f1"]].tolist() == pytest.approx(
         [again["accuracy"], again["mean_per_class_accuracy"], again["median_f1"]], abs=1e-3
     )
@@ -282,13 +282,13 @@ def test_raw_counts_are_those_of_the_same_cells(command: ModuleType) -> None:
     pairs.append((counted.train.validation[0], split().train.validation[0]))
     for counts, values in pairs:
         assert (counts.toarray() % 1 == 0).all() and counts.max() > 1
-        np.testing.assert_array_equal(counts.toarray() > 0, dense(values) > 0)
+        np.testing.assert_array_equal(counts.toarray() > 0, _dense(values) > 0)
     assert counted.train.validation[1] is split().train.validation[1]
     log = data_set().load()
     log.X = np.log1p(log.X.toarray())
-    without = DataSet("logs", log, "cell_type", min_cells=20)
+    without = _DataSet("logs", log, "cell_type", min_cells=20)
     with pytest.raises(InputError, match="'logs' has none"):
-        command.counts_of(without, prepare_split(without, 0))
+        command.counts_of(without, _prepare_split(without, 0))
 
 
 def test_new_rows_take_the_place_of_old_ones(command: ModuleType) -> None:

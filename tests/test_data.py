@@ -157,7 +157,7 @@ def test_10x_names_with_a_header_are_refused(cells, tmp_path):
 @pytest.mark.parametrize("labels", ["cells.csv", "cells.txt"])
 @pytest.mark.parametrize("values", [".", "counts.csv"])
 def test_what_r_wrote_is_read_alike(values, labels):
-    export = data.data_folder() / "seurat_export"
+    export = data._data_folder() / "seurat_export"
     found = data.read_cells(export / values, labels=export / labels, label_key="cell_type")
     assert found.shape == (60, 40) and data.value_kind(found.X) == "raw counts"
     assert found.obs_names[0] == "CELL1-1" and found.var_names[:4].tolist() == ["INS", "GCG", "MT-CO1", "HLA-DRA"]
@@ -340,7 +340,7 @@ def test_missing_files_suggest_a_neighbour(cells, tmp_path):
 def test_unknown_kinds_list_the_known_ones(tmp_path):
     (tmp_path / "cells.docx").write_text("x")
     sentence = refusal(data.read_cells, tmp_path / "cells.docx")
-    assert all(ending in sentence for ending in data.READERS)
+    assert all(ending in sentence for ending in data._READERS)
     (tmp_path / "empty").mkdir()
     assert "folder of no known kind" in refusal(data.read_cells, tmp_path / "empty")
     (tmp_path / "none.csv").write_text("")
@@ -597,9 +597,9 @@ def test_pancreas(pancreas):
     assert pancreas.shape == (1937, 20125) and pancreas.X.dtype == np.float32 and pancreas.X.format == "csr"
     assert pancreas.obs["cell_type"].value_counts().iloc[[0, -1]].tolist() == [872, 2]
     assert pancreas.uns["source"]["accession"] == "GSE84133"
-    file = data.data_folder() / "pancreas.h5ad"
+    file = data._data_folder() / "pancreas.h5ad"
     assert file.stat().st_size < 10_000_000
-    assert hashlib.sha256(file.read_bytes()).hexdigest() in (data.data_folder() / "README.md").read_text()
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in (data._data_folder() / "README.md").read_text()
 
 
 def test_pbmc68k_and_load_cells(cells, tmp_path):
@@ -623,13 +623,15 @@ def test_fetch_brain_without_a_network(monkeypatch, tmp_path):
 
     monkeypatch.setattr(pooch, "retrieve", refuse)
     sentence = refusal(data.fetch_brain, tmp_path)
-    assert data.BRAIN_URL in sentence and data.BRAIN_SHA256 in sentence and str(tmp_path / data.BRAIN_FILE) in sentence
+    assert (
+        data._BRAIN_URL in sentence and data._BRAIN_SHA256 in sentence and str(tmp_path / data._BRAIN_FILE) in sentence
+    )
 
 
 def test_fetch_brain_takes_a_file_that_is_there(cells, monkeypatch, tmp_path):
     cells.write_h5ad(tmp_path / "brain.h5ad")
-    place = gzipped(tmp_path / "brain.h5ad").rename(tmp_path / data.BRAIN_FILE)
-    monkeypatch.setattr(data, "BRAIN_SHA256", hashlib.sha256(place.read_bytes()).hexdigest())
+    place = gzipped(tmp_path / "brain.h5ad").rename(tmp_path / data._BRAIN_FILE)
+    monkeypatch.setattr(data, "_BRAIN_SHA256", hashlib.sha256(place.read_bytes()).hexdigest())
     assert_same_counts(data.fetch_brain(tmp_path), cells)
 
 
@@ -641,9 +643,9 @@ def test_reference_table():
 
 
 def test_nearest_name():
-    assert data.nearest_name("alpha", []) is None
-    assert data.nearest_name("CELLTYPE", ["donor", "cell type"]) == "cell type"
-    assert data.nearest_name("x", ["cell_type"]) is None
+    assert data._nearest_name("alpha", []) is None
+    assert data._nearest_name("CELLTYPE", ["donor", "cell type"]) == "cell type"
+    assert data._nearest_name("x", ["cell_type"]) is None
 
 
 # ---------------------------------------------------------------- writing
@@ -651,29 +653,29 @@ def test_nearest_name():
 
 def test_write_table_and_json(tmp_path):
     table = pd.DataFrame({"gene": ["INS", "GCG"], "importance": [1 / 3, 1e-9]}, index=[5, 6])
-    data.write_table(table, tmp_path / "new" / "folder" / "t.csv")
+    data._write_table(table, tmp_path / "new" / "folder" / "t.csv")
     assert (tmp_path / "new/folder/t.csv").read_text() == "gene,importance\nINS,0.333333\nGCG,1e-09\n"
     value = {"a": np.float32(1.5), "b": np.arange(3), "c": Path("x") / "y", "d": None, "e": "β", "f": pd.Series([1])}
-    data.write_json(value, tmp_path / "c.json")
-    assert data.read_json(tmp_path / "c.json") == {"a": 1.5, "b": [0, 1, 2], "c": "x/y", "d": None, "e": "β", "f": [1]}
+    data._write_json(value, tmp_path / "c.json")
+    assert data._read_json(tmp_path / "c.json") == {"a": 1.5, "b": [0, 1, 2], "c": "x/y", "d": None, "e": "β", "f": [1]}
     assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["e"] == "β"
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
-    data.write_json(1, tmp_path / "c.json")
+    data._write_json(1, tmp_path / "c.json")
     with pytest.raises(TypeError):
-        data.write_json({"a": object()}, tmp_path / "c.json")
-    with pytest.raises(RuntimeError), data.write_whole(tmp_path / "c.json") as temporary:
+        data._write_json({"a": object()}, tmp_path / "c.json")
+    with pytest.raises(RuntimeError), data._write_whole(tmp_path / "c.json") as temporary:
         assert temporary.parent == tmp_path and temporary.suffix == ".json"
         temporary.write_text("half")
         raise RuntimeError
-    assert data.read_json(tmp_path / "c.json") == 1
+    assert data._read_json(tmp_path / "c.json") == 1
     assert [file.name for file in tmp_path.iterdir()] == ["c.json"]
 
 
 def test_no_place_to_write(tmp_path):
     def write(number: int) -> None:
-        with data.write_whole(tmp_path / "t.csv") as temporary:
+        with data._write_whole(tmp_path / "t.csv") as temporary:
             temporary.write_text("half")
             raise OSError(number, os.strerror(number))
 
@@ -684,18 +686,18 @@ def test_no_place_to_write(tmp_path):
     with pytest.raises(FileNotFoundError):
         write(errno.ENOENT)  # something else went wrong: not ours to explain
     (tmp_path / "file").write_text("")
-    assert "folder" in refusal(data.write_json, 1, tmp_path / "file" / "c.json")
+    assert "folder" in refusal(data._write_json, 1, tmp_path / "file" / "c.json")
     (tmp_path / "dir" / "c.json").mkdir(parents=True)
-    assert "c.json" in refusal(data.write_json, 1, tmp_path / "dir" / "c.json")
+    assert "c.json" in refusal(data._write_json, 1, tmp_path / "dir" / "c.json")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_no_right_to_write(tmp_path):
     tmp_path.chmod(0o500)
-    assert str(tmp_path) in refusal(data.write_json, 1, tmp_path / "c.json")
+    assert str(tmp_path) in refusal(data._write_json, 1, tmp_path / "c.json")
 
 
 def test_read_json_refuses(tmp_path):
     (tmp_path / "config.json").write_text('{"a": 1')
-    assert "config.json" in refusal(data.read_json, tmp_path / "config.json")
-    assert "did you mean 'config.json'?" in refusal(data.read_json, tmp_path / "confg.json")
+    assert "config.json" in refusal(data._read_json, tmp_path / "config.json")
+    assert "did you mean 'config.json'?" in refusal(data._read_json, tmp_path / "confg.json")

@@ -18,17 +18,17 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from selectormlp.classifiers import CONDITIONS, MORE_CONDITIONS, make_classifier
+from selectormlp.classifiers import _MORE_CONDITIONS, CONDITIONS, make_classifier
 from selectormlp.data import choose_variable_genes, prepare_cells
 from selectormlp.masking import rank_genes
-from selectormlp.selection import select_genes, type_folds
+from selectormlp.selection import _type_folds, select_genes
 from selectormlp.simulation import simulate_cells
-from selectormlp.split import PARTS, split_cells
-from selectormlp.study import Study, study_config, study_steps
+from selectormlp.split import _PARTS, split_cells
+from selectormlp.study import Study, _study_config, _study_steps
 
 SHORT = {"max_epochs": 2, "steps_per_epoch": 3, "hidden_sizes": (16,)}
 SEARCHES = ["discriminant", "svm_l1", "svm_l2"]  # whose panels do not depend on the number of threads
-METHODS = [*CONDITIONS.index, *MORE_CONDITIONS.index]
+METHODS = [*CONDITIONS.index, *_MORE_CONDITIONS.index]
 QUICK = {
     "n_genes": 40, "max_epochs": 1, "step": 20, "n_orders": 1, "panel_sizes": (10,), "ablations": ("mlp",),
     "conditions": ("selector_l1", "svm_l1"), "panel_conditions": ("selector_l1",),
@@ -67,8 +67,8 @@ def everything(cells_file: Path, folder: Path) -> dict[str, str]:
     for condition in set(METHODS) - set(SEARCHES):
         told[condition] = ranked(cells, condition).to_csv()
     told["model"] = select_genes(cells, "cell_type", 10, method="selector_l1", **SHORT).table.to_csv()
-    study = Study(study_config(cells=str(cells_file), label_key="cell_type", **QUICK), folder)
-    for name, step in study_steps(study):
+    study = Study(_study_config(cells=str(cells_file), label_key="cell_type", **QUICK), folder)
+    for name, step in _study_steps(study):
         if not name.startswith("figure") and name != "page":
             step()
     for path in sorted(folder.rglob("*")):
@@ -136,7 +136,7 @@ def rankings(cells) -> dict[str, pd.DataFrame]:
 @pytest.mark.parametrize("what", SHUFFLES)
 def test_the_split_depends_on_names_of_cells_only(what: str, cells) -> None:
     one, other = (split_cells(each, "cell_type") for each in (cells, SHUFFLES[what](cells)))
-    for part in PARTS:
+    for part in _PARTS:
         assert set(one.cells(part)) == set(other.cells(part))
     if what != "types":
         pd.testing.assert_frame_equal(one.table, other.table)
@@ -169,7 +169,7 @@ def test_the_panel_does_not_depend_on_orders(what: str, cells) -> None:
 
 def test_the_panel_does_not_depend_on_the_names_of_types(cells) -> None:
     codes = np.repeat([0, 1, 2], [7, 11, 9])
-    np.testing.assert_array_equal(type_folds(codes), type_folds(2 - codes))
+    np.testing.assert_array_equal(_type_folds(codes), _type_folds(2 - codes))
     one, other = (select_genes(each, "cell_type", 40).genes for each in (cells, reversed_types(cells)))
     assert one == other
 

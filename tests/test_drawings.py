@@ -9,9 +9,9 @@ import pytest
 from scripts import chromium
 
 from selectormlp.data import InputError
-from selectormlp.drawings import sliding_bars, svg_drawing
+from selectormlp.drawings import _sliding_bars, _svg_drawing
 from selectormlp.inspection import slide_panel
-from selectormlp.models import NetworkShape, SelectorNet, draw_network, network_layers
+from selectormlp.models import NetworkShape, SelectorNet, _network_layers, draw_network
 
 WORDS = {"step": "number of genes", "name": "accuracy", "label": "recall", "words": "A line that rises, and bars."}
 SIZES = pd.Index([1, 5, 50])
@@ -35,7 +35,7 @@ def tables() -> tuple[pd.Series, pd.DataFrame]:
 
 def test_a_browser_draws_each_state(tables, tmp_path, browser) -> None:
     page = tmp_path / "page.html"
-    html = sliding_bars(*tables, **WORDS).html
+    html = _sliding_bars(*tables, **WORDS).html
     page.write_text(f'<!doctype html><meta charset="utf-8">{html}{html}', encoding="utf-8")
     tab = browser.new_page()
     faults: list[str] = []
@@ -66,19 +66,19 @@ def test_a_browser_draws_each_state(tables, tmp_path, browser) -> None:
 )
 def test_what_cannot_be_drawn_is_refused(tables, change, says) -> None:
     with pytest.raises(InputError, match=says):
-        sliding_bars(*change(*tables), **WORDS)
+        _sliding_bars(*change(*tables), **WORDS)
 
 
 def test_a_drawing_needs_words() -> None:
     with pytest.raises(InputError, match="no words"):
-        svg_drawing("", width=1, height=1, words="")
-    assert "&quot;" in svg_drawing("", width=1, height=1, words='a "word"').html
+        _svg_drawing("", width=1, height=1, words="")
+    assert "&quot;" in _svg_drawing("", width=1, height=1, words='a "word"').html
 
 
 @pytest.mark.parametrize("selector", ["free", "clamped", "none"])
 def test_the_plan_counts_the_weights_of_the_network(selector) -> None:
     shape = NetworkShape(n_genes=50, n_types=3, selector=selector, hidden_sizes=(20, 10))
-    layers, network = network_layers(shape), SelectorNet(shape)
+    layers, network = _network_layers(shape), SelectorNet(shape)
     own = 0 if network.selector is None else 50
     assert sum(layer[2] for layer in layers) == own + sum(p.numel() for p in network.parameters() if p.dim() == 2)
     words = draw_network(shape).words

@@ -16,16 +16,16 @@ from torch import from_numpy
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from selectormlp import evaluation
-from selectormlp.classifiers import make_classifier, model_colour
+from selectormlp.classifiers import _model_colour, make_classifier
 from selectormlp.data import InputError, prepare_cells
 from selectormlp.evaluation import (
-    JUDGES,
+    _JUDGES,
+    _dense,
+    _judge_cells,
+    _make_judge,
     calibration_error,
     compare_panels,
     confusion_table,
-    dense,
-    judge_cells,
-    make_judge,
     plot_confusion,
     plot_embedding,
     plot_test_accuracy,
@@ -148,7 +148,7 @@ def test_the_confusion_table_shows_the_types_that_are_asked_for_in_their_order()
 
 
 def test_judges_weigh_and_scale_as_they_say() -> None:
-    linear, neighbours, forest = (make_judge(name, seed=5) for name in JUDGES)
+    linear, neighbours, forest = (_make_judge(name, seed=5) for name in _JUDGES)
     assert [step for judge in (linear, neighbours, forest) for step, _ in judge.steps] == [
         "standardscaler", "logisticregression", "standardscaler", "kneighborsclassifier", "randomforestclassifier",
     ]  # fmt: skip
@@ -159,43 +159,43 @@ def test_judges_weigh_and_scale_as_they_say() -> None:
     settings = forest[-1].get_params()
     assert (settings["n_estimators"], settings["class_weight"]) == (100, "balanced")
     assert (settings["n_jobs"], settings["random_state"]) == (1, 5)
-    assert make_judge("random_forest")[-1].random_state == 0
+    assert _make_judge("random_forest")[-1].random_state == 0
 
 
 def test_judges_that_there_are_not_are_named() -> None:
-    assert refusal(make_judge, "random_forrest") == "there is no judge 'random_forrest'; did you mean 'random_forest'?"
-    assert refusal(make_judge, "xyz") == (
+    assert refusal(_make_judge, "random_forrest") == "there is no judge 'random_forrest'; did you mean 'random_forest'?"
+    assert refusal(_make_judge, "xyz") == (
         "there is no judge 'xyz'; the judges are logistic_regression, nearest_neighbours, random_forest"
     )
 
 
 def test_values_become_dense_floats() -> None:
     for X in (np.array([[1, 0]]), sparse.csr_matrix([[1, 0]]), [[1, 0]]):
-        assert dense(X).dtype == np.float32 and dense(X).tolist() == [[1, 0]]
+        assert _dense(X).dtype == np.float32 and _dense(X).tolist() == [[1, 0]]
 
 
-@pytest.mark.parametrize("judge", JUDGES)
+@pytest.mark.parametrize("judge", _JUDGES)
 def test_judges_call_types_by_their_names(judge: str) -> None:
     rng = np.random.default_rng(0)
     y = rng.choice(["10", "9"], 120)
     X = rng.normal(size=(120, 3)) + 4 * (y == "9")[:, np.newaxis]
     for cells in (X, sparse.csr_matrix(X)):
-        called = judge_cells(judge, (cells[:60], y[:60]), cells[60:], validation=(cells[:1], y[:1]), seed=1)
-        plain = make_judge(judge, seed=1).fit(X[:60].astype(np.float32), y[:60] == "9").predict(dense(X[60:]))
+        called = _judge_cells(judge, (cells[:60], y[:60]), cells[60:], validation=(cells[:1], y[:1]), seed=1)
+        plain = _make_judge(judge, seed=1).fit(X[:60].astype(np.float32), y[:60] == "9").predict(_dense(X[60:]))
         assert (called == np.where(plain, "9", "10")).all() and (called == y[60:]).mean() > 0.95
-    default, zero = (judge_cells(judge, (X[:60], y[:60]), X[60:] / 2, **given) for given in ({}, {"seed": 0}))
+    default, zero = (_judge_cells(judge, (X[:60], y[:60]), X[60:] / 2, **given) for given in ({}, {"seed": 0}))
     assert (default == zero).all()
-    assert refusal(judge_cells, judge, (X, y), X, step=1) == f"the judge {judge!r} takes no 'step'; leave it out"
+    assert refusal(_judge_cells, judge, (X, y), X, step=1) == f"the judge {judge!r} takes no 'step'; leave it out"
 
 
 def test_the_seed_of_a_judge_is_the_one_that_is_given() -> None:
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(120, 3)).astype(np.float32), rng.choice(["a", "b"], 120)
     for seed in (0, 1):
-        called = judge_cells("random_forest", (X[:60], y[:60]), X[60:], seed=seed)
-        expected = make_judge("random_forest", seed=seed).fit(X[:60], y[:60]).predict(X[60:])
+        called = _judge_cells("random_forest", (X[:60], y[:60]), X[60:], seed=seed)
+        expected = _make_judge("random_forest", seed=seed).fit(X[:60], y[:60]).predict(X[60:])
         assert (called == expected).all()
-    assert (called != judge_cells("random_forest", (X[:60], y[:60]), X[60:])).any()
+    assert (called != _judge_cells("random_forest", (X[:60], y[:60]), X[60:])).any()
 
 
 class Recorder:
@@ -208,11 +208,11 @@ class Recorder:
 
     def fit(self, X: Any, y: np.ndarray, **settings: Any) -> "Recorder":
         self.first = np.sort(y)[0]
-        Recorder.calls[-1].update(X=dense(X), y=y, **settings)
+        Recorder.calls[-1].update(X=_dense(X), y=y, **settings)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        Recorder.calls[-1]["predicted"] = dense(X)
+        Recorder.calls[-1]["predicted"] = _dense(X)
         return np.repeat(self.first, X.shape[0])
 
 
@@ -226,9 +226,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_classifiers_are_given_the_seed_the_settings_and_the_validation_cells(calls: list[dict[str, Any]]) -> None:
     X, y = np.eye(4), np.array(list("abab"))
-    called = judge_cells("mlp", (X, y), X[:2], validation=(X[:1], y[:1]), seed=3, protocol="report")
+    called = _judge_cells("mlp", (X, y), X[:2], validation=(X[:1], y[:1]), seed=3, protocol="report")
     assert called.tolist() == ["a", "a"]
-    judge_cells("mlp", (X, y), X)
+    _judge_cells("mlp", (X, y), X)
     first, second = calls
     assert (first["condition"], first["seed"], first["protocol"]) == ("mlp", 3, "report")
     assert first["X"].tolist() == X.tolist() and first["y"].tolist() == list("abab")
@@ -276,10 +276,10 @@ def test_a_panel_is_scored_on_test_cells_by_a_network_that_saw_the_training_cell
     assert (second["condition"], second["seed"], second["max_epochs"]) == ("mlp_nothing", 4, 2)
     held = {part: split.subset(cells, part)[:, genes] for part in ("train", "validation", "test")}
     for call, part in ((first, "test"), (second, "validation")):
-        np.testing.assert_array_equal(call["X"], dense(held["train"].X))
-        np.testing.assert_array_equal(call["predicted"], dense(held[part].X))
+        np.testing.assert_array_equal(call["X"], _dense(held["train"].X))
+        np.testing.assert_array_equal(call["predicted"], _dense(held[part].X))
         assert call["y"].tolist() == held["train"].obs["cell_type"].tolist()
-        np.testing.assert_array_equal(dense(call["validation"][0]), dense(held["validation"].X))
+        np.testing.assert_array_equal(_dense(call["validation"][0]), _dense(held["validation"].X))
         assert call["validation"][1].tolist() == held["validation"].obs["cell_type"].tolist()
     assert scores.per_type["n_cells"].sum() == len(split.cells("test"))
     assert scores.per_type["recall"].tolist() == [1, 0, 0, 0]
@@ -288,9 +288,9 @@ def test_a_panel_is_scored_on_test_cells_by_a_network_that_saw_the_training_cell
 def test_a_panel_scores_what_its_judge_scores() -> None:
     cells, split = cells_and_split()
     train, test = (split.labelled(cells, part, "cell_type", markers()) for part in ("train", "test"))
-    judge = make_judge("nearest_neighbours").fit(dense(train[0]), train[1])
+    judge = _make_judge("nearest_neighbours").fit(_dense(train[0]), train[1])
     scores = score_panel(markers(), cells, split, "cell_type", condition="nearest_neighbours")
-    assert np.isclose(scores.mean_per_class_accuracy, balanced_accuracy_score(test[1], judge.predict(dense(test[0]))))
+    assert np.isclose(scores.mean_per_class_accuracy, balanced_accuracy_score(test[1], judge.predict(_dense(test[0]))))
 
 
 def test_panels_are_compared_by_their_means_and_their_worst_type(calls: list[dict[str, Any]]) -> None:
@@ -347,7 +347,7 @@ def test_the_accuracy_figure_has_a_bar_for_each_model_and_condition() -> None:
     assert centres == [[-0.2, 0.8], [0.2, 1.2]]
     assert {round(bar.get_width(), 6) for group in bars for bar in group} == {0.4}
     colours = [tuple(group[0].get_facecolor()) for group in bars]
-    expected = [plt.matplotlib.colors.to_rgba(model_colour(name)) for name in ("svm_l1", "mlp")]
+    expected = [plt.matplotlib.colors.to_rgba(_model_colour(name)) for name in ("svm_l1", "mlp")]
     assert colours == expected
     assert [text.get_text() for text in ax.texts] == ["0.90", "0.70", "0.80", "0.60"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["svm_l1", "mlp"]

@@ -17,7 +17,7 @@ from scripts import tool
 
 from selectormlp import SelectorMLPClassifier, masking_curve, normalise, rank_genes, select_genes, split_cells
 from selectormlp.data import InputError, choose_variable_genes
-from selectormlp.exercises import CHECKS, Exercises, best_one_by_one
+from selectormlp.exercises import _CHECKS, Exercises, _best_one_by_one
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:types with fewer")
@@ -53,7 +53,7 @@ def says(course: Exercises, number: int, sentence: str, **answers: Any) -> None:
 def test_an_empty_answer_is_called_so_and_every_exercise_has_a_row(course: Exercises) -> None:
     assert repr(course.check(8, order=..., price=1.0)) == "Not answered yet: put your answer into `order`."
     assert course.check(1, most="beta", rare=None).sentence == "put your answer into `rare`."
-    assert course.marks().index.tolist() == sorted(CHECKS) == list(range(1, 9))
+    assert course.marks().index.tolist() == sorted(_CHECKS) == list(range(1, 9))
     assert course.marks().loc[8, "verdict"] == "not answered yet"
     with pytest.raises(InputError, match="1 to 8"):
         course.check(9, x=1)
@@ -160,7 +160,7 @@ def test_panels_and_scores_of_another_kind_are_named(course: Exercises) -> None:
 def test_a_leak_that_is_none_is_named(course: Exercises) -> None:
     train = course.split.subset(course.cells, "train")
     leaky, honest = (
-        course.accuracy_on_shuffled(best_one_by_one(cells, course.shuffled)) for cells in (course.cells, train)
+        course.accuracy_on_shuffled(_best_one_by_one(cells, course.shuffled)) for cells in (course.cells, train)
     )
     says(course, 7, "must see all cells", leaky=honest, honest=honest)
     says(course, 7, "swapped", leaky=honest, honest=leaky)
@@ -201,7 +201,7 @@ def test_the_students_notebook_is_in_step_and_holds_no_solution(make_exercises: 
     cells = json.loads(make_exercises.STUDENTS.read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells)
     assert "SOLUTION" not in text and "must_include=[...]" in text and '"SPARC"' not in text
-    assert len(re.findall(r"^course\.check\((\d)", text, re.MULTILINE)) == len(CHECKS) == text.count("<details>")
+    assert len(re.findall(r"^course\.check\((\d)", text, re.MULTILINE)) == len(_CHECKS) == text.count("<details>")
     assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
 
 

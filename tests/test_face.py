@@ -17,7 +17,7 @@ from numpydoc.validate import validate
 
 import selectormlp
 from selectormlp import InputError
-from selectormlp.signatures import check_settings, setting, settings_of, takes_settings
+from selectormlp.signatures import _check_settings, _setting, _settings_of, _takes_settings
 
 LIBRARY = "selectormlp"
 # What numpydoc asks for and we do not, each with the reason.
@@ -182,18 +182,18 @@ def test_examples_run(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 class Recipe:
     """Settings of every kind."""
 
-    n_cells: int = setting("number of cells", 100, least=1, most=1000)
-    share: float = setting("share that is tested", 0.5, least=0, most=1)
-    name: str = setting("what it is called", "x")
-    shuffle: bool = setting("whether they are shuffled", True)
-    protocol: str = setting("how", "robust", kind="{'robust', 'report'}")
-    sizes: tuple[int, ...] = setting("sizes", (1, 2), least=1)
-    weights: dict[str, float] = setting("weights", {}, least=0)
-    groups: str | tuple[str, ...] | None = setting("groups", None)
-    most: int | None = setting("limit", None, least=1)
+    n_cells: int = _setting("number of cells", 100, least=1, most=1000)
+    share: float = _setting("share that is tested", 0.5, least=0, most=1)
+    name: str = _setting("what it is called", "x")
+    shuffle: bool = _setting("whether they are shuffled", True)
+    protocol: str = _setting("how", "robust", kind="{'robust', 'report'}")
+    sizes: tuple[int, ...] = _setting("sizes", (1, 2), least=1)
+    weights: dict[str, float] = _setting("weights", {}, least=0)
+    groups: str | tuple[str, ...] | None = _setting("groups", None)
+    most: int | None = _setting("limit", None, least=1)
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        _check_settings(self)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_a_mutable_default_is_not_shared() -> None:
     assert Recipe().weights == {}
 
 
-@takes_settings(Recipe, leave_out=["most"])
+@_takes_settings(Recipe, leave_out=["most"])
 def cook(path: str, n_cells: int = 100, *, seed: int = 0, **settings: Any) -> Recipe:
     """Cook.
 
@@ -261,7 +261,7 @@ def cook(path: str, n_cells: int = 100, *, seed: int = 0, **settings: Any) -> Re
 
 
 def test_settings_are_written_out() -> None:
-    names = [each.name for each in settings_of(Recipe)]
+    names = [each.name for each in _settings_of(Recipe)]
     assert list(inspect.signature(cook).parameters) == ["path", "n_cells", "seed", *names[1:-1]]
     assert inspect.signature(cook).parameters["share"].kind is inspect.Parameter.KEYWORD_ONLY
     text = inspect.getdoc(cook) or ""
@@ -288,9 +288,9 @@ def test_an_unknown_setting_is_refused(given: dict[str, Any], words: str) -> Non
 def test_a_setting_without_default_is_asked_for() -> None:
     @dataclass(frozen=True)
     class Needy:
-        cells: str = setting("cells")
+        cells: str = _setting("cells")
 
-    @takes_settings(Needy)
+    @_takes_settings(Needy)
     def work(**settings: Any) -> Any:
         return Needy(**settings)
 
@@ -308,7 +308,7 @@ def test_a_setting_without_default_is_asked_for() -> None:
 def test_functions_have_the_defaults_of_their_settings(name: str, cls: str) -> None:
     from selectormlp import simulation, study
 
-    described = {each.name: each for each in settings_of(getattr(simulation, cls, getattr(study, cls, None)))}  # type: ignore[arg-type]
+    described = {each.name: each for each in _settings_of(getattr(simulation, cls, getattr(study, cls, None)))}  # type: ignore[arg-type]
     signature = inspect.signature(getattr(selectormlp, name)).parameters
     assert set(described) <= set(signature)
     for setting_name, each in described.items():

@@ -19,20 +19,20 @@ from sklearn.naive_bayes import GaussianNB
 from selectormlp import generalisation
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier
 from selectormlp.data import InputError, choose_variable_genes, prepare_cells
-from selectormlp.evaluation import JUDGES
+from selectormlp.evaluation import _JUDGES
 from selectormlp.generalisation import (
-    ALL,
-    OTHERS,
+    _ALL,
+    _OTHERS,
+    _share_of_cells,
+    _train_classifier,
+    _transfer_drop,
     ablation_curve,
     group_transfer,
     hold_out_types,
     plot_ablation,
     plot_group_transfer,
     plot_unknown,
-    share_of_cells,
     top_types,
-    train_classifier,
-    transfer_drop,
     unknown_detection,
 )
 from selectormlp.simulation import simulate_cells
@@ -73,33 +73,33 @@ def close_figures() -> Any:
 # --------------------------------------------------------------------------------------------------------- classifiers
 
 
-@pytest.mark.parametrize("classifier", [*JUDGES, "svm_l2", RandomForestClassifier(5, class_weight="balanced")])
+@pytest.mark.parametrize("classifier", [*_JUDGES, "svm_l2", RandomForestClassifier(5, class_weight="balanced")])
 def test_any_classifier_takes_sparse_cells_and_answers_with_names(classifier: Any) -> None:
     (X, y), (X_test, y_test) = parts()
-    model = train_classifier(classifier, X, y, seed=3)
+    model = _train_classifier(classifier, X, y, seed=3)
     assert (model.predict(X_test) == y_test).mean() > 0.5 and model.classes_.tolist() == sorted(set(y))
 
 
-@pytest.mark.parametrize("classifier", [*JUDGES, "svm_l2"])
+@pytest.mark.parametrize("classifier", [*_JUDGES, "svm_l2"])
 def test_types_that_look_like_numbers_stay_text(classifier: str) -> None:
     (X, y), _ = parts()
     numbers = {name: str(10 - place) for place, name in enumerate(np.unique(y))}
-    model = train_classifier(classifier, X, np.array([numbers[name] for name in y]))
+    model = _train_classifier(classifier, X, np.array([numbers[name] for name in y]))
     assert set(model.predict(X)) == set(numbers.values()) and "10" in model.predict(X[y == min(y)])
 
 
 def test_an_estimator_is_copied_and_gets_the_seed() -> None:
     (X, y), _ = parts()
     forest = RandomForestClassifier(3, random_state=7)
-    trained = train_classifier(forest, X, y, seed=5)
+    trained = _train_classifier(forest, X, y, seed=5)
     assert trained.model.random_state == 5 and forest.random_state == 7 and not hasattr(forest, "classes_")
     (X, y), _ = parts()
-    weighted = train_classifier(LinearSVMClassifier(class_weight=dict.fromkeys(set(y), 1.0)), X, y)
+    weighted = _train_classifier(LinearSVMClassifier(class_weight=dict.fromkeys(set(y), 1.0)), X, y)
     assert set(weighted.predict(X)) == set(y)
 
 
 def test_what_is_no_classifier_is_refused_before_any_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generalisation, "train_classifier", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(generalisation, "_train_classifier", lambda *_, **__: pytest.fail("trained"))
     for wrong, said in (
         (["svm_l2", "svn_l2"], "svn_l2"),
         ("selektor", "selektor"),
@@ -112,7 +112,7 @@ def test_what_is_no_classifier_is_refused_before_any_training(monkeypatch: pytes
 
 def test_one_type_is_not_enough_to_train_on() -> None:
     (X, y), _ = parts()
-    assert "all of one type, 'type_00'" in refusal(train_classifier, LINEAR, X[y == "type_00"], y[y == "type_00"])
+    assert "all of one type, 'type_00'" in refusal(_train_classifier, LINEAR, X[y == "type_00"], y[y == "type_00"])
 
 
 # --------------------------------------------------------------------------------------------------------- fewer cells
@@ -122,20 +122,20 @@ def test_shares_keep_every_type_and_lie_in_one_another() -> None:
     y = np.repeat(["many", "some", "one"], [200, 30, 1])
     before: set[int] = set()
     for share, sizes in ((0.01, [2, 1, 1]), (0.1, [20, 3, 1]), (0.35, [70, 11, 1]), (1, [200, 30, 1])):
-        places = share_of_cells(y, share, seed=4)
+        places = _share_of_cells(y, share, seed=4)
         assert [int((y[places] == name).sum()) for name in ("many", "some", "one")] == sizes
         assert before <= set(places) and (np.diff(places) > 0).all()
         before = set(places)
-    assert set(share_of_cells(y, 0.1, seed=4)) != set(share_of_cells(y, 0.1, seed=5))
+    assert set(_share_of_cells(y, 0.1, seed=4)) != set(_share_of_cells(y, 0.1, seed=5))
     for share in (0, -0.1, 1.5, np.nan):
-        assert "above 0, up to 1" in refusal(share_of_cells, y, share)
+        assert "above 0, up to 1" in refusal(_share_of_cells, y, share)
 
 
 def test_the_curve_is_that_of_scikit_learn_for_the_same_cells() -> None:
     (X, y), (X_test, y_test) = parts()
     shares, model = (0.1, 0.4, 1.0), LogisticRegression()
     curve = ablation_curve({"ours": model}, (X, y), (X_test, y_test), shares=shares, seeds=(2,))
-    sets = [share_of_cells(y, share, seed=2) for share in shares]
+    sets = [_share_of_cells(y, share, seed=2) for share in shares]
     order = np.concatenate([sets[0], *(np.setdiff1d(b, a) for a, b in zip(sets, sets[1:], strict=False))])
     together, labels = sparse.vstack([X, X_test]).tocsr(), np.concatenate([y, y_test])
     sizes, _, theirs = learning_curve(
@@ -195,9 +195,9 @@ def test_training_and_test_cells_are_apart_and_the_test_cells_stay(monkeypatch: 
         assert not set(training.cells) & set(held.obs_names)
         donors = set(split.loc[training.cells, "group"])
         own = set(training.test_groups)
-        assert donors == {ALL: {"a", "b", "c"}, OTHERS: {"a", "b", "c"} - own}.get(training.name, {training.name})
+        assert donors == {_ALL: {"a", "b", "c"}, _OTHERS: {"a", "b", "c"} - own}.get(training.name, {training.name})
     for one, two in zip(trainings[3::2], trainings[4::2], strict=True):
-        assert (one.name, two.name) == (OTHERS, ALL) and abs(len(one.cells) - len(two.cells)) <= 4
+        assert (one.name, two.name) == (_OTHERS, _ALL) and abs(len(one.cells) - len(two.cells)) <= 4
     assert all(set(other[0].obs_names) == set(held.obs_names) for other in others)
     share = split.groupby(["group", "cell_type"])["held"].mean()
     assert share.between(0.15, 0.34).all() and (table.groupby("test_group")["n_test"].nunique() == 1).all()
@@ -220,18 +220,24 @@ def test_leaving_a_group_out_is_what_scikit_learn_leaves_out() -> None:
         genes = choose_variable_genes(cells[train], 30)
         model = LogisticRegression().fit(cells[train, genes].X, y[train])
         expected = balanced_accuracy_score(y[test], model.predict(cells[test, genes].X))
-        ours = table[(table["train_group"] == OTHERS) & (table["test_group"] == cells.obs["donor"].iloc[test[0]])]
+        ours = table[(table["train_group"] == _OTHERS) & (table["test_group"] == cells.obs["donor"].iloc[test[0]])]
         assert ours["n_train"].item() == len(train) and ours["balanced_accuracy"].item() == pytest.approx(expected)
 
 
 def test_a_strange_donor_is_seen_and_the_others_are_not_blamed() -> None:
     table = group_transfer([LINEAR], strange_donor(), "cell_type", group_key="donor", seeds=(0, 1))
-    drop = transfer_drop(table).set_index("test_group")["drop"]
+    drop = _transfer_drop(table).set_index("test_group")["drop"]
     assert drop["c"] > 0.08 and abs(drop[["a", "b"]]).max() < 0.05
-    known = transfer_drop(group_transfer([LINEAR], simulated(), "cell_type", group_key="donor", seeds=(0, 1)))
+    known = _transfer_drop(group_transfer([LINEAR], simulated(), "cell_type", group_key="donor", seeds=(0, 1)))
     assert known["drop"].abs().max() < 0.08
     means = table[table["test_group"] == "c"].groupby("train_group")["balanced_accuracy"].mean()
-    assert drop["c"] == pytest.approx(means[ALL] - means[OTHERS]) and set(means.index) == {"a", "b", "c", OTHERS, ALL}
+    assert drop["c"] == pytest.approx(means[_ALL] - means[_OTHERS]) and set(means.index) == {
+        "a",
+        "b",
+        "c",
+        _OTHERS,
+        _ALL,
+    }
 
 
 def test_types_that_only_one_side_has_are_named_and_left_out() -> None:
@@ -244,7 +250,7 @@ def test_types_that_only_one_side_has_are_named_and_left_out() -> None:
     assert table.loc[("a", "b"), "missing"] == "only b; type_01" and table.loc[("a", "b"), "n_types"] == 2
     assert table.loc[("b", "b"), "missing"] == "" and table.loc[("b", "b"), "n_types"] == 4
     assert table.loc[("b", "a"), "missing"] == "type_00"
-    others, mixed = table.loc[(OTHERS, "b")], table.loc[(ALL, "b")]
+    others, mixed = table.loc[(_OTHERS, "b")], table.loc[(_ALL, "b")]
     assert others["missing"] == mixed["missing"] == "only b" and others["n_test"] == mixed["n_test"] > 0
 
 
@@ -308,12 +314,12 @@ def test_the_most_probable_types_come_in_order() -> None:
 def test_top_types_of_any_classifier_with_probabilities() -> None:
     (X, y), _ = parts()
     network = SelectorMLPClassifier(hidden_sizes=(8,), max_epochs=1).fit(X, y)
-    for model in (network, GaussianNB().fit(X.toarray(), y), train_classifier(LINEAR, X, y)):
+    for model in (network, GaussianNB().fit(X.toarray(), y), _train_classifier(LINEAR, X, y)):
         values = X.toarray() if isinstance(model, GaussianNB) else X
         table = top_types(model, values, k=4)
         assert (table["cell_type"] == model.predict(values)).all()
         np.testing.assert_allclose(table.filter(like="probability").sum(axis=1), 1, rtol=1e-4)
-    for svm in (LinearSVMClassifier().fit(X, y), train_classifier("svm_l2", X, y)):
+    for svm in (LinearSVMClassifier().fit(X, y), _train_classifier("svm_l2", X, y)):
         assert "LinearSVMClassifier gives no probabilities" in refusal(top_types, svm, X)
 
 
@@ -323,7 +329,7 @@ def test_held_out_types_are_not_trained_on_and_all_their_cells_are_asked_for() -
     n_unknown = int((y == "type_02").sum() + (y_test == "type_02").sum())
     assert table["unknown"].sum() == n_unknown and len(table) == len(y_test) + (y == "type_02").sum()
     assert "type_02" not in set(table["cell_type"]) and (table["unknown"] == (table["true_type"] == "type_02")).all()
-    model = train_classifier(LINEAR, X[y != "type_02"], y[y != "type_02"])
+    model = _train_classifier(LINEAR, X[y != "type_02"], y[y != "type_02"])
     np.testing.assert_allclose(table["probability"][: len(y_test)], model.predict_proba(X_test).max(axis=1))
     assert set(hold_out_types([LINEAR], (X, y), (X_test, y_test))["held_out"]) == set(y)
     assert "did you mean 'type_02'?" in refusal(hold_out_types, [LINEAR], (X, y), (X_test, y_test), types=["type02"])

@@ -15,17 +15,17 @@ from sklearn.metrics import balanced_accuracy_score
 
 from selectormlp import inspection
 from selectormlp.data import InputError, normalise, prepare_cells
-from selectormlp.evaluation import make_judge
+from selectormlp.evaluation import _make_judge
 from selectormlp.inspection import (
+    _panel_tables,
+    _thin_counts,
     enough_genes,
     panel_confusions,
     panel_curve,
     panel_robustness,
     panel_stability,
-    panel_tables,
     plot_dots,
     plot_substitutes,
-    thin_counts,
     write_panel_report,
 )
 from selectormlp.selection import select_genes
@@ -50,7 +50,7 @@ def test_the_curve_is_what_a_judge_says(counts, panel) -> None:
     assert curve["n_genes"].tolist() == [3, 12]
     cells = prepare_cells(counts, "cell_type")
     train, test = (panel.split.subset(cells, part)[:, panel.genes[:3]] for part in ("train", "test"))
-    judge = make_judge("logistic_regression").fit(train.X.toarray(), train.obs["cell_type"].astype(str))
+    judge = _make_judge("logistic_regression").fit(train.X.toarray(), train.obs["cell_type"].astype(str))
     expected = balanced_accuracy_score(test.obs["cell_type"].astype(str), judge.predict(test.X.toarray()))
     assert curve["accuracy"].iloc[0] == pytest.approx(expected)
 
@@ -92,21 +92,21 @@ def test_thinning_keeps_the_expected_share(capture: float) -> None:
     rng = np.random.default_rng(0)
     X = csr_matrix(rng.poisson(5.0, (200, 50)).astype(np.float32))
     before = X.copy()
-    thinned = thin_counts(X, capture, seed=3)
+    thinned = _thin_counts(X, capture, seed=3)
     assert (before != X).nnz == 0  # the input is left as it was
     assert thinned.sum() / X.sum() == pytest.approx(capture, rel=0.02)
     assert (thinned.data == np.round(thinned.data)).all() and (thinned.data > 0).all()
-    assert (thin_counts(X, capture, seed=3) != thinned).nnz == 0
+    assert (_thin_counts(X, capture, seed=3) != thinned).nnz == 0
     if capture < 1:
         assert (thinned > X).nnz == 0
 
 
 def test_thinning_by_nothing_changes_nothing_and_nonsense_is_refused() -> None:
     X = csr_matrix(np.array([[1.0, 2], [0, 3]]))
-    assert (thin_counts(X, 1.0) != X).nnz == 0
+    assert (_thin_counts(X, 1.0) != X).nnz == 0
     for wrong in (0, -1, 2.0, np.inf, np.nan):  # molecules that were not counted cannot be made up
         with pytest.raises(InputError, match="above 0 and at most 1"):
-            thin_counts(X, wrong)
+            _thin_counts(X, wrong)
 
 
 def test_fewer_molecules_tell_less(counts, panel) -> None:
@@ -122,7 +122,7 @@ def test_fewer_molecules_tell_less(counts, panel) -> None:
 def test_thinning_needs_counts(counts, panel) -> None:
     with pytest.raises(InputError, match="raw counts: these are log-normalised"):
         panel_robustness(panel, normalise(counts))
-    assert "robustness" not in panel_tables(panel, normalise(counts), n_resamples=1)
+    assert "robustness" not in _panel_tables(panel, normalise(counts), n_resamples=1)
 
 
 def test_figures_show_the_genes(counts, panel) -> None:

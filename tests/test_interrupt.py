@@ -19,7 +19,7 @@ from selectormlp.data import normalise
 from selectormlp.models import NetworkShape, SelectorNet
 from selectormlp.saving import load_model, save_model
 from selectormlp.simulation import simulate_cells
-from selectormlp.training import REPORT, ROBUST, CodedCells, TrainingStopped, train_network
+from selectormlp.training import _REPORT, _ROBUST, TrainingStopped, _CodedCells, train_network
 
 
 def listen() -> None:
@@ -57,14 +57,14 @@ class CtrlC(pl.Callback):
 def taught(cells: tuple, protocol, *callbacks: pl.Callback) -> tuple[SelectorNet, dict]:
     """A network and what is needed to teach it."""
     X, y = cells
-    part = CodedCells(X, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
+    part = _CodedCells(X, np.unique(y, return_inverse=True)[1], np.ones(len(y), dtype=np.float32))
     torch.manual_seed(0)
     network = SelectorNet(NetworkShape(n_genes=60, n_types=3, hidden_sizes=(8,), start=protocol.selector_start))
     more = {"trainer_arguments": {"callbacks": list(callbacks)}, "penalty": "l1"}
     return network, {"train": part, "validation": part, "protocol": protocol, **more}
 
 
-WATCHED = replace(ROBUST, max_epochs=6, steps_per_epoch=4, unwatched_share=0.0, patience=6)
+WATCHED = replace(_ROBUST, max_epochs=6, steps_per_epoch=4, unwatched_share=0.0, patience=6)
 
 
 @pytest.mark.parametrize("real", [True, False])
@@ -86,7 +86,7 @@ def test_the_best_weights_so_far_are_kept(real: bool, cells) -> None:
 
 
 def test_where_no_epoch_is_kept_the_weights_are_those_of_the_moment(cells) -> None:
-    network, arguments = taught(cells, replace(REPORT, max_epochs=3, batch_size=64), CtrlC(3))
+    network, arguments = taught(cells, replace(_REPORT, max_epochs=3, batch_size=64), CtrlC(3))
     with pytest.raises(TrainingStopped, match="stopped after 2 of 3 epochs; the weights are those of epoch 2"):
         train_network(network, **arguments)
     network, arguments = taught(cells, WATCHED, CtrlC(1))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from selectormlp import LinearSVMClassifier, SelectorMLPClassifier
-from selectormlp.benchmark import DataSet, prepare_split
-from selectormlp.classifiers import gene_spread
+from selectormlp.benchmark import _DataSet, _prepare_split
+from selectormlp.classifiers import _gene_spread
 from selectormlp.data import choose_variable_genes, prepare_cells
 from selectormlp.evaluation import compare_panels
 from selectormlp.masking import masking_curve, random_masking_curve, rank_genes
@@ -24,7 +24,7 @@ from selectormlp.peers import choose_with
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import split_cells
-from selectormlp.study import Study, study_config, study_steps
+from selectormlp.study import Study, _study_config, _study_steps
 
 FAULTS = {
     "retraining takes validation cells for test cells": "test_leakage.py::test_nothing_before_the_scores_knows_the_"
@@ -129,7 +129,7 @@ def test_the_benchmark_chooses_without_the_test_cells(counts) -> None:
     test = split_cells(counts, "cell_type", min_cells=20, seed=3).cells("test")
     panels = []
     for cells in (counts, spoiled(counts, test, "noise", 0)):
-        prepared = prepare_split(DataSet("simulated", cells, "cell_type", min_cells=20), 3)
+        prepared = _prepare_split(_DataSet("simulated", cells, "cell_type", min_cells=20), 3)
         panels.append([choose_with(name, prepared.train, 10) for name in ("random forest", "t-test")])
     assert panels[0] == panels[1]
 
@@ -144,9 +144,9 @@ QUICK = {
 
 def left_by(cells: AnnData, folder: Path) -> dict[str, bytes]:
     """The files of a study without figures and logs, and without the sum over all values."""
-    config = study_config(cells="pancreas", label_key="cell_type", **QUICK)
+    config = _study_config(cells="pancreas", label_key="cell_type", **QUICK)
     study = Study(config, folder, load=lambda given: cells)
-    for name, step in study_steps(study):
+    for name, step in _study_steps(study):
         if not name.startswith("figure") and name != "page":
             step()
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and "logs" not in path.parts]
@@ -240,7 +240,7 @@ def test_sparse_cells_stay_sparse_but_for_a_batch(counts, split, monkeypatch) ->
 def test_the_ranking_of_an_svm_is_free_of_units(counts, split) -> None:
     cells = prepare_cells(counts, "cell_type")
     X, y = split.labelled(cells, "train", "cell_type")
-    spread = gene_spread(X)
+    spread = _gene_spread(X)
     units = np.where(spread > np.quantile(spread, 0.6), 10.0, 1.0).astype(np.float32)  # the median stays
     scaled = csr_matrix(X.multiply(units))
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from selectormlp import benchmark
-from selectormlp.benchmark import BenchmarkPlan, BenchmarkResults, DataSet, run_benchmark
+from selectormlp.benchmark import BenchmarkPlan, BenchmarkResults, _DataSet, run_benchmark
 from selectormlp.data import InputError
 from selectormlp.inspection import panel_curve, panel_robustness, panel_stability
 from selectormlp.peers import PEERS, Peer
@@ -106,7 +106,7 @@ METHODS = [PEERS["ANOVA F"], Peer("first", first_genes), Peer("crashes", crash)]
 def judged(folder, counts, methods=METHODS, **settings) -> BenchmarkResults:
     """A small benchmark in which one method crashes."""
     same = {"sizes": (2, 5), "n_splits": 2, "judges": ["nearest_neighbours"]}
-    return run_benchmark([DataSet("simulated", counts, "cell_type", 20)], methods, folder=folder, **same, **settings)
+    return run_benchmark([_DataSet("simulated", counts, "cell_type", 20)], methods, folder=folder, **same, **settings)
 
 
 def test_a_benchmark_on_a_dask_cluster(counts, tmp_path, on_dask) -> None:
@@ -133,6 +133,6 @@ def test_a_worker_that_may_not_start_processes_says_so(counts, monkeypatch) -> N
         daemon = True
 
     monkeypatch.setattr(benchmark.multiprocessing, "current_process", Daemon)
-    due = benchmark._DueSplit(DataSet("simulated", counts, "cell_type", 20), 0, ("random",), BenchmarkPlan((2,)))
+    due = benchmark._DueSplit(_DataSet("simulated", counts, "cell_type", 20), 0, ("random",), BenchmarkPlan((2,)))
     with warnings.catch_warnings(), pytest.raises(InputError, match="DASK_DISTRIBUTED__WORKER__DAEMON=False"):
         benchmark._run_split(due, "fork")

@@ -14,10 +14,10 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
 
 from selectormlp import masking
-from selectormlp.classifiers import make_classifier, model_colour
+from selectormlp.classifiers import _model_colour, make_classifier
 from selectormlp.data import InputError
 from selectormlp.masking import (
-    curve_sizes,
+    _curve_sizes,
     masking_curve,
     plot_masking_curves,
     predict_masked,
@@ -84,7 +84,7 @@ def plain_right(model, x: sparse.csr_matrix, y: np.ndarray, genes: np.ndarray, n
 
 @pytest.mark.parametrize(("kind", "n_types"), [*product(KINDS, (5,)), ("selector", 2), ("svm", 2), ("forest", 2)])
 def test_curve_is_one_full_prediction_per_mask(kind: str, n_types: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masking, "BLOCK_CELLS", 130)  # several blocks, the last one smaller
+    monkeypatch.setattr(masking, "_BLOCK_CELLS", 130)  # several blocks, the last one smaller
     x, y = cells(n_types)
     model = fitted(kind, n_types)
     ranking = rank_genes(model)
@@ -110,7 +110,7 @@ def test_random_orders_are_curves_of_their_own(kind: str) -> None:
     curves = random_masking_curve(model, x, y, step=20, n_orders=2, seed=3)
     names = np.sort(np.asarray(model.gene_names_).astype(str))
     for number, curve in curves.groupby("order"):
-        stream = np.random.default_rng(np.random.SeedSequence(3, spawn_key=(masking.RANDOM_ORDERS, number)))
+        stream = np.random.default_rng(np.random.SeedSequence(3, spawn_key=(masking._RANDOM_ORDERS, number)))
         genes = stream.permutation(names)
         expected = [plain_right(model, x, y, genes, n).mean() for n in curve["n_genes"]]
         np.testing.assert_allclose(curve["accuracy"], expected, rtol=1e-12)
@@ -259,8 +259,8 @@ def test_defaults_are_steps_of_50_genes_and_5_random_orders() -> None:
 
 
 def test_sizes_hold_none_and_all() -> None:
-    assert curve_sizes(10, 4).tolist() == [0, 4, 8, 10] and curve_sizes(8, 4).tolist() == [0, 4, 8]
-    assert curve_sizes(3, 1).tolist() == [0, 1, 2, 3] and curve_sizes(3, 5).tolist() == [0, 3]
+    assert _curve_sizes(10, 4).tolist() == [0, 4, 8, 10] and _curve_sizes(8, 4).tolist() == [0, 4, 8]
+    assert _curve_sizes(3, 1).tolist() == [0, 1, 2, 3] and _curve_sizes(3, 5).tolist() == [0, 3]
 
 
 def test_ranking_does_not_depend_on_the_order_of_genes() -> None:
@@ -325,7 +325,7 @@ def test_the_figure_has_a_line_for_each_model_and_grey_ones_for_random_orders() 
         [0, 0.2], [0, 0.2], [0.001, 0.201], [-0.001, 0.199], [-0.001, 0.199],
     ]  # fmt: skip
     assert [line.get_color() for line in ax.lines] == [
-        "#999999", "#999999", "#999999", model_colour("svm_l1"), model_colour("mlp"),
+        "#999999", "#999999", "#999999", _model_colour("svm_l1"), _model_colour("mlp"),
     ]  # fmt: skip
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["random orders", "svm_l1", "mlp"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("genes kept (the others are set to 0)", "accuracy")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selectormlp.data import InputError
-from selectormlp.models import Dropout, NetworkShape, Selector, SelectorNet, random_words, selector_penalty
+from selectormlp.models import NetworkShape, Selector, SelectorNet, _Dropout, _random_words, selector_penalty
 
 SHAPE = NetworkShape(n_genes=40, n_types=5, hidden_sizes=(16, 8))
 
@@ -78,7 +78,7 @@ def test_the_folded_selector_learns_as_the_plain_product_does() -> None:
 
 
 def test_dropout_keeps_the_mean_and_draws_from_torch() -> None:
-    drop, ones = Dropout(0.25), torch.ones(300, 301)
+    drop, ones = _Dropout(0.25), torch.ones(300, 301)
     torch.manual_seed(3)
     first, second = drop(ones), drop(ones)
     torch.manual_seed(3)
@@ -91,7 +91,7 @@ def test_dropout_keeps_the_mean_and_draws_from_torch() -> None:
 
 def test_random_words_are_even() -> None:
     torch.manual_seed(0)
-    words = random_words(200_001)
+    words = _random_words(200_001)
     assert words.dtype == torch.int16 and len(words) == 200_001
     counts = torch.bincount((words.int() + 32768) // 4096, minlength=16)
     assert counts.min() > 200_001 / 16 * 0.95 and counts.max() < 200_001 / 16 * 1.05

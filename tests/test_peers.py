@@ -16,12 +16,12 @@ from selectormlp.peers import (
     PEERS,
     LabelledCells,
     Peer,
-    at_most,
+    _at_most,
+    _genes_by_score,
+    _interleave_types,
+    _peer_missing,
     available_peers,
     choose_with,
-    genes_by_score,
-    interleave_types,
-    peer_missing,
 )
 from selectormlp.simulation import simulate_cells
 
@@ -76,7 +76,7 @@ def test_always_available(name: str, cells: LabelledCells, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_optional(name: str, cells: LabelledCells) -> None:
     if PEERS[name].checkout:
-        if peer_missing(PEERS[name]):
+        if _peer_missing(PEERS[name]):
             pytest.skip(f"{PEERS[name].checkout} names no clone")
         if not os.environ.get("SELECTORMLP_SLOW_TESTS"):
             pytest.skip("minutes; set SELECTORMLP_SLOW_TESTS=1")
@@ -150,17 +150,17 @@ def test_greedy_takes_the_gene_that_lowers_the_sum_most(cells: LabelledCells) ->
 
 def test_at_most_keeps_rare_types_whole(cells: LabelledCells) -> None:
     counted = replace(cells, counts=cells.X * 2)
-    few = at_most(counted, 20, 0)
+    few = _at_most(counted, 20, 0)
     before, after = pd.Series(cells.y).value_counts(), pd.Series(few.y).value_counts()
     assert (after == before.clip(upper=20)[after.index]).all() and few.counts is not None
     assert few.counts.shape == few.X.shape and abs(few.counts - few.X * 2).max() == 0
-    assert (at_most(counted, 20, 0).X != few.X).nnz == 0 and (at_most(counted, 20, 1).X != few.X).nnz > 0
+    assert (_at_most(counted, 20, 0).X != few.X).nnz == 0 and (_at_most(counted, 20, 1).X != few.X).nnz > 0
 
 
 def test_helpers() -> None:
-    assert genes_by_score(["B", "A", "C"], np.array([1.0, 1.0, np.nan])) == ["A", "B", "C"]
+    assert _genes_by_score(["B", "A", "C"], np.array([1.0, 1.0, np.nan])) == ["A", "B", "C"]
     scores = pd.DataFrame([[3.0, 2, 1], [1, np.nan, 4]], columns=["x", "y", "z"])
-    assert interleave_types(scores) == ["z", "x", "y"]
+    assert _interleave_types(scores) == ["z", "x", "y"]
 
 
 def test_errors_name_the_way_out(cells: LabelledCells, monkeypatch: pytest.MonkeyPatch) -> None:

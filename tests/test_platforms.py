@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from selectormlp.data import InputError, normalise
 from selectormlp.inspection import forecast_panel
-from selectormlp.platforms import PLATFORMS, Platform, find_platform, fit_platform, simulate_platform
+from selectormlp.platforms import PLATFORMS, Platform, _find_platform, fit_platform, simulate_platform
 from selectormlp.selection import DiscriminantSearch, select_genes
 from selectormlp.simulation import simulate_cells
 
@@ -36,11 +36,11 @@ def test_a_number_that_no_machine_has_is_refused(field: str, value: object) -> N
 
 
 def test_names_are_known_or_refused() -> None:
-    assert all(find_platform(name) is platform and platform.source for name, platform in PLATFORMS.items())
+    assert all(_find_platform(name) is platform and platform.source for name, platform in PLATFORMS.items())
     own = Platform("own", gene_sd=1.0)
-    assert find_platform(own) is own
+    assert _find_platform(own) is own
     with pytest.raises(InputError, match="did you mean 'imaging'"):
-        find_platform("imagng")
+        _find_platform("imagng")
 
 
 def test_the_same_machine_counts_the_same(counts: AnnData) -> None:

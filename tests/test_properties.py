@@ -27,7 +27,7 @@ from selectormlp.classifiers import LinearSVMClassifier
 from selectormlp.data import InputError, choose_variable_genes, prepare_cells
 from selectormlp.masking import masking_curve, rank_genes
 from selectormlp.selection import DesignedPanel, select_genes
-from selectormlp.split import PARTS, CellSplit, split_cells
+from selectormlp.split import _PARTS, CellSplit, split_cells
 from selectormlp.streaming import open_cells, select_genes_on_disk
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -191,7 +191,7 @@ def check_split(split: CellSplit, table: Table) -> None:
     labels = dict(zip(table.names(table.cell_names, "c", table.n_cells), table.expected_labels(), strict=True))
     assert split.table["cell"].is_unique
     assert [labels[cell] for cell in split.table["cell"]] == split.table["cell_type"].tolist()
-    assert (split.counts()[list(PARTS)] >= 1).all(axis=None)
+    assert (split.counts()[list(_PARTS)] >= 1).all(axis=None)
 
 
 def state(adata: AnnData) -> tuple[Any, ...]:

@@ -94,7 +94,7 @@ def test_types_sort_as_people_count() -> None:
 
 
 def test_values_that_changed_since_they_were_read_are_looked_at_again() -> None:
-    read = data.take_values(shapes.cells())
+    read = data._take_values(shapes.cells())
     read.X = shapes.logged()
     assert np.allclose(data.normalise(read).X.toarray(), shapes.logged(), atol=1e-4)
     read.X = shapes.logged() - 1
@@ -114,4 +114,4 @@ def test_values_overrule_the_decision() -> None:
         data.normalise(cells, values="raw")
     with pytest.raises(InputError, match="hold no raw.X"):
         data.normalise(cells, use_raw=True)
-    assert isinstance(data.take_values(cells).var, pd.DataFrame)
+    assert isinstance(data._take_values(cells).var, pd.DataFrame)

@@ -23,8 +23,8 @@ from selectormlp import book, save_model
 from selectormlp.classifiers import SelectorMLPClassifier
 from selectormlp.data import InputError, normalise
 from selectormlp.simulation import simulate_cells
-from selectormlp.study import Study, only_run, study_config, study_steps
-from selectormlp.training import ROBUST
+from selectormlp.study import Study, _study_config, _study_steps, only_run
+from selectormlp.training import _ROBUST
 
 QUICK = {
     "n_genes": 40, "max_epochs": 1, "step": 20, "n_orders": 1, "panel_sizes": (10,), "ablations": ("mlp",),
@@ -40,7 +40,7 @@ KILLED = 9
 def tables_of(cells: str, folder: Path) -> None:
     """The study without its figures, which take longer than the rest."""
     with only_run(folder):
-        for name, step in study_steps(Study(study_config(cells=cells, label_key="cell_type", **QUICK), folder)):
+        for name, step in _study_steps(Study(_study_config(cells=cells, label_key="cell_type", **QUICK), folder)):
             if not name.startswith("figure") and name != "page":
                 step()
 
@@ -289,7 +289,7 @@ def test_a_training_that_was_over_when_it_was_cut_off_is_over(cells, tmp_path) -
     settings = {"hidden_sizes": (8,), "max_epochs": 20, "steps_per_epoch": 1, "patience": 1, "learning_rate": 1e-2}
     settings["log_folder"] = tmp_path
     whole = SelectorMLPClassifier(**settings).fit(X, y, validation=(X, wrong))
-    assert ROBUST.unwatched_share * 20 < len(whole.history_) < 20  # it did stop early, in the watched part
+    assert _ROBUST.unwatched_share * 20 < len(whole.history_) < 20  # it did stop early, in the watched part
     assert same(SelectorMLPClassifier(**settings, resume=True).fit(X, y, validation=(X, wrong)), whole, X)
     whole = SelectorMLPClassifier(**SMALL, log_folder=tmp_path / "to the end", protocol="report").fit(*cells)
     assert same(resumed(cells, tmp_path / "to the end", protocol="report"), whole, cells[0])
@@ -300,9 +300,9 @@ def test_a_training_that_was_over_when_it_was_cut_off_is_over(cells, tmp_path) -
 
 def test_a_book_killed_at_its_first_file_goes_on(tmp_path) -> None:
     (tmp_path / ".0123abcd.book.json").write_text('{"cel')  # what a kill within `write_json` leaves
-    book.claim_folder(tmp_path, {"cells": "pbmc68k"})
+    book._claim_folder(tmp_path, {"cells": "pbmc68k"})
     shutil.rmtree(tmp_path / "notebooks")  # killed after the note, before the folder
-    book.claim_folder(tmp_path, {"cells": "pbmc68k"})
+    book._claim_folder(tmp_path, {"cells": "pbmc68k"})
     assert (tmp_path / "notebooks").is_dir()
 
 

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier, make_classifier
 from selectormlp.data import InputError
-from selectormlp.saving import FORMAT_VERSION, align_genes, annotate_cells, load_model, save_model
+from selectormlp.saving import _FORMAT_VERSION, align_genes, annotate_cells, load_model, save_model
 
 OLD = Path(__file__).parent / "models"
 QUICK: dict[str, Any] = {"hidden_sizes": (8,), "max_epochs": 2, "batch_size": 32}
@@ -82,7 +82,7 @@ def test_settings_of_the_fit_alone_are_not_kept(cells, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["network", "svm"])
-@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+@pytest.mark.parametrize("version", range(1, _FORMAT_VERSION + 1))
 def test_models_of_every_format_load_and_predict_what_they_did(kind: str, version: int) -> None:
     """The folders were written by the version that introduced their format; `scores.csv` by that version too."""
     folder = OLD / f"format_{version}_{kind}"
@@ -109,7 +109,7 @@ def test_a_process_that_loads_first_can_train_afterwards() -> None:
 def test_an_old_model_saved_again_has_todays_format(tmp_path) -> None:
     model = load_model(OLD / "format_1_network")
     save_model(model, tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == FORMAT_VERSION
+    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == _FORMAT_VERSION
     np.testing.assert_array_equal(load_model(tmp_path).class_scores(np.eye(8)), model.class_scores(np.eye(8)))
 
 

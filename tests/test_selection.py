@@ -23,17 +23,17 @@ from selectormlp.selection import (
     UNWANTED_GENES,
     DiscriminantSearch,
     PanelDesign,
+    _held_out_confusion,
+    _marked_types,
+    _pair_costs,
+    _remake_panel,
+    _required_first,
+    _type_folds,
+    _type_profiles,
     describe_panel,
     extend_panel,
-    held_out_confusion,
-    marked_types,
-    pair_costs,
     rank_by_discriminant,
-    remake_panel,
-    required_first,
     select_genes,
-    type_folds,
-    type_profiles,
     unwanted_genes,
 )
 from selectormlp.simulation import simulate_cells
@@ -69,7 +69,7 @@ def arrays(counts):
 def test_distances_grow_as_the_mahalanobis_distance_says(arrays, monkeypatch) -> None:
     """The gains of a pair along a path add up to the distance computed at once, where the ridge stays as it is."""
     X, y = arrays
-    monkeypatch.setattr("selectormlp.selection.CAUTION", 1e12)
+    monkeypatch.setattr("selectormlp.selection._CAUTION", 1e12)
     search = DiscriminantSearch(X, y)
     total = np.zeros(len(search.first))
     for gene in (5, 17, 40, 2):
@@ -90,17 +90,17 @@ def test_held_out_confusion_is_that_of_scikit_learn(arrays) -> None:
 
     X, y = arrays
     C, codes = X[:, :12].toarray().astype(float), np.unique(y, return_inverse=True)[1]
-    folds = type_folds(codes)
+    folds = _type_folds(codes)
     judge = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(5, 0.2), covariance_estimator=Ridge())
     theirs = cross_val_predict(judge, C, codes, cv=PredefinedSplit(folds), method="predict_proba")
-    ours = held_out_confusion(C, codes, folds, ridge=0.5)
+    ours = _held_out_confusion(C, codes, folds, ridge=0.5)
     np.testing.assert_allclose(ours.confusion, [theirs[codes == c].mean(axis=0) for c in range(5)], atol=1e-8)
     np.testing.assert_allclose(ours.recall, [(theirs[codes == c].argmax(axis=1) == c).mean() for c in range(5)])
 
 
 def test_folds_hold_their_share_of_every_type() -> None:
     codes = np.repeat([0, 1, 2], [50, 7, 23])
-    table = pd.crosstab(codes, type_folds(codes))
+    table = pd.crosstab(codes, _type_folds(codes))
     assert (table.max(axis=1) - table.min(axis=1)).max() <= 1
 
 
@@ -286,18 +286,18 @@ def test_a_panel_says_how_it_was_made_and_is_made_anew(counts, tmp_path) -> None
         known = read_panel(source)
         assert (known.genes, known.label_key, known.method) == (panel.genes, "cell_type", "discriminant")
         assert known.settings["rules"]["seed"] == 4 and known.settings["left_out"]["genes"]["excluded"] == 1
-        assert remake_panel(known, counts).genes == panel.genes
-    assert remake_panel(tmp_path / "panel.json", counts).table.equals(panel.table)
+        assert _remake_panel(known, counts).genes == panel.genes
+    assert _remake_panel(tmp_path / "panel.json", counts).table.equals(panel.table)
     assert panel.settings["values"] == {"place": "X", "kind": "raw counts", "n_genes": counts.n_vars}
     with pytest.raises(InputError, match="does not name the files"):
-        remake_panel(tmp_path / "panel.json")
+        _remake_panel(tmp_path / "panel.json")
     other = counts.copy()
     other.obs["cell_type"] = np.roll(other.obs["cell_type"].to_numpy(), 1)
     with pytest.raises(InputError, match="not the cells of the panel .the labels"):
-        remake_panel(panel, other)
+        _remake_panel(panel, other)
     given = select_genes(counts, "cell_type", 8, split=split_cells(counts, "cell_type", seed=9))
     with pytest.raises(InputError, match="a split of the caller's"):
-        remake_panel(given, counts)
+        _remake_panel(given, counts)
 
 
 def test_a_note_of_another_panel_is_not_believed(counts, panel, tmp_path) -> None:
@@ -423,7 +423,7 @@ def test_the_expression_window_is_kept(counts) -> None:
     cells = prepare_cells(counts, "cell_type")
     train = split_cells(cells, "cell_type").subset(cells, "train")
     inside = select_genes(counts, "cell_type", 10, **limits)
-    profiles = type_profiles(train[:, inside.genes].X.tocsc().astype(float), train.obs["cell_type"])
+    profiles = _type_profiles(train[:, inside.genes].X.tocsc().astype(float), train.obs["cell_type"])
     assert profiles.detected.max(axis=0).min() >= 0.3 and profiles.means.max() <= 4.0
     assert inside.genes != select_genes(counts, "cell_type", 10).genes
 
@@ -447,22 +447,22 @@ def test_each_type_gets_its_markers_or_a_word_about_it(counts) -> None:
 
 def test_a_marker_is_highest_in_its_type(arrays) -> None:
     search = DiscriminantSearch(*arrays)
-    marks = marked_types(search.profiles, search.ridge)
+    marks = _marked_types(search.profiles, search.ridge)
     gene = int(np.flatnonzero(marks >= 0)[0])
     assert search.profiles.means[:, gene].argmax() == marks[gene]
-    assert (marked_types(search.profiles, search.ridge, effect=1e9) == -1).all()
+    assert (_marked_types(search.profiles, search.ridge, effect=1e9) == -1).all()
 
 
 def test_costs_follow_weights_and_groups(counts) -> None:
     types = ["type_0", "type_1", "type_2"]
     rules = PanelDesign(type_weights={"type_0": 3.0}, groups={"type_1": "x", "type_2": "x"}, sibling_cost=0.1)
-    costs = pair_costs(types, counts.obs, "cell_type", rules)
+    costs = _pair_costs(types, counts.obs, "cell_type", rules)
     assert costs[0, 1] == 2 and costs[1, 2] == pytest.approx(0.1)
     tree = PanelDesign(groups={"type_0": ("a", "b"), "type_1": ("a", "b"), "type_2": ("a", "c")}, sibling_cost=0.5)
-    costs = pair_costs(types, counts.obs, "cell_type", tree)
+    costs = _pair_costs(types, counts.obs, "cell_type", tree)
     assert costs[0, 1] == 0.25 and costs[0, 2] == 0.5
     with pytest.raises(InputError, match="no confusion costs anything"):
-        pair_costs(types, counts.obs, "cell_type", PanelDesign(groups=dict.fromkeys(types, "all"), sibling_cost=0))
+        _pair_costs(types, counts.obs, "cell_type", PanelDesign(groups=dict.fromkeys(types, "all"), sibling_cost=0))
 
 
 def test_confusing_siblings_costs_less(counts) -> None:
@@ -562,11 +562,11 @@ def test_a_model_can_rank_too(counts) -> None:
 def test_genes_that_a_model_gives_no_weight_are_counted() -> None:
     ranking = pd.DataFrame({"gene": list("dcab"), "importance": [2.0, 1.0, 0.0, 0.0], "rank": [1, 2, 3, 4]})
     with pytest.warns(UserWarning, match=r"1 of the 3 genes have no weight in svm_l1 .*ask for 2, or use"):
-        assert required_first(ranking, PanelDesign(n_genes=3, method="svm_l1")) == ["d", "c", "a"]
+        assert _required_first(ranking, PanelDesign(n_genes=3, method="svm_l1")) == ["d", "c", "a"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert required_first(ranking, PanelDesign(n_genes=2, method="svm_l1")) == ["d", "c"]
-        assert required_first(ranking, PanelDesign(n_genes=2, method="svm_l1", must_include=["b"])) == ["d", "b"]
+        assert _required_first(ranking, PanelDesign(n_genes=2, method="svm_l1")) == ["d", "c"]
+        assert _required_first(ranking, PanelDesign(n_genes=2, method="svm_l1", must_include=["b"])) == ["d", "b"]
 
 
 # --------------------------------------------------------------------------------------------------- time and memory
@@ -575,7 +575,7 @@ def test_genes_that_a_model_gives_no_weight_are_counted() -> None:
 @pytest.mark.parametrize("batches", [False, True], ids=["all cells", "donors"])
 @pytest.mark.parametrize("n_allowed", [None, 30], ids=["any gene", "some genes"])
 def test_the_best_gene_is_that_of_most_worth(counts, arrays, monkeypatch, batches: bool, n_allowed: int | None) -> None:
-    monkeypatch.setattr(selection, "VALUES_AT_HAND", 200)  # many parts, so that most genes are not looked at
+    monkeypatch.setattr(selection, "_VALUES_AT_HAND", 200)  # many parts, so that most genes are not looked at
     X = arrays[0][:, [*range(120), 3, 4]].copy()  # two genes come twice
     search = DiscriminantSearch(X, arrays[1], batches=counts.obs["donor"] if batches else None)
     for step in range(20 if n_allowed else 100):
@@ -591,7 +591,7 @@ def test_the_best_gene_is_that_of_most_worth(counts, arrays, monkeypatch, batche
 def test_few_genes_are_looked_at(arrays, monkeypatch) -> None:
     looked = []
     search = DiscriminantSearch(*arrays)
-    monkeypatch.setattr(selection, "VALUES_AT_HAND", 200)
+    monkeypatch.setattr(selection, "_VALUES_AT_HAND", 200)
     monkeypatch.setattr(search, "_worth_of", lambda genes, worth=search._worth_of: looked.extend(genes) or worth(genes))
     assert search.best() == int(np.argmax(search.worth())) and len(looked) < 120 + 60
 

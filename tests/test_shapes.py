@@ -23,13 +23,13 @@ def test_a_shape_is_read_alike_in_memory_and_from_disk(shape: Shape, tmp_path: P
         return
     assert not isinstance(memory, str), memory
     assert not isinstance(disk, str), disk
-    assert memory.uns[data.VALUES]["place"] == disk.uns[data.VALUES]["place"] == shape.place
+    assert memory.uns[data._VALUES]["place"] == disk.uns[data._VALUES]["place"] == shape.place
     assert (memory.n_vars, memory.var_names[0]) == (shape.n_genes, shape.first)
     assert memory.var_names.tolist() == disk.var_names.tolist() and memory.obs_names.tolist() == disk.obs_names.tolist()
     np.testing.assert_allclose(memory.X.toarray(), disk.X.toarray(), rtol=1e-5, atol=1e-5)
     assert memory.X.max() < 20 and memory.X.min() >= 0
     if "cell_type" in memory.obs:
-        kept = [data.cell_labels(found.obs, "cell_type").fillna("none").tolist() for found in (memory, disk)]
+        kept = [data._cell_labels(found.obs, "cell_type").fillna("none").tolist() for found in (memory, disk)]
         assert kept[0] == kept[1] and set(kept[0]) <= {*shapes.TYPES, "none"}
 
 

@@ -15,12 +15,12 @@ from sklearn.metrics import average_precision_score
 from selectormlp.data import InputError, value_kind
 from selectormlp.simulation import (
     SimulationRecipe,
-    count_informative,
-    draw_cells,
-    plan_simulation,
+    _count_informative,
+    _draw_cells,
+    _plan_simulation,
+    _type_tree,
     simulate_cells,
     simulate_to_file,
-    type_tree,
 )
 
 SMALL = {"n_genes": 200, "n_types": 5}
@@ -79,14 +79,14 @@ def test_wrong_settings_leave_no_file(tmp_path):
 def test_a_failure_halfway_leaves_no_file(tmp_path, monkeypatch):
     import selectormlp.simulation as simulation
 
-    real = simulation.simulate_block
+    real = simulation._simulate_block
 
     def fail_late(plan, block):
         if block == 2:
             raise RuntimeError("stopped")
         return real(plan, block)
 
-    monkeypatch.setattr(simulation, "simulate_block", fail_late)
+    monkeypatch.setattr(simulation, "_simulate_block", fail_late)
     with pytest.raises(RuntimeError, match="stopped"):
         simulate_to_file(tmp_path / "cells.h5ad", 3000, **SMALL, chunk_size=1000)
     assert not list(tmp_path.iterdir())
@@ -95,7 +95,7 @@ def test_a_failure_halfway_leaves_no_file(tmp_path, monkeypatch):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 130))
 def test_tree_is_binary_and_names_every_type_once(n_types):
-    tree = type_tree(n_types).set_index("node")
+    tree = _type_tree(n_types).set_index("node")
     assert tree.index.is_unique and tree["is_type"].sum() == n_types and (~tree["is_type"]).sum() == n_types - 1
     children = tree[tree["parent"] != ""].groupby("parent")
     assert (children.size() == 2).all()
@@ -109,7 +109,7 @@ def test_tree_is_binary_and_names_every_type_once(n_types):
 @given(st.integers(2, 20), st.integers(0, 400), st.floats(1, 500), st.integers(0, 100))
 def test_type_sizes_add_up_and_none_is_too_small(n_types, extra, size_ratio, seed):
     recipe = SimulationRecipe(n_cells=3 * n_types + extra, n_types=n_types, size_ratio=size_ratio, seed=seed)
-    sizes = draw_cells(recipe)["cell_type"].value_counts()
+    sizes = _draw_cells(recipe)["cell_type"].value_counts()
     assert sizes.sum() == recipe.n_cells and len(sizes) == n_types and sizes.min() >= 3
 
 
@@ -134,16 +134,16 @@ def test_truth_is_consistent(n_types, per_type, per_branch, n_copies, n_housekee
         n_housekeeping=n_housekeeping,
         n_programs=n_programs,
     )
-    plan = plan_simulation(recipe)
+    plan = _plan_simulation(recipe)
     genes, tree = plan.genes, plan.tree.set_index("node")
     assert len(genes) == 400 and genes.index.is_monotonic_increasing
-    assert genes["is_marker"].sum() == count_informative(recipe)
+    assert genes["is_marker"].sum() == _count_informative(recipe)
     assert genes["is_housekeeping"].sum() == n_housekeeping
     assert ((genes["marker_of"] != "") == genes["is_marker"]).all()
     assert not (genes["is_marker"] & (genes["is_housekeeping"] | (genes["program"] >= 0))).any()
     assert genes["program"].between(-1, n_programs - 1).all()
     copies = genes[genes["copy_of"] != ""]
-    assert len(copies) == count_informative(recipe) * n_copies / (1 + n_copies)
+    assert len(copies) == _count_informative(recipe) * n_copies / (1 + n_copies)
     leaders = genes.loc[copies["copy_of"]]
     assert (leaders["copy_of"] == "").all()
     assert (leaders["marker_of"].to_numpy() == copies["marker_of"].to_numpy()).all()

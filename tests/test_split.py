@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from selectormlp.data import InputError
 from selectormlp.split import (
-    PARTS,
+    _PARTS,
     CellSplit,
-    draw_lots,
+    _draw_lots,
+    _part_sizes,
+    _usable_cells,
     map_cells,
-    part_sizes,
     plot_cell_map,
     read_split,
     split_batches,
     split_cells,
-    usable_cells,
 )
 
 
@@ -36,7 +36,7 @@ def cells_of_sizes(sizes: dict[str, int]) -> AnnData:
 @settings(max_examples=200, deadline=None)
 @given(st.integers(3, 30_000), st.integers(1, 6000), st.integers(1, 2000), st.integers(1, 2000))
 def test_part_sizes_never_take_more_than_there_is(n_cells: int, train: int, validation: int, test: int) -> None:
-    sizes = part_sizes(n_cells, max_train=train, max_validation=validation, max_test=test)
+    sizes = _part_sizes(n_cells, max_train=train, max_validation=validation, max_test=test)
     assert min(sizes.values()) >= 1 and sum(sizes.values()) <= n_cells
     assert sizes["train"] <= train and sizes["validation"] <= validation and sizes["test"] <= test
 
@@ -45,7 +45,7 @@ def test_part_sizes_never_take_more_than_there_is(n_cells: int, train: int, vali
 def test_part_sizes_are_the_reports(n_cells: int) -> None:
     caps = {"train": 5000, "validation": 1000, "test": 1000}
     expected = {part: cap if n_cells >= 7000 else int(cap * n_cells / 7000) for part, cap in caps.items()}
-    assert part_sizes(n_cells) == expected
+    assert _part_sizes(n_cells) == expected
 
 
 def test_every_type_is_in_every_part_and_no_cell_in_two() -> None:
@@ -60,7 +60,7 @@ def test_order_and_names_of_types_do_not_matter_but_the_seed_does() -> None:
     mixed = cells[np.random.default_rng(0).permutation(cells.n_obs)].copy()
     mixed.obs["cell_type"] = mixed.obs["cell_type"].astype(str).map({"a": "z", "b": "y"})
     one, two = split_cells(cells, "cell_type"), split_cells(mixed, "cell_type")
-    for part in PARTS:
+    for part in _PARTS:
         assert set(one.cells(part)) == set(two.cells(part))
     assert set(split_cells(cells, "cell_type", seed=1).cells("test")) != set(one.cells("test"))
 
@@ -131,7 +131,7 @@ def cells_of_donors() -> AnnData:
 def test_donors_are_in_the_test_or_in_the_training() -> None:
     cells = cells_of_donors()
     split = split_batches(cells, "cell_type", batch_key="donor", test=["e", "f"])
-    donors = {part: set(cells.obs.loc[split.cells(part), "donor"].dropna()) for part in PARTS}
+    donors = {part: set(cells.obs.loc[split.cells(part), "donor"].dropna()) for part in _PARTS}
     assert donors == {"train": {"d"}, "validation": {"d"}, "test": {"e", "f"}}
     assert split.table["cell"].is_unique and len(split.cells("test")) == 79  # of 80, one has no donor
     other = split_batches(cells, "cell_type", batch_key="donor", test="e", seed=1, max_test=5)
@@ -171,24 +171,24 @@ def obs_of_sizes(sizes: dict[str, int]) -> pd.DataFrame:
 
 
 def test_part_sizes_at_the_edges() -> None:
-    assert part_sizes(3) == part_sizes(3, max_train=1, max_validation=1, max_test=1) == dict.fromkeys(PARTS, 1)
-    assert part_sizes(4) == {"train": 2, "validation": 1, "test": 1}
-    assert part_sizes(10**6) == {"train": 5000, "validation": 1000, "test": 1000}
-    assert part_sizes(3, max_train=1, max_validation=9, max_test=1) == dict.fromkeys(PARTS, 1)
-    assert part_sizes(13, max_train=1, max_validation=1, max_test=100)["test"] == 11  # the largest makes room
+    assert _part_sizes(3) == _part_sizes(3, max_train=1, max_validation=1, max_test=1) == dict.fromkeys(_PARTS, 1)
+    assert _part_sizes(4) == {"train": 2, "validation": 1, "test": 1}
+    assert _part_sizes(10**6) == {"train": 5000, "validation": 1000, "test": 1000}
+    assert _part_sizes(3, max_train=1, max_validation=9, max_test=1) == dict.fromkeys(_PARTS, 1)
+    assert _part_sizes(13, max_train=1, max_validation=1, max_test=100)["test"] == 11  # the largest makes room
     refused = "a type of 2 cells cannot be split into train, validation and test: it needs 3"
-    assert refusal(part_sizes, 2) == refused
+    assert refusal(_part_sizes, 2) == refused
     for name, caps in {"max_train": (0, 1000, 1000), "max_test": (5000, 1000, 0)}.items():
         sentence = f"max_train, max_validation and max_test must be 1 or more, whole numbers, not {caps}"
-        assert refusal(part_sizes, 50, **{name: 0}) == sentence
+        assert refusal(_part_sizes, 50, **{name: 0}) == sentence
 
 
 def test_the_lots_are_the_same_in_every_version() -> None:
-    lots = draw_lots(np.array(["cell0", "β", "cell1"]), seed=7)
+    lots = _draw_lots(np.array(["cell0", "β", "cell1"]), seed=7)
     assert lots.tolist() == [5436694253692583778, 10970832950945064890, 5363802601680693628]
-    assert draw_lots(pd.Index(["cell1", "cell0"]), seed=7).tolist() == lots[[2, 0]].tolist()
-    assert not set(lots) & set(draw_lots(np.array(["cell0", "β", "cell1"]), seed=8))
-    assert draw_lots(np.array(["cell0"]), seed=2**60).shape == (1,)  # a seed of 19 digits: the last 16 count
+    assert _draw_lots(pd.Index(["cell1", "cell0"]), seed=7).tolist() == lots[[2, 0]].tolist()
+    assert not set(lots) & set(_draw_lots(np.array(["cell0", "β", "cell1"]), seed=8))
+    assert _draw_lots(np.array(["cell0"]), seed=2**60).shape == (1,)  # a seed of 19 digits: the last 16 count
 
 
 def test_defaults_are_the_reports() -> None:
@@ -208,7 +208,7 @@ def test_few_cells_are_kept_where_they_may_be() -> None:
     assert split.counts().to_numpy().tolist() == [[1, 1, 1], [1, 1, 1]] and split.dropped_types == {}
     assert split.table.index.tolist() == list(range(6)) and list(split.table) == ["cell", "cell_type", "part"]
     assert split.table["cell_type"].tolist() == ["a"] * 3 + ["b"] * 3
-    assert split.table["part"].tolist() == [*PARTS, *PARTS]
+    assert split.table["part"].tolist() == [*_PARTS, *_PARTS]
 
 
 def test_cells_without_a_label_are_left_out() -> None:
@@ -226,7 +226,7 @@ def test_a_split_says_what_it_cannot_do() -> None:
     assert refusal(split_cells, obs, "cell_type", min_cells=2) == (
         "min_cells must be 3 or more, not 2: each part needs a cell of every type"
     )
-    assert refusal(draw_lots, obs.index, seed=-1) == "seed is -1; pass a whole number of 0 or more"
+    assert refusal(_draw_lots, obs.index, seed=-1) == "seed is -1; pass a whole number of 0 or more"
     assert refusal(split_cells, obs.set_axis(["one"] * 55), "cell_type") == (
         "cell names occur more than once, and a split goes by name; call adata.obs_names_make_unique()"
     )
@@ -289,11 +289,11 @@ def test_a_split_is_read_as_it_was_written(tmp_path) -> None:
 @pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"seed": 3}])
 def test_a_split_of_the_usable_cells_is_the_split_of_all(settings: dict) -> None:
     obs = obs_of_sizes({"a": 7100, "b": 50})
-    usable = usable_cells(obs["cell_type"], **settings)
+    usable = _usable_cells(obs["cell_type"], **settings)
     assert len(usable) == 7050 and usable.equals(obs.index[obs.index.isin(usable)])
     few = split_cells(obs.loc[usable], "cell_type", **settings)
     pd.testing.assert_frame_equal(few.table, split_cells(obs, "cell_type", **settings).table)
-    assert len(usable_cells(obs["cell_type"], most=9, **settings)) == 18
+    assert len(_usable_cells(obs["cell_type"], most=9, **settings)) == 18
 
 
 # ------------------------------------------------------------------------------------------------------------ donors
@@ -310,7 +310,7 @@ def test_test_donors_give_their_cells_by_lot() -> None:
     few = {seed: split_batches(obs, "cell_type", batch_key="donor", test="e", max_test=5, seed=seed) for seed in (0, 1)}
     held = obs.index[(obs["donor"] == "e") & (obs["cell_type"] == "b")].to_numpy()
     for seed, split in few.items():
-        lowest = held[np.argsort(draw_lots(held, seed=seed))[:5]]
+        lowest = held[np.argsort(_draw_lots(held, seed=seed))[:5]]
         chosen = split.table[(split.table["part"] == "test") & (split.table["cell_type"] == "b")]
         assert set(chosen["cell"]) == set(lowest)
     default = split_batches(obs, "cell_type", batch_key="donor", test="e", max_test=5)
@@ -398,7 +398,7 @@ def test_the_map_is_of_cells_drawn_by_lot_in_the_order_of_the_data(stub_umap) ->
     threads, cells = torch.get_num_threads(), cells_to_map(100, 60)
     places = map_cells(cells, n_cells=40, seed=3)
     names = cells.obs_names.to_numpy()
-    chosen = np.sort(np.argsort(draw_lots(names, seed=3))[:40])
+    chosen = np.sort(np.argsort(_draw_lots(names, seed=3))[:40])
     assert places["cell"].tolist() == names[chosen].tolist() and list(places) == ["cell", "umap_1", "umap_2"]
     assert stub_umap.settings == {"n_neighbors": 15, "min_dist": 0.5, "random_state": 3, "components": 39}
     values = cells.X[chosen] - cells.X[chosen].mean(axis=0)

@@ -12,10 +12,10 @@ from scipy.sparse import csr_matrix
 
 from selectormlp import book
 from selectormlp.cli import main
-from selectormlp.data import InputError, read_json, write_json
-from selectormlp.files import changes_of_cells, fingerprint_cells, fingerprint_path
+from selectormlp.data import InputError, _read_json, _write_json
+from selectormlp.files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
 from selectormlp.simulation import simulate_cells
-from selectormlp.study import Study, run_study, study_config, study_steps
+from selectormlp.study import Study, _study_config, _study_steps, run_study
 
 QUICK = {
     "n_genes": 40, "max_epochs": 1, "step": 20, "n_orders": 1, "panel_sizes": (10,), "ablations": (),
@@ -139,7 +139,7 @@ def done(counts: AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("done")
     counts.write_h5ad(place / "cells.h5ad")
     run_study(
-        study_config(cells=str(place / "cells.h5ad"), label_key="cell_type", **QUICK), place / "run", progress=False
+        _study_config(cells=str(place / "cells.h5ad"), label_key="cell_type", **QUICK), place / "run", progress=False
     )
     return place
 
@@ -148,14 +148,14 @@ def done(counts: AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def again(done: Path, tmp_path: Path) -> Path:
     """A copy of it, whose run belongs to the cells of the copy."""
     shutil.copytree(done, tmp_path / "again")
-    config = read_json(tmp_path / "again" / "run" / "config.json")
-    write_json({**config, "cells": str(tmp_path / "again" / "cells.h5ad")}, tmp_path / "again" / "run" / "config.json")
+    config = _read_json(tmp_path / "again" / "run" / "config.json")
+    _write_json({**config, "cells": str(tmp_path / "again" / "cells.h5ad")}, tmp_path / "again" / "run" / "config.json")
     return tmp_path / "again"
 
 
 def study_again(place: Path, cells: str = "cells.h5ad") -> Study:
     return run_study(
-        study_config(cells=str(place / cells), label_key="cell_type", **QUICK), place / "run", progress=False
+        _study_config(cells=str(place / cells), label_key="cell_type", **QUICK), place / "run", progress=False
     )
 
 
@@ -172,7 +172,7 @@ def test_a_run_is_not_gone_on_with_after_a_change(change: Callable[[AnnData], An
         study_again(again)
     assert contents(again / "run") == before
     for part in (Study.scores, Study.masking, Study.genes, lambda study: study.model("svm_l1")):
-        fresh = Study(study_config(**read_json(again / "run" / "config.json")), again / "run")
+        fresh = Study(_study_config(**_read_json(again / "run" / "config.json")), again / "run")
         with pytest.raises(InputError, match="holds another run"):
             part(fresh)
 
@@ -181,19 +181,23 @@ def test_a_run_is_not_gone_on_with_after_a_change(change: Callable[[AnnData], An
 def test_a_fingerprint_sees_every_change_and_how_cells_are_stored_is_none(
     change: Callable[[AnnData], AnnData], counts: AnnData, tmp_path: Path
 ) -> None:
-    before = fingerprint_cells(counts, "cell_type")
-    assert changes_of_cells(before, fingerprint_cells(change(counts.copy()), "cell_type"))
+    before = _fingerprint_cells(counts, "cell_type")
+    assert _changes_of_cells(before, _fingerprint_cells(change(counts.copy()), "cell_type"))
     dense, columns = counts.copy(), counts.copy()
     dense.X, columns.X = counts.X.toarray(), counts.X.tocsc()
     stored = csr_matrix(counts.X, copy=True)
     stored[0, 0] = 0
     zeros = counts.copy()
     zeros.X = stored
-    assert [fingerprint_cells(other, "cell_type") == before for other in (dense, columns, zeros)] == [True, True, False]
+    assert [_fingerprint_cells(other, "cell_type") == before for other in (dense, columns, zeros)] == [
+        True,
+        True,
+        False,
+    ]
     counts.write_zarr(tmp_path / "cells.zarr")
     from selectormlp.data import read_cells
 
-    assert fingerprint_cells(read_cells(tmp_path / "cells.zarr"), "cell_type") == before
+    assert _fingerprint_cells(read_cells(tmp_path / "cells.zarr"), "cell_type") == before
 
 
 def test_cells_that_did_not_change_go_on_whatever_the_time_on_their_file(again: Path) -> None:
@@ -212,7 +216,7 @@ def test_a_run_of_the_first_format_notices_labels_too(change: Callable[[AnnData]
     from selectormlp.study import _first_fingerprint
 
     cells = read_h5ad(again / "cells.h5ad")
-    write_json(_first_fingerprint(prepare_cells(cells, "cell_type")), again / "run" / "data.json")
+    _write_json(_first_fingerprint(prepare_cells(cells, "cell_type")), again / "run" / "data.json")
     (again / "run" / "tables.json").unlink()
     study_again(again)
     change(cells).write_h5ad(again / "cells.h5ad")
@@ -235,13 +239,13 @@ def test_labels_of_a_zarr_and_of_a_label_file_are_seen(counts: AnnData, tmp_path
     labels = counts.obs["cell_type"].astype(str)
     labels.to_csv(tmp_path / "labels.csv")
     settings = {"cells": str(tmp_path / "bare.h5ad"), "label_key": "cell_type", "labels": str(tmp_path / "labels.csv")}
-    run_study(study_config(**settings, **QUICK), tmp_path / "labelled", progress=False)
+    run_study(_study_config(**settings, **QUICK), tmp_path / "labelled", progress=False)
     edited = labels.copy()
     edited.iloc[[0, 1, 2]] = "type_00" if labels.iloc[0] != "type_00" else "type_01"
     edited.to_csv(tmp_path / "labels.csv")
     changed = int((labels != edited).sum())
     with pytest.raises(InputError, match=rf"the labels of {changed} cells" if changed else "x"):
-        run_study(study_config(**settings, **QUICK), tmp_path / "labelled", progress=False)
+        run_study(_study_config(**settings, **QUICK), tmp_path / "labelled", progress=False)
 
 
 TABLES = ("masking.csv", "scores.csv", "genes.csv", "rankings.csv", "overlap.csv", "split.csv", "panel_masking.csv",
@@ -263,9 +267,9 @@ def test_a_table_that_was_cut_or_edited_is_refused(name: str, again: Path) -> No
     assert len(harmed) >= 2
     for text in harmed:
         (again / "run" / name).write_text(text)
-        study = Study(study_config(**read_json(again / "run" / "config.json")), again / "run")
+        study = Study(_study_config(**_read_json(again / "run" / "config.json")), again / "run")
         with pytest.raises(InputError, match="is not the file that the run wrote: .*remove it"):
-            for _, step in study_steps(study):
+            for _, step in _study_steps(study):
                 step()
 
 
@@ -278,7 +282,7 @@ def test_a_table_that_was_cut_comes_back_when_it_is_removed(again: Path) -> None
 
 def test_the_command_refuses_too_and_says_what_changed(again: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rotate_labels(read_h5ad(again / "cells.h5ad")).write_h5ad(again / "cells.h5ad")
-    write_json(read_json(again / "run" / "config.json"), again / "settings.json")
+    _write_json(_read_json(again / "run" / "config.json"), again / "settings.json")
     assert main(["report", "--config", str(again / "settings.json"), "--out", str(again / "run")]) == 2
     said = capsys.readouterr()
     assert "holds another run: the labels of" in said.err and not said.out
@@ -290,7 +294,7 @@ def test_the_command_refuses_too_and_says_what_changed(again: Path, capsys: pyte
 @pytest.fixture
 def quick_book(monkeypatch: pytest.MonkeyPatch, counts: AnnData, tmp_path: Path) -> Callable[[str], Path]:
     """A book without chapters and pages: who may go on is decided before them."""
-    monkeypatch.setattr(book, "book_chapters", list)
+    monkeypatch.setattr(book, "_book_chapters", list)
     monkeypatch.setattr(book, "_render_book", lambda out, index: out / "site" / "index.html")
     counts.write_h5ad(tmp_path / "cells.h5ad")
     return lambda cells: book.run_book(tmp_path / cells, "cell_type", tmp_path / "book")
@@ -319,17 +323,17 @@ def test_a_chapter_runs_again_when_a_file_of_a_folder_changed(counts: AnnData, t
     counts.write_zarr(tmp_path / "cells.zarr")
     (tmp_path / "02_x.ipynb").write_text('{"cells": []}')
     given = (tmp_path / "02_x.ipynb", {"cells": str(tmp_path / "cells.zarr")})
-    before = book.chapter_digest(*given)
-    assert book.chapter_digest(*given) == before
+    before = book._chapter_digest(*given)
+    assert book._chapter_digest(*given) == before
     (next((tmp_path / "cells.zarr" / "obs" / "cell_type").rglob("c/0"))).write_bytes(b"other")
-    assert book.chapter_digest(*given) != before
+    assert book._chapter_digest(*given) != before
 
 
 def test_names_beside_a_matrix_belong_to_it(tmp_path: Path) -> None:
     for name in ("matrix.mtx", "barcodes.tsv", "features.tsv", "notes.txt"):
         (tmp_path / name).write_text(name)
-    before = fingerprint_path(tmp_path / "matrix.mtx")
+    before = _fingerprint_path(tmp_path / "matrix.mtx")
     (tmp_path / "notes.txt").write_text("other")
-    assert fingerprint_path(tmp_path / "matrix.mtx") == before
+    assert _fingerprint_path(tmp_path / "matrix.mtx") == before
     (tmp_path / "barcodes.tsv").write_text("other")
-    assert fingerprint_path(tmp_path / "matrix.mtx") != before
+    assert _fingerprint_path(tmp_path / "matrix.mtx") != before

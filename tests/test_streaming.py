@@ -15,26 +15,26 @@ from scipy.sparse import csc_matrix, csr_matrix, random_array
 from selectormlp import streaming
 from selectormlp.classifiers import SelectorMLPClassifier
 from selectormlp.data import InputError, normalise, prepare_cells, read_cells
-from selectormlp.selection import PanelDesign, select_genes, summarise_genes
+from selectormlp.selection import PanelDesign, _summarise_genes, select_genes
 from selectormlp.simulation import simulate_cells
-from selectormlp.split import split_cells, usable_cells
+from selectormlp.split import _usable_cells, split_cells
 from selectormlp.streaming import (
     DiskMatrix,
-    available_memory,
-    cells_for_panel,
-    choose_from,
-    is_large,
+    _available_memory,
+    _cells_for_panel,
+    _choose_from,
+    _is_large,
+    _open_if_large,
+    _processes_that_fit,
+    _read_some,
+    _summarise_on_disk,
     open_cells,
-    open_if_large,
-    processes_that_fit,
     read_blocks,
-    read_some,
     read_usable,
     select_genes_on_disk,
-    summarise_on_disk,
     write_matrix,
 )
-from selectormlp.training import WINDOW, BatchLoader, CodedCells
+from selectormlp.training import _WINDOW, _BatchLoader, _CodedCells
 
 KEY = "cell_type"
 BY_GENE = ["by gene", "by gene, zarr", "by gene, in raw"]
@@ -50,8 +50,8 @@ def cells() -> AnnData:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "CELLS_PER_READ", 257)
-    monkeypatch.setattr(streaming, "VALUES_TOGETHER", 20_000)
+    monkeypatch.setattr(streaming, "_CELLS_PER_READ", 257)
+    monkeypatch.setattr(streaming, "_VALUES_TOGETHER", 20_000)
 
 
 @pytest.fixture(scope="module", params=["h5ad", "packed", "zarr", "dense", "raw", "counts", "logged", *BY_GENE])
@@ -121,9 +121,9 @@ def test_a_window_of_expression_and_candidates_are_kept_on_disk(cells: AnnData, 
     ):
         design = PanelDesign(n_genes=10, **rules)
         opened = open_cells(tmp_path / "a.h5ad", label_key=KEY)
-        found = cells_for_panel(opened, KEY, design, memory=0)
+        found = _cells_for_panel(opened, KEY, design, memory=0)
         assert (found.candidates is not None) == ("n_variable" in rules) or len(found.adata.var_names) <= 90
-        assert choose_from(found, KEY, design).genes == select_genes(cells, KEY, 10, **rules).genes
+        assert _choose_from(found, KEY, design).genes == select_genes(cells, KEY, 10, **rules).genes
 
 
 @pytest.mark.filterwarnings("ignore:.*no label")
@@ -137,8 +137,8 @@ def test_a_model_ranks_the_genes_that_were_read(cells: AnnData, tmp_path: Path) 
 def test_sums_over_blocks_are_those_of_memory(cells: AnnData, tmp_path: Path) -> None:
     prepared = prepare_cells(cells[cells.obs[KEY].notna()], KEY)
     cells.write_h5ad(tmp_path / "a.h5ad")
-    expected = summarise_genes(prepared, KEY)
-    found = summarise_on_disk(open_cells(tmp_path / "a.h5ad"), prepared.obs[KEY])
+    expected = _summarise_genes(prepared, KEY)
+    found = _summarise_on_disk(open_cells(tmp_path / "a.h5ad"), prepared.obs[KEY])
     for name in ("mean", "variance", "varying", "highest_mean", "most_detected"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-9)
     np.testing.assert_allclose(found.mean, prepared.X.toarray().mean(axis=0, dtype=np.float64), rtol=1e-5)
@@ -146,10 +146,10 @@ def test_sums_over_blocks_are_those_of_memory(cells: AnnData, tmp_path: Path) ->
 
 def test_usable_cells_are_split_as_all_cells_are(cells: AnnData, tmp_path: Path) -> None:
     labels, caps = cells.obs[KEY].dropna(), {"max_train": 100, "max_validation": 20, "max_test": 20}
-    usable = usable_cells(labels, most=140, seed=3)
+    usable = _usable_cells(labels, most=140, seed=3)
     assert len(usable) == labels.value_counts().clip(upper=140).sum()
     for shuffle in (True, False):
-        usable = usable_cells(labels, most=140, shuffle=shuffle, seed=3)
+        usable = _usable_cells(labels, most=140, shuffle=shuffle, seed=3)
         some, every = (
             split_cells(obs, KEY, shuffle=shuffle, seed=3, **caps).table for obs in (cells.obs.loc[usable], cells.obs)
         )
@@ -157,7 +157,7 @@ def test_usable_cells_are_split_as_all_cells_are(cells: AnnData, tmp_path: Path)
     cells.write_h5ad(tmp_path / "a.h5ad")
     with pytest.warns(UserWarning, match="no label"):
         read = read_usable(open_cells(tmp_path / "a.h5ad"), KEY, most=140, seed=3)
-    assert set(read.obs_names) == set(usable_cells(labels, most=140, seed=3)) and read.n_vars == cells.n_vars
+    assert set(read.obs_names) == set(_usable_cells(labels, most=140, seed=3)) and read.n_vars == cells.n_vars
 
 
 def test_several_files_are_joined_as_in_memory(cells: AnnData, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_several_files_are_joined_as_in_memory(cells: AnnData, tmp_path: Path) -
     assert opened.obs["file"].astype(str).tolist() == joined.obs["file"].astype(str).tolist()
     assert opened.n_values == first.X.nnz + second.X.nnz
     some = joined.obs_names[[5, 999, 1000, 2999]]
-    assert (read_some(opened, some).X != joined[some].X).nnz == 0
+    assert (_read_some(opened, some).X != joined[some].X).nnz == 0
     with pytest.warns(UserWarning, match="no label"):
         assert select_genes_on_disk(opened, KEY, 8).genes == select_genes(joined, KEY, 8).genes
 
@@ -251,27 +251,27 @@ def _as_csv(path: Path) -> Path:
 
 def test_large_files_are_read_from_disk(cells: AnnData, tmp_path: Path) -> None:
     path = _written(cells, tmp_path / "a.h5ad")
-    assert open_if_large(path) is None and open_if_large([_as_csv(tmp_path / "a.csv")], memory=0) is None
-    assert open_if_large(path, memory=0) is not None and open_if_large(path, on_disk="yes") is not None
-    assert open_if_large(path, on_disk="no", memory=0) is None
-    assert not is_large(path) and is_large([path, path], memory=0) and is_large(path, on_disk="yes")
+    assert _open_if_large(path) is None and _open_if_large([_as_csv(tmp_path / "a.csv")], memory=0) is None
+    assert _open_if_large(path, memory=0) is not None and _open_if_large(path, on_disk="yes") is not None
+    assert _open_if_large(path, on_disk="no", memory=0) is None
+    assert not _is_large(path) and _is_large([path, path], memory=0) and _is_large(path, on_disk="yes")
     with pytest.raises(InputError, match="on_disk is 'maybe'"):
-        open_if_large(path, on_disk="maybe")
+        _open_if_large(path, on_disk="maybe")
 
 
 @pytest.mark.parametrize("form", [csr_matrix, csc_matrix, csr_matrix.toarray])
 def test_what_is_stored_decides_whether_a_file_is_large(cells: AnnData, tmp_path: Path, form) -> None:
     adata = AnnData(form(cells.X))
     path = _written(adata, tmp_path / "a.h5ad")
-    needed = 8 * streaming.COPIES * cells.X.nnz + (4 * cells.X.shape[0] * cells.X.shape[1]) * isinstance(
+    needed = 8 * streaming._COPIES * cells.X.nnz + (4 * cells.X.shape[0] * cells.X.shape[1]) * isinstance(
         adata.X, np.ndarray
     )
-    assert is_large(path, memory=round(0.95 * needed)) and not is_large(path, memory=round(1.05 * needed))
+    assert _is_large(path, memory=round(0.95 * needed)) and not _is_large(path, memory=round(1.05 * needed))
     assert 0.95 < open_cells(path).n_values / cells.X.nnz < 1.05
     adata.raw = adata.copy()
     adata.layers["more"] = cells.X.copy()
     again = _written(adata, tmp_path / "b.h5ad")
-    assert is_large(again, memory=round(1.05 * needed))
+    assert _is_large(again, memory=round(1.05 * needed))
 
 
 @pytest.mark.parametrize(
@@ -282,8 +282,8 @@ def test_what_is_stored_decides_whether_a_file_is_large(cells: AnnData, tmp_path
 def test_other_forms_are_read_in_the_memory_of_a_few_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form, density: float, cells_per_read: int
 ) -> None:
-    monkeypatch.setattr(streaming, "VALUES_TOGETHER", 100_000)
-    monkeypatch.setattr(streaming, "CELLS_PER_READ", cells_per_read)
+    monkeypatch.setattr(streaming, "_VALUES_TOGETHER", 100_000)
+    monkeypatch.setattr(streaming, "_CELLS_PER_READ", cells_per_read)
     X = csc_matrix(random_array((20_000, 300), density=density, format="csc", dtype=np.float32, rng=0))
     X.data[:] = 1 + np.arange(X.nnz) % 7
     by_cells = csr_matrix(X)
@@ -330,10 +330,10 @@ def test_a_broken_file_kept_by_genes_is_refused(cells: AnnData, tmp_path: Path, 
 
 def test_processes_are_as_many_as_memory_and_cells_call_for(monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = (AnnData(csr_matrix(np.ones((n, 2), dtype=np.float32))) for n in (100, 20_000))
-    monkeypatch.setattr(streaming, "available_memory", lambda: 9 * streaming.PROCESS_MEMORY)
-    assert processes_that_fit(few) == 1 and processes_that_fit(many) == 4
-    monkeypatch.setattr(streaming, "available_memory", lambda: 10**6)
-    assert processes_that_fit(many) == 1 < available_memory()
+    monkeypatch.setattr(streaming, "_available_memory", lambda: 9 * streaming._PROCESS_MEMORY)
+    assert _processes_that_fit(few) == 1 and _processes_that_fit(many) == 4
+    monkeypatch.setattr(streaming, "_available_memory", lambda: 10**6)
+    assert _processes_that_fit(many) == 1 < _available_memory()
 
 
 @pytest.fixture
@@ -365,13 +365,13 @@ def test_a_matrix_on_disk_is_that_in_memory(matrix: tuple[DiskMatrix, AnnData]) 
 def test_every_cell_comes_once_in_a_pass_from_disk(matrix: tuple[DiskMatrix, AnnData]) -> None:
     on_disk, cells = matrix
     codes = np.arange(cells.n_obs)
-    loader = BatchLoader(CodedCells(on_disk, codes, np.ones(len(codes), np.float32)), batch_size=100, shuffle=True)
+    loader = _BatchLoader(_CodedCells(on_disk, codes, np.ones(len(codes), np.float32)), batch_size=100, shuffle=True)
     seen = [(x.numpy(), order.numpy()) for x, order, _ in loader]
     orders = np.concatenate([order for _, order in seen])
     assert sorted(orders) == codes.tolist() and not np.array_equal(orders, np.sort(orders))
     for x, order in seen:
         np.testing.assert_allclose(x, cells.X[order].toarray(), rtol=1e-6)
-    assert WINDOW % 64 == 0
+    assert _WINDOW % 64 == 0
 
 
 def test_training_from_disk_one_cell_a_block_is_training_in_memory(matrix: tuple[DiskMatrix, AnnData]) -> None:

@@ -11,10 +11,10 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from selectormlp.data import InputError, read_json, write_json
+from selectormlp.data import InputError, _read_json, _write_json
 from selectormlp.panels import GenePanel
 from selectormlp.simulation import simulate_cells
-from selectormlp.study import Study, StudyConfig, run_study, study_config, study_steps
+from selectormlp.study import Study, StudyConfig, _study_config, _study_steps, run_study
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ QUICK = {
 def config(counts, tmp_path_factory) -> StudyConfig:
     path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
     counts.write_h5ad(path)
-    return study_config(cells=str(path), label_key="cell_type", **QUICK)
+    return _study_config(cells=str(path), label_key="cell_type", **QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def study(config, tmp_path_factory) -> Study:
 
 def tables_of(config: StudyConfig, folder: Path) -> dict[str, bytes]:
     """What a study leaves without its figures, which take longer than the rest."""
-    for name, step in study_steps(Study(config, folder)):
+    for name, step in _study_steps(Study(config, folder)):
         if not name.startswith("figure") and name != "page":
             step()
     return tables(folder)
@@ -153,7 +153,7 @@ def test_study_that_cannot_start_leaves_nothing(config, tmp_path) -> None:
 )
 def test_config_refusals(settings: dict, words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
-        study_config(cells="pancreas", label_key="cell_type", **settings)
+        _study_config(cells="pancreas", label_key="cell_type", **settings)
 
 
 @pytest.mark.parametrize(("protocol", "twin"), [("robust", "mlp_final"), ("report", "mlp_no_batch_norm")])
@@ -163,7 +163,7 @@ def test_two_names_of_one_training_are_trained_once(protocol: str, twin: str, co
     study = Study(replace(config, protocol=protocol, ablations=ablations, **conditions), tmp_path)
     other = next(name for name in ablations if name != twin)
     assert [study.trained_as(name) for name in ("mlp", twin, other, "svm_l1")] == ["mlp", "mlp", other, "svm_l1"]
-    trained = [name for name, _ in study_steps(study) if name.startswith("train")]
+    trained = [name for name, _ in _study_steps(study) if name.startswith("train")]
     assert sorted(trained) == sorted(["train mlp", "train svm_l1", f"train {other}"])
     pd.testing.assert_frame_equal(study.history(twin), study.history("mlp"))
     assert not study.history(other).equals(study.history("mlp"))
@@ -186,7 +186,7 @@ def test_a_run_that_an_earlier_version_wrote_opens_and_goes_on(tmp_path) -> None
     folder = tmp_path / "run"
     shutil.copytree(Path(__file__).parent / "models" / "study_format_1", folder)
     before = tables(folder)
-    opened = Study(study_config(**read_json(folder / "config.json")), folder, load=absent)
+    opened = Study(_study_config(**_read_json(folder / "config.json")), folder, load=absent)
     assert opened.types() == ["type_00", "type_01", "type_02"] and len(opened.genes()) == 20
     assert opened.model("svm_l1").gene_names_.tolist() == opened.genes() and len(opened.panel("svm_l1", 5)) == 5
     shown = [opened.ranking("svm_l1"), opened.masking(), opened.panel_masking(), opened.overlap(), opened.scores()]
@@ -195,21 +195,21 @@ def test_a_run_that_an_earlier_version_wrote_opens_and_goes_on(tmp_path) -> None
 
 
 def test_a_run_without_a_setting_that_came_later_has_its_default(config, tmp_path) -> None:
-    write_json({"cells": config.cells, "label_key": config.label_key, "n_genes": 60}, tmp_path / "config.json")
-    Study(study_config(cells=config.cells, label_key=config.label_key, n_genes=60), tmp_path)
+    _write_json({"cells": config.cells, "label_key": config.label_key, "n_genes": 60}, tmp_path / "config.json")
+    Study(_study_config(cells=config.cells, label_key=config.label_key, n_genes=60), tmp_path)
     with pytest.raises(InputError, match="its panel_step is 5, not 7"):
-        Study(study_config(cells=config.cells, label_key=config.label_key, n_genes=60, panel_step=7), tmp_path)
+        Study(_study_config(cells=config.cells, label_key=config.label_key, n_genes=60, panel_step=7), tmp_path)
 
 
 def test_a_run_of_a_newer_version_is_refused(config, tmp_path) -> None:
-    write_json({"format_version": 99}, tmp_path / "config.json")
+    _write_json({"format_version": 99}, tmp_path / "config.json")
     with pytest.raises(InputError, match="a newer version wrote the run in .*; update selectormlp"):
         Study(config, tmp_path)
 
 
 def test_a_study_says_what_it_needs() -> None:
     with pytest.raises(InputError, match="study_config needs 'cells'; add it"):
-        study_config(label_key="cell_type")
+        _study_config(label_key="cell_type")
 
 
 def test_panel_of_one_method_scores_like_any_other(study) -> None:

@@ -19,14 +19,14 @@ from selectormlp.masking import masking_curve, rank_genes
 from selectormlp.saving import load_model, save_model
 from selectormlp.tabnet import (
     TabNetClassifier,
-    TabNetNet,
-    TabNetProtocol,
-    TabNetShape,
+    _tabnet_measures,
+    _TabNetNet,
+    _TabNetProtocol,
+    _TabNetShape,
     explain_cells,
     explain_types,
     plot_type_shares,
     pretrain_tabnet,
-    tabnet_measures,
 )
 
 QUICK: dict[str, Any] = {"max_epochs": 3, "steps_per_epoch": 10, "batch_size": 64, "virtual_batch_size": 32}
@@ -62,7 +62,7 @@ BELOW = {"patience", "plateau_factor", "plateau_patience", "pretrained", "log_fo
 
 def test_every_setting_is_tried() -> None:
     assert set(CHANGES) | BELOW == set(TabNetClassifier().get_params())
-    own = {*TabNetShape.__dataclass_fields__, *(set(vars(TabNetProtocol())) - set(vars(TabNetProtocol.__base__())))}
+    own = {*_TabNetShape.__dataclass_fields__, *(set(vars(_TabNetProtocol())) - set(vars(_TabNetProtocol.__base__())))}
     assert own - {"n_genes"} <= set(CHANGES) | BELOW
 
 
@@ -145,7 +145,7 @@ def test_a_cell_is_scored_and_explained_alike_in_any_company(cells: Cells, fitte
 
 def test_shares_of_a_cell_whose_steps_decide_nothing_are_the_mean_of_its_masks() -> None:
     torch.manual_seed(0)
-    network = TabNetNet(TabNetShape(n_genes=5), 2).eval()
+    network = _TabNetNet(_TabNetShape(n_genes=5), 2).eval()
     masks = torch.rand(3, 4, 5)
     network.encoder.steps = lambda x: ((mask, torch.zeros(4, 8)) for mask in masks)  # type: ignore[method-assign]
     torch.testing.assert_close(network.gene_shares(torch.zeros(4, 5)), masks.mean(dim=0))
@@ -192,7 +192,7 @@ def test_trainer_arguments_reach_the_trainer_and_win(cells: Cells) -> None:
 
 def test_measures_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
-    measures = tabnet_measures(["x", "y", "z"])
+    measures = _tabnet_measures(["x", "y", "z"])
     for _ in range(2):  # as after two epochs
         measures.reset()
         true, found = rng.integers(0, 3, 200), rng.integers(0, 3, 200)

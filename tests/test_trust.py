@@ -20,24 +20,24 @@ import pytest
 from anndata import AnnData
 
 from selectormlp import data
-from selectormlp.book import first_page, render_site
-from selectormlp.cli import check_place, main
+from selectormlp.book import _first_page, _render_site
+from selectormlp.cli import _check_place, main
 from selectormlp.data import (
     InputError,
-    cell_labels,
-    figure_text,
-    markdown_text,
+    _cell_labels,
+    _figure_text,
+    _markdown_text,
+    _read_json,
+    _read_table,
+    _spreadsheet_text,
+    _terminal_text,
+    _unescaped_text,
+    _write_table,
     read_cells,
-    read_json,
-    read_table,
-    spreadsheet_text,
-    terminal_text,
-    unescaped_text,
-    write_table,
 )
 from selectormlp.evaluation import plot_confusion
-from selectormlp.files import fingerprint_path, only_writer, refuse_input
-from selectormlp.inspection import PAGE_FILES, write_panel_report
+from selectormlp.files import _fingerprint_path, _only_writer, _refuse_input
+from selectormlp.inspection import _PAGE_FILES, write_panel_report
 from selectormlp.panels import GenePanel, plot_panel, read_panel
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
@@ -86,19 +86,19 @@ def test_an_output_is_no_input_however_it_is_spelt(spelling: str, here: Path) ->
     (here / "labels.csv").write_text("a,b\n")
     out = SPELLINGS[spelling](here / "labels.csv")
     with pytest.raises(InputError, match="cannot write .*which is read; choose another place"):
-        check_place(out, folder=False, inputs=("cells.h5ad",), others=(None, "labels.csv"))
-    check_place("panel.csv", folder=False, inputs=("cells.h5ad", "pancreas"), others=("labels.csv",))
+        _check_place(out, folder=False, inputs=("cells.h5ad",), others=(None, "labels.csv"))
+    _check_place("panel.csv", folder=False, inputs=("cells.h5ad", "pancreas"), others=("labels.csv",))
 
 
 def test_a_store_is_no_place_for_results(here: Path, counts: AnnData) -> None:
     counts.write_zarr("cells.zarr")
-    before = fingerprint_path("cells.zarr")
+    before = _fingerprint_path("cells.zarr")
     link(here / "cells.zarr", "soft")
     for out in ("cells.zarr", "soft", "cells.zarr/run", "soft/run", "./cells.zarr/../cells.zarr"):
         assert main(["report", "cells.zarr", "--label-key", "cell_type", "--out", out]) == 2
     assert main(["report", "cells.h5ad", "--label-key", "cell_type", "--out", "cells.zarr"]) == 2
     assert main(["select", "cells.zarr", "--label-key", "cell_type", "--out", "cells.zarr/panel.csv"]) == 2
-    assert fingerprint_path("cells.zarr") == before
+    assert _fingerprint_path("cells.zarr") == before
 
 
 COMMANDS: dict[str, list[str]] = {
@@ -155,7 +155,7 @@ def test_the_page_belongs_to_the_csv_beside_it(here: Path, counts: AnnData, monk
     assert main([*select, "4", "--page", "false"]) == 0
     assert [path.name for path in (here / "p_report").iterdir()] == ["notes.txt"] and len(read_panel("p.csv")) == 4
     assert main([*select, "5"]) == 0 and made == [[], ["notes.txt"]]
-    with only_writer(here / "p.csv"):
+    with _only_writer(here / "p.csv"):
         assert main([*select, "6"]) == 2
     assert len(read_panel("p.csv")) == 5 and not list(here.glob(".*"))
 
@@ -168,17 +168,17 @@ def test_a_page_is_given_up_when_another_panel_comes(
     quick = {"panel": panel.table, "coverage": panel.coverage}
     recalls = pd.DataFrame({"n_genes": [1, 4], "type": "a", "recall": 0.5})
     quick |= {"recalls": recalls, "curve": pd.DataFrame({"n_genes": [1, 4], "judge": "j", "accuracy": 0.5})}
-    monkeypatch.setattr("selectormlp.inspection.panel_tables", lambda *_, **__: quick)
+    monkeypatch.setattr("selectormlp.inspection._panel_tables", lambda *_, **__: quick)
     monkeypatch.setattr("selectormlp.inspection._draw", lambda *_: plot_confusion(pd.DataFrame([[1]])))
     page = write_panel_report(panel, counts, here / "p_report", beside="p.csv").read_text(encoding="utf-8")
-    assert f'content="{fingerprint_path("p.csv")}"' in page
-    assert {path.name for path in (here / "p_report").iterdir()} <= set(PAGE_FILES)
+    assert f'content="{_fingerprint_path("p.csv")}"' in page
+    assert {path.name for path in (here / "p_report").iterdir()} <= set(_PAGE_FILES)
 
     def other(*_: Any, **__: Any) -> Any:
         (here / "p.csv").write_text("gene\nx\n")
         return quick
 
-    monkeypatch.setattr("selectormlp.inspection.panel_tables", other)
+    monkeypatch.setattr("selectormlp.inspection._panel_tables", other)
     with pytest.raises(InputError, match="another panel has come"):
         write_panel_report(panel, counts, here / "p_report", beside="p.csv")
     assert not (here / "p_report").exists()
@@ -189,7 +189,7 @@ def test_one_writer_at_a_time_also_among_threads_and_spellings(tmp_path: Path) -
 
     def write(path: Path) -> None:
         for _ in range(50):
-            with contextlib.suppress(InputError), only_writer(path):
+            with contextlib.suppress(InputError), _only_writer(path):
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 inside[0] -= 1
@@ -216,13 +216,13 @@ HOSTILE = [
 
 
 def test_tables_of_hostile_names_come_back_and_hold_no_formula(tmp_path: Path) -> None:
-    write_table(pd.DataFrame({"gene": HOSTILE, "=a": HOSTILE, "n": range(len(HOSTILE))}), tmp_path / "t.csv")
+    _write_table(pd.DataFrame({"gene": HOSTILE, "=a": HOSTILE, "n": range(len(HOSTILE))}), tmp_path / "t.csv")
     import csv
 
     with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert not [cell for cell in cells if re.match(r"[=@\t\r]|[+-](?![\d.]+$).", cell)]
-    back = read_table(tmp_path / "t.csv")
+    back = _read_table(tmp_path / "t.csv")
     assert back["gene"].tolist() == HOSTILE and back.columns.tolist() == ["gene", "=a", "n"]
     GenePanel(pd.DataFrame({"gene": [name.strip() for name in HOSTILE]})).to_csv(tmp_path / "p.csv")
     assert read_panel(tmp_path / "p.csv").genes == [name.strip() for name in HOSTILE]
@@ -235,12 +235,12 @@ def test_tables_of_hostile_names_come_back_and_hold_no_formula(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_every_language_has_its_escape(name: str) -> None:
-    assert unescaped_text(spreadsheet_text(name)) == name
+    assert _unescaped_text(_spreadsheet_text(name)) == name
     assert not re.search(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", terminal_text(name) + figure_text(name) + markdown_text(name)
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", _terminal_text(name) + _figure_text(name) + _markdown_text(name)
     )
-    assert not re.search(r"[<>`*|@$\[\]\n]", markdown_text(name))
-    assert len(figure_text(name)) < 100
+    assert not re.search(r"[<>`*|@$\[\]\n]", _markdown_text(name))
+    assert len(_figure_text(name)) < 100
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -260,12 +260,12 @@ def test_the_first_page_of_a_book_runs_nothing(tmp_path: Path) -> None:
     import nbformat
 
     note = {"cells": "/x/<img src=http://example.org/a.png>@fig-a$y$.h5ad", "label_key": "`<script>alert(1)</script>"}
-    page = first_page({**note, "protocol": "robust", "seed": 0}, pd.Series(dict.fromkeys(HOSTILE, 3)), [])
+    page = _first_page({**note, "protocol": "robust", "seed": 0}, pd.Series(dict.fromkeys(HOSTILE, 3)), [])
     nbformat.write(page, tmp_path / "index.ipynb")
     frame = "project: {type: website}\nwebsite: {title: x, sidebar: {contents: [index.ipynb]}}\nformat: html\n"
     (tmp_path / "_quarto.yml").write_text(frame, encoding="utf-8")
     (tmp_path / "site.js").touch()
-    shown = render_site(tmp_path, tmp_path / "site", tmp_path / "_quarto.yml").read_text(encoding="utf-8")
+    shown = _render_site(tmp_path, tmp_path / "site", tmp_path / "_quarto.yml").read_text(encoding="utf-8")
     assert "<script>alert" not in shown and "<img src=http" not in shown and 'example.org/a.png"' not in shown
     assert "&lt;script&gt;alert(1)" in shown and "@fig-curve" in shown and "$x$" in shown
 
@@ -381,7 +381,7 @@ def test_a_full_disk_is_not_called_a_damaged_file(number: int, tmp_path: Path, m
 
 def test_what_is_too_long_is_refused(counts: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="a label of 5,000 characters"):
-        cell_labels(pd.DataFrame({"t": ["a", "x" * 5000]}), "t")
+        _cell_labels(pd.DataFrame({"t": ["a", "x" * 5000]}), "t")
     long = counts.copy()
     long.var_names = ["x" * 5000, *long.var_names[1:]]
     with pytest.raises(InputError, match="a gene has a name of 5,000 characters"):
@@ -404,19 +404,19 @@ def test_what_is_too_long_is_refused(counts: AnnData, tmp_path: Path, monkeypatc
 def test_json_without_end_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(InputError, match="lists within lists"):
-        read_json(tmp_path / "deep.json")
+        _read_json(tmp_path / "deep.json")
     monkeypatch.setattr(data, "_MOST_METADATA", 10)
     (tmp_path / "large.json").write_text('"xxxxxxxxxxxxxxx"')
     with pytest.raises(InputError, match="larger than 10 bytes"):
-        read_json(tmp_path / "large.json")
+        _read_json(tmp_path / "large.json")
 
 
 def test_soft_links_within_a_file_are_no_fault(tmp_path: Path) -> None:
-    data.refuse_outside(poisoned(tmp_path, "soft link"))
+    data._refuse_outside(poisoned(tmp_path, "soft link"))
 
 
 def test_inputs_that_are_not_there_do_not_count(tmp_path: Path) -> None:
-    refuse_input(tmp_path / "x.csv", ["pancreas", "https://example.org/models/x", tmp_path / "x.csv"])
+    _refuse_input(tmp_path / "x.csv", ["pancreas", "https://example.org/models/x", tmp_path / "x.csv"])
 
 
 # --------------------------------------------------------------------------------------------- predict within its depth
@@ -437,11 +437,11 @@ def deep() -> tuple[Any, AnnData]:
 
 def test_cells_with_little_beyond_the_models_genes_are_refused(deep: tuple[Any, AnnData], tmp_path: Path) -> None:
     from selectormlp.data import normalise
-    from selectormlp.saving import annotate_cells, expression_shares, load_model, save_model
+    from selectormlp.saving import _expression_shares, annotate_cells, load_model, save_model
 
     model, raw = deep
     cells = normalise(raw)
-    shares = expression_shares(cells.X, cells.var_names)
+    shares = _expression_shares(cells.X, cells.var_names)
     assert shares.sum() == pytest.approx(1) and shares.idxmax() == raw.var_names[np.asarray(raw.X.sum(axis=0)).argmax()]
     save_model(model, tmp_path / "model", normalised_over=shares)
     loaded = load_model(tmp_path / "model")
@@ -465,11 +465,11 @@ def test_the_command_refuses_them_too(
     deep: tuple[Any, AnnData], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from selectormlp.data import normalise
-    from selectormlp.saving import expression_shares, save_model
+    from selectormlp.saving import _expression_shares, save_model
 
     model, raw = deep
     cells = normalise(raw)
-    save_model(model, "model", normalised_over=expression_shares(cells.X, cells.var_names))
+    save_model(model, "model", normalised_over=_expression_shares(cells.X, cells.var_names))
     raw.write_h5ad("raw.h5ad")
     raw[:, list(model.gene_names_)].copy().write_h5ad("few.h5ad")
     for on_disk in ("yes", "no"):
@@ -491,7 +491,7 @@ def test_a_model_whose_scores_are_no_numbers_is_refused(harm: str, tmp_path: Pat
     X, y = np.random.default_rng(0).random((30, 4)).astype(np.float32), np.repeat(["a", "b"], 15)
     save_model(SelectorMLPClassifier(hidden_sizes=(4,), max_epochs=1).fit(X, y), tmp_path / "m")
     load_model(tmp_path / "m")
-    about = read_json(tmp_path / "m" / "config.json")
+    about = _read_json(tmp_path / "m" / "config.json")
     if harm == "weights":
         weights = tmp_path / "m" / "weights.safetensors"
         arrays = load_file(weights)

@@ -1,8 +1,8 @@
 """Build the site of the project into _docs, without Quarto and without a network.
 
 Four steps: nbdev finds the exported names of the chapters, and documentation.py shows the signature and the tables of
-each; names of the library in backticks become links; `selectormlp.book.render_site` makes the pages, make_slides.py the
-slides. Then every link and every size is checked.
+each; names of the library in backticks become links; `selectormlp.book._render_site` makes the pages, make_slides.py
+the slides. Then every link and every size is checked.
 """
 
 import argparse
@@ -154,7 +154,7 @@ def document(notebook_path: Path, destination: Path, names: dict[str, str], term
     from execnb.nbio import read_nb, write_nb
     from nbdev.process import NBProcessor
 
-    from selectormlp.book import page_name
+    from selectormlp.book import _page_name
 
     notebook = read_nb(notebook_path)
     for cell in notebook.cells:
@@ -169,14 +169,14 @@ def document(notebook_path: Path, destination: Path, names: dict[str, str], term
             for data in [output["data"] for output in cell.outputs if "data" in output]:
                 data["text/markdown"] = documented_by_us("".join(data.get("text/markdown", "")), module)
         if cell.cell_type == "markdown":
-            text = link_names(cell.source, names, page_name(notebook_path.stem))
+            text = link_names(cell.source, names, _page_name(notebook_path.stem))
             cell.source = text if notebook_path.stem == GLOSSARY else link_terms(text, terms, seen)
     write_nb(notebook, destination)
 
 
 def document_chapters(chapters: list[Path], folder: Path) -> None:
     """Write every chapter, documented, into a folder, with style sheet and pictures beside the chapters."""
-    from selectormlp.book import SIDE_FILES
+    from selectormlp.book import _SIDE_FILES
 
     os.environ["IN_TEST"] = "1"
     names = library_names()
@@ -184,7 +184,7 @@ def document_chapters(chapters: list[Path], folder: Path) -> None:
     terms = glossary_terms(glossary) if glossary.exists() else {}
     for chapter in chapters:
         document(chapter, folder / chapter.name, names, terms)
-    for kind in SIDE_FILES:
+    for kind in _SIDE_FILES:
         for path in chapters[0].parent.glob(kind):
             shutil.copy(path, folder / path.name)
 
@@ -252,7 +252,7 @@ def build_site(chapters_folder: Path, site_folder: Path) -> int:
     import yaml
 
     import selectormlp
-    from selectormlp.book import check_links, render_site
+    from selectormlp.book import _check_links, _render_site
 
     # The slides are made after the pages; whether the links to them hold, `check_links` says.
     logging.getLogger("selectormlp.book").addFilter(lambda record: "slides/" not in record.getMessage())
@@ -261,11 +261,11 @@ def build_site(chapters_folder: Path, site_folder: Path) -> int:
         modules = exported_modules(chapters)
         document_chapters(chapters, Path(folder))
         add_other_pages(Path(folder), modules)
-        index = render_site(folder, site_folder, ROOT / "_quarto.yml")
+        index = _render_site(folder, site_folder, ROOT / "_quarto.yml")
     make_slides(chapters_folder, site_folder / "slides")
     draw_card(site_folder / "card.png")
     without = sorted(set(link_examples(site_folder, modules)) & set(selectormlp.__all__))
-    problems = check_links(site_folder)
+    problems = _check_links(site_folder)
     if len(problems):
         print(problems.to_string(index=False))
     faults = too_large(site_folder) + [f"no chapter shows an example of {name}" for name in without]

@@ -183,7 +183,7 @@ def pick(folder: Path, chapter: str, wanted: dict[str, Any]) -> str:
 
 def slide_text(folder: Path, slide: dict[str, Any]) -> str:
     """Write a slide as Markdown: its title, what it shows, and where that comes from."""
-    from selectormlp.book import page_name, title_and_line
+    from selectormlp.book import _page_name, _title_and_line
 
     chapter = slide["chapter"]
     try:
@@ -194,21 +194,21 @@ def slide_text(folder: Path, slide: dict[str, Any]) -> str:
     if figures:
         others = [piece for piece in pieces if piece not in figures]
         pieces = ['<div class="beside"><div>', *others, "</div>", *figures, "</div>"]
-    known = title_and_line(chapter_cells(folder / f"{chapter}.ipynb")[0]["source"])
+    known = _title_and_line(chapter_cells(folder / f"{chapter}.ipynb")[0]["source"])
     name = known["title"] if known else chapter
     kind = "source exercise" if chapter == "20b_exercises" else "source"
-    source = f'<p class="{kind}">From the chapter <a href="../{page_name(chapter)}.html">{html.escape(name)}</a></p>'
+    source = f'<p class="{kind}">From the chapter <a href="../{_page_name(chapter)}.html">{html.escape(name)}</a></p>'
     return "\n\n".join([f"## {slide['title']}", *pieces, source])
 
 
 def set_formulas_aside(text: str, kept: list[str]) -> str:
     """Exchange the formulas of a text for marks, and keep them as MathML; code is left alone."""
-    from selectormlp.book import formulas_to_mathml
+    from selectormlp.book import _formulas_to_mathml
 
     def aside(found: re.Match[str]) -> str:
         kind, left, right = ("display", "[", "]") if found[1] else ("inline", "(", ")")
         tex = html.escape(found[1] or found[2])
-        kept.append(formulas_to_mathml(f'<span class="math {kind}">\\{left}{tex}\\{right}</span>'))
+        kept.append(_formulas_to_mathml(f'<span class="math {kind}">\\{left}{tex}\\{right}</span>'))
         return f"formula{len(kept) - 1:03d}end"
 
     parts = re.split(r"(^```.*?^```|`[^`\n]*`)", text, flags=re.MULTILINE | re.DOTALL)

@@ -37,9 +37,9 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from selectormlp import data
-from selectormlp.data import InputError, read_cells, read_table, write_table
-from selectormlp.files import changes_of_cells, fingerprint_cells, only_writer, record_file, refuse_changed_file
-from selectormlp.guard import run_guarded
+from selectormlp.data import InputError, _read_table, _write_table, read_cells
+from selectormlp.files import _changes_of_cells, _fingerprint_cells, _only_writer, _record_file, _refuse_changed_file
+from selectormlp.guard import _run_guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "data" / "studies" / "stress" / "attacks.csv"
@@ -75,13 +75,13 @@ class DamagedFiles:
 
         def read() -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            with data.reading(place.target):  # from here on the guard has its eye on it
+            with data._reading(place.target):  # from here on the guard has its eye on it
                 outcome, words = fuzz.outcome_of(lambda: place.kind.read(place.target))
             self.answer.write_text(f"{outcome}\n{words}", encoding="utf-8", errors="replace")
             return 0
 
         try:
-            status = run_guarded(read, said.append)
+            status = _run_guarded(read, said.append)
             if os.getpid() != me:
                 os._exit(status)
             if said:
@@ -103,7 +103,7 @@ class StaleInputs:
 
     def __init__(self, folder: Path):
         self.cells = fuzz.small_cells()
-        self.before = fingerprint_cells(self.cells, "cell_type")
+        self.before = _fingerprint_cells(self.cells, "cell_type")
 
     def case(self, seed: int, number: int) -> Outcome:
         """Change something, and ask."""
@@ -143,7 +143,7 @@ class StaleInputs:
                 cells.X if isinstance(cells.X, np.ndarray) else cells.X.toarray(), self.cells.X.toarray()
             )
         )
-        seen = changes_of_cells(self.before, fingerprint_cells(cells, "cell_type"))
+        seen = _changes_of_cells(self.before, _fingerprint_cells(cells, "cell_type"))
         if bool(seen) == same:
             return "faults", f"change {kind} of case {number}: seen as {seen}"
         return ("refused" if seen else "read"), ""
@@ -170,17 +170,17 @@ class HostileNames:
         names = ["".join(rng.choices(PIECES, k=rng.randint(1, 6))) for _ in range(4)]
         plain = [name.replace("\r", "").replace("\x00", "") for name in names]  # csv knows neither
         names = [name for name in plain if name.strip()] or ["x"]
-        write_table(pd.DataFrame({"gene": names}), self.table)
+        _write_table(pd.DataFrame({"gene": names}), self.table)
         cells = [cell for row in csv.reader(io.StringIO(self.table.read_text(encoding="utf-8"))) for cell in row]
         ran = [
             cell for cell in cells if data._FORMULA.match(cell) and not cell.startswith("'") and not _is_number(cell)
         ]
-        back = read_table(self.table)["gene"].tolist()
+        back = _read_table(self.table)["gene"].tolist()
         if ran or back != names:
             return "faults", f"case {number}: {names!r} came back as {back!r}, and {ran!r} would run"
         for name in names:
-            shown = data.terminal_text(name) + data.figure_text(name) + data.markdown_text(name)
-            if data._UNSEEN.search(shown) or any(mark in data.markdown_text(name) for mark in "<>`*|@$[]\n"):
+            shown = data._terminal_text(name) + data._figure_text(name) + data._markdown_text(name)
+            if data._UNSEEN.search(shown) or any(mark in data._markdown_text(name) for mark in "<>`*|@$[]\n"):
                 return "faults", f"case {number}: {name!r}"
         if number % 50 == 0:
             draw(names)
@@ -284,13 +284,13 @@ class OutsideFiles:
 
 def write_pair(folder: Path, text: str) -> None:
     """Write a table and what belongs to it, as `select` does."""
-    from selectormlp.files import remove_companions
+    from selectormlp.files import _remove_companions
 
-    with only_writer(folder / "p.csv"):
-        remove_companions(folder / "p_report", ["panel.html"])
-        write_table(pd.DataFrame({"gene": [text]}), folder / "p.csv")
+    with _only_writer(folder / "p.csv"):
+        _remove_companions(folder / "p_report", ["panel.html"])
+        _write_table(pd.DataFrame({"gene": [text]}), folder / "p.csv")
         (folder / "p_report").mkdir(exist_ok=True)
-        with data.write_whole(folder / "p_report" / "panel.html") as path:
+        with data._write_whole(folder / "p_report" / "panel.html") as path:
             path.write_text(text, encoding="utf-8")
 
 
@@ -377,10 +377,10 @@ class Kills:
         elif what == 1:
             self.models.save(self.made[number % 2], "m", replace=True)
         else:
-            write_table(
+            _write_table(
                 pd.DataFrame({"n": [number]}),
                 self.folder / "t.csv",
-                before=lambda new: record_file(self.folder, "t.csv", new),
+                before=lambda new: _record_file(self.folder, "t.csv", new),
             )
 
     def look(self, what: int, number: int) -> Outcome:
@@ -393,7 +393,7 @@ class Kills:
             return ("read", "") if whole else ("faults", f"case {number}: another model")
         if (self.folder / "t.csv").exists():
             try:
-                refuse_changed_file(self.folder, "t.csv")
+                _refuse_changed_file(self.folder, "t.csv")
             except InputError as error:  # killed between the record and the table: said, with the way out
                 (self.folder / "t.csv").unlink()
                 return "refused", str(error)
@@ -456,7 +456,7 @@ def main() -> None:
     table = pd.concat([table, pd.DataFrame([{**total, "longest (s)": table["longest (s)"].max()}])], ignore_index=True)
     sys.stdout.write(table.to_string(index=False) + "\n" + "\n".join(faults[:20]) + "\n")
     if asked.write:
-        write_table(table, TABLE)
+        _write_table(table, TABLE)
     sys.exit(bool(faults))
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier
-from selectormlp.data import normalise, write_table
+from selectormlp.data import _write_table, normalise
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 
@@ -59,7 +59,7 @@ def growth(table: pd.DataFrame) -> float:
 def main() -> int:
     """Measure, write the table and say what it tells."""
     table = measure(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
-    write_table(table, Path(sys.argv[2]) if len(sys.argv) > 2 else TABLE)
+    _write_table(table, Path(sys.argv[2]) if len(sys.argv) > 2 else TABLE)
     slope, first, last = growth(table), table["mib"].iloc[max(1, len(table) // 10) - 1], table["mib"].iloc[-1]
     print(f"{len(table)} fits: {first:.0f} MiB after the first tenth, {last:.0f} at the end, {slope:+.3f} a fit")
     print("memory stays flat" if slope <= ALLOWED else f"memory grows by more than {ALLOWED} MiB a fit")

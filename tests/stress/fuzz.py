@@ -167,18 +167,18 @@ def make_study_config(folder: Path) -> Path:
     """The settings of a study as JSON."""
     from dataclasses import asdict
 
-    from selectormlp.data import write_json
-    from selectormlp.study import study_config
+    from selectormlp.data import _write_json
+    from selectormlp.study import _study_config
 
-    write_json(asdict(study_config(cells="pancreas", label_key="cell_type")), folder / "config.json")
+    _write_json(asdict(_study_config(cells="pancreas", label_key="cell_type")), folder / "config.json")
     return folder / "config.json"
 
 
 def make_train_config(folder: Path) -> Path:
     """The original's settings of a training as JSON."""
-    from selectormlp.data import data_folder
+    from selectormlp.data import _data_folder
 
-    return Path(shutil.copy(data_folder() / "example_workflow" / "train.json", folder / "train.json"))
+    return Path(shutil.copy(_data_folder() / "example_workflow" / "train.json", folder / "train.json"))
 
 
 def make_model(folder: Path, *, network: bool) -> Path:
@@ -247,12 +247,12 @@ def read_several(folder: Path) -> None:
 
 def read_on_disk(path: Path | list[Path]) -> None:
     """Open cells on disk and read them in blocks."""
-    from selectormlp.data import cell_labels
-    from selectormlp.streaming import open_cells, open_if_large, read_blocks
+    from selectormlp.data import _cell_labels
+    from selectormlp.streaming import _open_if_large, open_cells, read_blocks
 
-    open_if_large(path)
+    _open_if_large(path)
     cells = open_cells(path, label_key="cell_type")
-    cell_labels(cells.obs, "cell_type")
+    _cell_labels(cells.obs, "cell_type")
     assert cells.obs.index.is_unique and cells.genes.is_unique
     rows = 0
     for places, block in read_blocks(cells):
@@ -278,12 +278,12 @@ def read_disk_matrix(path: Path) -> None:
 
 def read_split(path: Path) -> None:
     """Read a split and take its cells."""
-    from selectormlp.split import PARTS, read_split
+    from selectormlp.split import _PARTS, read_split
 
     split, cells = read_split(path), small_cells()
-    assert split.table["cell"].is_unique and split.table["part"].isin(PARTS).all()
+    assert split.table["cell"].is_unique and split.table["part"].isin(_PARTS).all()
     split.counts()
-    for part in PARTS:
+    for part in _PARTS:
         split.subset(cells, part)
 
 
@@ -297,12 +297,12 @@ def read_panel(path: Path) -> None:
 
 def read_study_config(path: Path) -> None:
     """Read the settings of a study."""
-    from selectormlp.data import InputError, read_json
-    from selectormlp.study import study_config
+    from selectormlp.data import InputError, _read_json
+    from selectormlp.study import _study_config
 
-    if not isinstance(found := read_json(path), dict):
+    if not isinstance(found := _read_json(path), dict):
         raise InputError("not settings; asked for by the caller of study_config")
-    study_config(**found)
+    _study_config(**found)
 
 
 def read_train_config(path: Path) -> None:
@@ -311,12 +311,12 @@ def read_train_config(path: Path) -> None:
     from selectormlp.data import InputError
 
     arguments = ["train", "--config", str(path)]
-    parser = cli.make_parser(arguments)
+    parser = cli._make_parser(arguments)
     try:
         values = parser.parse_args(arguments)["train"]
-        cli.refuse_idle_settings(cli.build(cli.TrainStep, values))
+        cli._refuse_idle_settings(cli._build(cli._TrainStep, values))
     except Exception as error:
-        sentence = cli.error_sentence(error, parser)
+        sentence = cli._error_sentence(error, parser)
         if "something unforeseen" in sentence:
             raise
         raise InputError(sentence) from error
@@ -567,9 +567,9 @@ def main() -> int:
     table = pd.concat([table, pd.DataFrame([total])], ignore_index=True)
     print(table.to_string(index=False))
     if options.write:
-        from selectormlp.data import write_table
+        from selectormlp.data import _write_table
 
-        write_table(table, ROOT / "data" / "studies" / "stress" / "fuzz.csv")
+        _write_table(table, ROOT / "data" / "studies" / "stress" / "fuzz.csv")
     return int(bool(table[list(OUTCOMES[2:])].to_numpy().any()))
 
 

@@ -37,10 +37,10 @@ import torch.utils.tensorboard  # noqa: F401
 
 from selectormlp import panels, selection  # noqa: F401
 from selectormlp.classifiers import SelectorMLPClassifier
-from selectormlp.data import InputError, normalise, write_table
+from selectormlp.data import InputError, _write_table, normalise
 from selectormlp.saving import save_model
 from selectormlp.simulation import simulate_cells
-from selectormlp.study import run_study, study_config
+from selectormlp.study import _study_config, run_study
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "data" / "studies" / "stress" / "kills.csv"
@@ -56,7 +56,7 @@ LONGEST = 900  # seconds that one start may take
 
 def study(cells: Path, folder: Path) -> None:
     """The whole report in small: models, rankings, curves, panels, scores, figures and the page."""
-    run_study(study_config(cells=str(cells), label_key="cell_type", **QUICK), folder / "run", progress=False)
+    run_study(_study_config(cells=str(cells), label_key="cell_type", **QUICK), folder / "run", progress=False)
 
 
 def training(cells: Path, folder: Path) -> None:
@@ -290,7 +290,7 @@ def main() -> int:
                 report(tallies[-1])
     rows = [(t.what, t.how, t.runs, t.interruptions, t.files, len(t.differences)) for t in tallies]
     columns = ["what", "stopped_by", "runs", "interruptions", "files_checked", "differences"]
-    write_table(pd.DataFrame(rows, columns=columns), given.out)
+    _write_table(pd.DataFrame(rows, columns=columns), given.out)
     return int(any(tally.differences for tally in tallies))
 
 

@@ -176,19 +176,19 @@ def fault_of(draw: Draw, folder: Path) -> str | None:
     if isinstance(memory, str) or isinstance(disk, str):
         return None if right is None and memory == disk else f"memory: {memory}; disk: {disk}"
     if right is None:
-        return f"took {memory.uns[data.VALUES]['place']}, where nothing can be used"
+        return f"took {memory.uns[data._VALUES]['place']}, where nothing can be used"
     place, kind, n = right
     shift = {"X": 0, "raw.X": 2}.get(place, 1)
     names = genes_of(draw, n)[1]
     values = expected(kind, values_of(kind, draw.seed + shift, n)[:, : len(names)])
     for how, found in (("memory", memory), ("disk", disk)):
-        if found.uns[data.VALUES]["place"] != place:
-            return f"{how} took {found.uns[data.VALUES]['place']}, not {place}"
+        if found.uns[data._VALUES]["place"] != place:
+            return f"{how} took {found.uns[data._VALUES]['place']}, not {place}"
         if found.var_names.tolist() != names:
             return f"{how} has genes {found.var_names[:3].tolist()}, not {names[:3]}"
         if not np.allclose(found.X.toarray(), values, rtol=1e-3, atol=1e-3):
             return f"{how} has other values than {place}"
-        types = data.cell_labels(found.obs, "cell_type")
+        types = data._cell_labels(found.obs, "cell_type")
         if types.nunique() != 3 or types.isna().sum() != (5 if draw.labels == "missing" else 0):
             return f"{how} has types {types.unique()[:4]}"
     return None
