@@ -29,7 +29,7 @@ from selectormlp.data import _write_table
 from selectormlp.masking import random_masking_curve
 from selectormlp.panels import GenePanel
 from selectormlp.simulation import simulate_to_file
-from selectormlp.study import _MEAN, Study, StudyConfig, only_run, run_study
+from selectormlp.study import _MEAN, Study, StudyConfig, _only_run, run_study
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = ("mlp", "selector_l1", "selector_none", "selector_clamped_l1", "selector_l2")
@@ -200,7 +200,7 @@ def main() -> None:
     config = study_of(name, arguments.runs, arguments.protocol, arguments.epochs)
     folder.mkdir(parents=True, exist_ok=True)
     log = PartLog(folder / "seconds.csv")
-    with only_run(folder):
+    with _only_run(folder):
         if name in SIMULATED and not log.done("simulate"):
             with log.part("simulate"):
                 simulate(name, Path(config.cells))

@@ -60,7 +60,7 @@ _COPY = 0.6  # correlation within types above which a gene counts as a copy of o
 
 # %% auto #0
 __all__ = ['UNWANTED_GENES', 'DiscriminantSearch', 'PanelDesign', 'unwanted_genes', 'rank_by_discriminant', 'DesignedPanel',
-           'select_genes', 'extend_panel', 'describe_panel']
+           'select_genes', 'extend_panel', 'describe_panel', 'remake_panel']
 
 # %% ../nbs/10_better_panels.ipynb #337af639
 @dataclass(frozen=True)
@@ -1372,7 +1372,7 @@ def _located_source(source: Mapping[str, Any], folder: Path | None = None) -> di
     return {**source, **found}
 
 
-def _remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -> DesignedPanel:
+def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -> DesignedPanel:
     """Make a panel anew from what its .json file says.
 
     Parameters
@@ -1395,10 +1395,10 @@ def _remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -
 
     Examples
     --------
-    >>> from selectormlp import load_pancreas, _remake_panel, select_genes
+    >>> from selectormlp import load_pancreas, remake_panel, select_genes
     >>> cells = load_pancreas()
     >>> panel = select_genes(cells, "cell_type", 5, min_cells=20)
-    >>> _remake_panel(panel, cells).genes == panel.genes
+    >>> remake_panel(panel, cells).genes == panel.genes
     True
     """
     folder = None if isinstance(panel, GenePanel) else Path(panel).parent

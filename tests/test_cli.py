@@ -19,7 +19,7 @@ import pytest
 
 from selectormlp import cli, collection
 from selectormlp.data import InputError, _data_folder
-from selectormlp.selection import PanelDesign, _remake_panel
+from selectormlp.selection import PanelDesign, remake_panel
 from selectormlp.simulation import SimulationRecipe, simulate_cells
 from selectormlp.study import StudyConfig
 
@@ -280,7 +280,7 @@ def test_a_panel_is_made_anew_from_its_json_file_alone(here: Path, capsys: pytes
         assert first == again
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir("other")  # files are found from the panel's folder too
-            assert _remake_panel("../first.json").genes == first["genes"]
+            assert remake_panel("../first.json").genes == first["genes"]
     capsys.readouterr()
     cells = tiny_cells()
     cells.X[0, 0] += 1

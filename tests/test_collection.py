@@ -135,7 +135,7 @@ def test_a_save_that_fails_leaves_the_old_model(models, svm, network, monkeypatc
     assert "'description'" in refusal(models.save, network, "svm", description=5, replace=True)
     assert same(models.load("svm"), svm)
     with monkeypatch.context() as patch:  # the program ends before the index says anything
-        patch.setattr(collection, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(collection, "_write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             models.save(network, "svm", replace=True)
     assert same(models.load("svm"), svm)

@@ -23,7 +23,7 @@ from selectormlp import book, save_model
 from selectormlp.classifiers import SelectorMLPClassifier
 from selectormlp.data import InputError, normalise
 from selectormlp.simulation import simulate_cells
-from selectormlp.study import Study, _study_config, _study_steps, only_run
+from selectormlp.study import Study, _only_run, _study_config, _study_steps
 from selectormlp.training import _ROBUST
 
 QUICK = {
@@ -39,7 +39,7 @@ KILLED = 9
 
 def tables_of(cells: str, folder: Path) -> None:
     """The study without its figures, which take longer than the rest."""
-    with only_run(folder):
+    with _only_run(folder):
         for name, step in _study_steps(Study(_study_config(cells=cells, label_key="cell_type", **QUICK), folder)):
             if not name.startswith("figure") and name != "page":
                 step()
@@ -173,21 +173,21 @@ def test_a_model_that_finds_no_room_says_so_and_leaves_nothing(told) -> None:
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path) -> None:
     folder = tmp_path / "run"
-    with only_run(folder):
+    with _only_run(folder):
         with pytest.raises(InputError, match=r"another run is at work in '.*run'; wait for it, or choose another"):
-            only_run(folder).__enter__()
+            _only_run(folder).__enter__()
         (folder / "config.json").write_text("{}")
-    with only_run(folder):
+    with _only_run(folder):
         pass
     assert folder.exists()
 
 
 def test_a_folder_made_for_nothing_is_taken_away_and_others_are_not_touched(tmp_path) -> None:
-    with pytest.raises(ValueError, match="no"), only_run(tmp_path / "run"):
+    with pytest.raises(ValueError, match="no"), _only_run(tmp_path / "run"):
         raise ValueError("no")
     assert not (tmp_path / "run").exists()
     (tmp_path / ".0123abcd.mine").touch()
-    with only_run(tmp_path):
+    with _only_run(tmp_path):
         pass
     assert (tmp_path / ".0123abcd.mine").exists()  # no config.json: not a run's folder
 

@@ -221,7 +221,7 @@ def test_models_that_were_damaged_or_forged_are_refused_in_one_sentence(name: st
 def test_a_model_half_written_over_another_is_refused(saved: Path, cells, tmp_path, monkeypatch) -> None:
     shutil.copytree(saved / "svm", tmp_path / "svm")
     other = LinearSVMClassifier(C=0.01).fit(cells.X, cells.obs["cell_type"].to_numpy().astype(str))
-    monkeypatch.setattr("selectormlp.saving.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("selectormlp.saving._write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save_model(other, tmp_path / "svm")
     with pytest.raises(InputError, match="checksum differs"):

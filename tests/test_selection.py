@@ -26,13 +26,13 @@ from selectormlp.selection import (
     _held_out_confusion,
     _marked_types,
     _pair_costs,
-    _remake_panel,
     _required_first,
     _type_folds,
     _type_profiles,
     describe_panel,
     extend_panel,
     rank_by_discriminant,
+    remake_panel,
     select_genes,
     unwanted_genes,
 )
@@ -286,18 +286,18 @@ def test_a_panel_says_how_it_was_made_and_is_made_anew(counts, tmp_path) -> None
         known = read_panel(source)
         assert (known.genes, known.label_key, known.method) == (panel.genes, "cell_type", "discriminant")
         assert known.settings["rules"]["seed"] == 4 and known.settings["left_out"]["genes"]["excluded"] == 1
-        assert _remake_panel(known, counts).genes == panel.genes
-    assert _remake_panel(tmp_path / "panel.json", counts).table.equals(panel.table)
+        assert remake_panel(known, counts).genes == panel.genes
+    assert remake_panel(tmp_path / "panel.json", counts).table.equals(panel.table)
     assert panel.settings["values"] == {"place": "X", "kind": "raw counts", "n_genes": counts.n_vars}
     with pytest.raises(InputError, match="does not name the files"):
-        _remake_panel(tmp_path / "panel.json")
+        remake_panel(tmp_path / "panel.json")
     other = counts.copy()
     other.obs["cell_type"] = np.roll(other.obs["cell_type"].to_numpy(), 1)
     with pytest.raises(InputError, match="not the cells of the panel .the labels"):
-        _remake_panel(panel, other)
+        remake_panel(panel, other)
     given = select_genes(counts, "cell_type", 8, split=split_cells(counts, "cell_type", seed=9))
     with pytest.raises(InputError, match="a split of the caller's"):
-        _remake_panel(given, counts)
+        remake_panel(given, counts)
 
 
 def test_a_note_of_another_panel_is_not_believed(counts, panel, tmp_path) -> None:
