@@ -19,7 +19,7 @@ from .benchmark import _paired_interval
 from .classifiers import Matrix, make_classifier
 from selectormlp.data import (
     _figure_text,
-    _LARGEST_LOG_VALUE, _READY, InputError, attach_labels, check_cells, _data_folder, _kept_labels, _log_per_total,
+    _LARGEST_LOG_VALUE, _READY, InputError, attach_labels, check_cells, data_folder, _kept_labels, _log_per_total,
     _nearest_name, read_cells, _refuse_label_key, _refuse_repeated_names,
 )  # fmt: skip
 from .data import _user_level
@@ -200,7 +200,7 @@ def load_nci60() -> AnnData:
     >>> load_nci60().shape
     (50, 3000)
     """
-    folder = _data_folder() / "nci60"
+    folder = data_folder() / "nci60"
     return read_samples(folder / "expression.csv.gz", "p53", labels=folder / "samples.csv", genes_in="rows")
 
 # %% ../nbs/15_bulk_expression.ipynb #c612c69e

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _logger = logging.getLogger(__name__)
-ValueKind = Literal["raw counts", "normalised, not logged", "log-normalised", "scaled"]
+_ValueKind = Literal["raw counts", "normalised, not logged", "log-normalised", "scaled"]
 Paths = str | Path | Sequence[str | Path]
 
 # %% auto #0
-__all__ = ['ValueKind', 'Paths', 'EXAMPLES', 'InputError', 'load_pancreas', 'value_kind', 'CellCheck', 'check_cells', 'normalise',
-           'prepare_cells', 'choose_variable_genes', 'attach_labels', 'read_cells', 'load_pbmc68k', 'fetch_brain',
-           'load_cells', 'reference_table']
+__all__ = ['Paths', 'EXAMPLES', 'InputError', 'data_folder', 'load_pancreas', 'value_kind', 'CellCheck', 'check_cells',
+           'normalise', 'prepare_cells', 'choose_variable_genes', 'attach_labels', 'read_cells', 'load_pbmc68k',
+           'fetch_brain', 'load_cells', 'reference_table']
 
 # %% ../nbs/00_data.ipynb #17aa36f2
 class InputError(ValueError):
@@ -104,7 +104,7 @@ def _user_level() -> int:
     return max(level, 1)
 
 # %% ../nbs/00_data.ipynb #aff1799d
-def _data_folder() -> Path:
+def data_folder() -> Path:
     """Return the folder of the shipped data: `selectormlp/example_data`, or `data` in a checkout."""
     import selectormlp
 
@@ -136,7 +136,7 @@ def load_pancreas() -> AnnData:
     """
     from anndata import read_h5ad
 
-    adata = read_h5ad(_data_folder() / "pancreas.h5ad")
+    adata = read_h5ad(data_folder() / "pancreas.h5ad")
     adata.X = csr_matrix(adata.X, dtype=np.float32)
     return adata
 
@@ -314,7 +314,7 @@ class _ValueEvidence:
 
     Parameters
     ----------
-    kind : ValueKind
+    kind : _ValueKind
         What the values are.
     sure : bool
         Whether the evidence is clear; a guess is said to be one.
@@ -328,7 +328,7 @@ class _ValueEvidence:
         Whether the user says so.
     """
 
-    kind: ValueKind
+    kind: _ValueKind
     sure: bool = True
     log_base: float = math.e
     depth_removed: bool = True
@@ -387,11 +387,11 @@ def _evidence_of(sample: csr_matrix, *, noted_base: float | None = None) -> _Val
     if noted_base is not None:
         return _ValueEvidence("log-normalised", log_base=noted_base)
     growth = _grows_with_genes(sample)
-    kind: ValueKind = "normalised, not logged" if growth > 0.2 else "log-normalised"
+    kind: _ValueKind = "normalised, not logged" if growth > 0.2 else "log-normalised"
     return _ValueEvidence(kind, sure=abs(growth) > 0.5)
 
 # %% ../nbs/00_data.ipynb #254b9453
-def _kind_of(values: _ValueSummary, sample: csr_matrix) -> ValueKind:
+def _kind_of(values: _ValueSummary, sample: csr_matrix) -> _ValueKind:
     """Return the kind of values, from one pass over all of them and a sample of cells.
 
     Parameters
@@ -403,7 +403,7 @@ def _kind_of(values: _ValueSummary, sample: csr_matrix) -> ValueKind:
 
     Returns
     -------
-    ValueKind
+    _ValueKind
         "raw counts", "normalised, not logged", "log-normalised" or "scaled".
     """
     if values.lowest < 0:
@@ -414,7 +414,7 @@ def _kind_of(values: _ValueSummary, sample: csr_matrix) -> ValueKind:
     return "normalised, not logged" if found == "raw counts" or values.highest > 60 else found
 
 # %% ../nbs/00_data.ipynb #7f4ad9fb
-def value_kind(X: Any) -> ValueKind:
+def value_kind(X: Any) -> _ValueKind:
     """Say what kind of values X (cells x genes, dense or sparse) holds; NaN or infinity is an InputError.
 
     Parameters
@@ -424,7 +424,7 @@ def value_kind(X: Any) -> ValueKind:
 
     Returns
     -------
-    ValueKind
+    _ValueKind
         "raw counts": whole numbers from 0 up. "scaled": some are negative, or all genes have a standard deviation of 1.
         "log-normalised": the cells' totals are the same, or their values are multiples of a step, once a logarithm is
         undone. "normalised, not logged": the same without a logarithm, or counts that are not whole.
@@ -1200,7 +1200,7 @@ class CellCheck:
         A sentence for each thing that is odd but can be worked with.
     """
 
-    value_kind: ValueKind
+    value_kind: _ValueKind
     n_cells: int
     n_genes: int
     type_counts: pd.Series | None
@@ -1267,7 +1267,7 @@ def _checked(taken: _Taken, label_key: str | None = None, min_cells: int = 3) ->
     if labels is not None:
         _refuse_measurement(labels)
     counts = None if labels is None else _count_types(labels.dropna(), min_cells)
-    kind: ValueKind = taken.note["kind"]
+    kind: _ValueKind = taken.note["kind"]
     kind = "normalised, not logged" if kind == "raw counts" and not values.whole else kind
     return CellCheck(kind, len(obs), len(genes), counts, _notes(values, labels))
 
@@ -1845,8 +1845,8 @@ def _refuse_outside(path: str | Path) -> None:
 
     Examples
     --------
-    >>> from selectormlp.data import _data_folder, _refuse_outside
-    >>> _refuse_outside(_data_folder() / "pancreas.h5ad")
+    >>> from selectormlp.data import data_folder, _refuse_outside
+    >>> _refuse_outside(data_folder() / "pancreas.h5ad")
     """
     path = Path(path)
     if path.is_dir() and any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
@@ -3080,9 +3080,9 @@ def _read_json(path: str | Path) -> Any:
 
 def reference_table(name: str) -> pd.DataFrame:
     """Return a shipped table by name: "report/figure6_test_accuracy" is `report/figure6_test_accuracy.csv`."""
-    path = _data_folder() / f"{name}.csv"
+    path = data_folder() / f"{name}.csv"
     if not path.is_file():
-        tables = sorted(_data_folder().rglob("*.csv"))
-        known = [table.relative_to(_data_folder()).with_suffix("").as_posix() for table in tables]
+        tables = sorted(data_folder().rglob("*.csv"))
+        known = [table.relative_to(data_folder()).with_suffix("").as_posix() for table in tables]
         raise InputError(f"there is no table '{name}'; {_did_you_mean(name, known, 'known are ' + ', '.join(known))}")
     return pd.read_csv(path).map(_unescaped_text)

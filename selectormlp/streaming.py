@@ -28,7 +28,7 @@ from selectormlp.data import (
     _HeldValues,
     InputError,
     Paths,
-    ValueKind,
+    _ValueKind,
     _announce,
     _as_sample,
     attach_labels,
@@ -167,7 +167,7 @@ class _CellFile:
         return self.var.index
 
     @property
-    def kind(self) -> ValueKind:
+    def kind(self) -> _ValueKind:
         """What the values are, by a sample of the cells."""
         return self.note["kind"]
 
@@ -427,7 +427,7 @@ class CellsOnDisk:
         One row per cell.
     var : DataFrame
         One row per gene; `gene_ids` where they are known.
-    kind : ValueKind
+    kind : _ValueKind
         What the values are ("raw counts", ...), by some cells of each file; blocks that differ are refused.
     note : dict
         Where the values are from, as in uns["selectormlp_values"].
@@ -448,7 +448,7 @@ class CellsOnDisk:
             listed = ", ".join(f"'{file.path}' holds {file.kind}" for file in files)
             raise InputError(f"the files are of different kinds ({listed}); pass files of one kind")
         self.note = {**files[0].note, "n_genes": len(self.var)}
-        self.kind: ValueKind = self.note["kind"]
+        self.kind: _ValueKind = self.note["kind"]
 
     def rows_of(self, names: Iterable[str]) -> np.ndarray:
         """Places of the named cells in `obs`, rising."""

@@ -168,7 +168,7 @@ def test_the_cell_lines_are_what_the_readme_says(lines, root):
 
     said = (root / "data" / "README.md").read_text()
     for name in ("expression.csv.gz", "samples.csv"):
-        assert hashlib.sha256((data._data_folder() / "nci60" / name).read_bytes()).hexdigest() in said
+        assert hashlib.sha256((data.data_folder() / "nci60" / name).read_bytes()).hexdigest() in said
     assert lines.shape == (50, 3000) and lines.obs["p53"].value_counts().to_dict() == {"MUT": 33, "WT": 17}
     assert lines.obs.loc["U251", "person"] == "SNB-19" and lines.obs["person"].nunique() == 48
     assert lines.uns["values_taken_as"] == "ready" and not lines.var_names.str.contains(r"^\d+-[A-Z]").any()

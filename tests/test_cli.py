@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from selectormlp import cli, collection
-from selectormlp.data import InputError, _data_folder
+from selectormlp.data import InputError, data_folder
 from selectormlp.selection import PanelDesign, remake_panel
 from selectormlp.simulation import SimulationRecipe, simulate_cells
 from selectormlp.study import StudyConfig
@@ -495,7 +495,7 @@ def test_predict_writes_the_cells_with_their_types(here: Path, capsys: pytest.Ca
 
 
 def test_the_example_workflow_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(_data_folder() / "example_workflow", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(data_folder() / "example_workflow", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     size = ["--n-cells", "400", "--n-genes", "120", "--n-types", "4", "--library-size", "400"]
     assert cli.main(["simulate", "--out", "cells.h5ad", *size]) == 0
@@ -516,7 +516,7 @@ def test_the_example_workflow_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_originals_own_settings_and_workflow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(_data_folder() / "example_workflow" / "original", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(data_folder() / "example_workflow" / "original", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     cells = simulate_cells(400, 60, 3, library_size=400, size_ratio=2)
     cells.obs["Main_cluster_name"] = cells.obs.pop("cell_type")
@@ -539,7 +539,7 @@ def test_the_originals_own_settings_and_workflow_run(tmp_path: Path, monkeypatch
 def test_the_example_files_hold_every_key_of_the_original() -> None:
     kinds = {"split": cli._SplitStep, "train": cli._TrainStep, "feature_selection": cli._FeatureSelectionStep}
     for name, kind in kinds.items():
-        keys = set(cli._flat_settings(json.loads((_data_folder() / "example_workflow" / f"{name}.json").read_text())))
+        keys = set(cli._flat_settings(json.loads((data_folder() / "example_workflow" / f"{name}.json").read_text())))
         parser = cli._CommandParser()
         cli._add_fields(parser, kind)
         assert keys <= set(parser.wanted)

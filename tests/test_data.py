@@ -157,7 +157,7 @@ def test_10x_names_with_a_header_are_refused(cells, tmp_path):
 @pytest.mark.parametrize("labels", ["cells.csv", "cells.txt"])
 @pytest.mark.parametrize("values", [".", "counts.csv"])
 def test_what_r_wrote_is_read_alike(values, labels):
-    export = data._data_folder() / "seurat_export"
+    export = data.data_folder() / "seurat_export"
     found = data.read_cells(export / values, labels=export / labels, label_key="cell_type")
     assert found.shape == (60, 40) and data.value_kind(found.X) == "raw counts"
     assert found.obs_names[0] == "CELL1-1" and found.var_names[:4].tolist() == ["INS", "GCG", "MT-CO1", "HLA-DRA"]
@@ -597,9 +597,9 @@ def test_pancreas(pancreas):
     assert pancreas.shape == (1937, 20125) and pancreas.X.dtype == np.float32 and pancreas.X.format == "csr"
     assert pancreas.obs["cell_type"].value_counts().iloc[[0, -1]].tolist() == [872, 2]
     assert pancreas.uns["source"]["accession"] == "GSE84133"
-    file = data._data_folder() / "pancreas.h5ad"
+    file = data.data_folder() / "pancreas.h5ad"
     assert file.stat().st_size < 10_000_000
-    assert hashlib.sha256(file.read_bytes()).hexdigest() in (data._data_folder() / "README.md").read_text()
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in (data.data_folder() / "README.md").read_text()
 
 
 def test_pbmc68k_and_load_cells(cells, tmp_path):

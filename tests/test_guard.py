@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from selectormlp.data import InputError, _data_folder
+from selectormlp.data import InputError, data_folder
 from selectormlp.guard import _reading_seconds, _try_file
 
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
-from selectormlp.guard import run_guarded
+from selectormlp.guard import _run_guarded
 
 def work():
-    from selectormlp.data import InputError, reading
+    from selectormlp.data import InputError, _reading
     how = sys.argv[1]
     if how in ("0", "3"):
         return int(how)
@@ -27,7 +27,7 @@ def work():
         time.sleep(60)
     if how == "crash":
         os.abort()
-    with reading(Path("cells.h5ad")):
+    with _reading(Path("cells.h5ad")):
         if how == "refused":
             raise InputError("no")
         if how == "read crash":
@@ -36,7 +36,7 @@ def work():
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])  # as in a loop of a library in C
         time.sleep(60)
 
-sys.exit(run_guarded(work, lambda text: print(text, file=sys.stderr)))
+sys.exit(_run_guarded(work, lambda text: print(text, file=sys.stderr)))
 """
 
 
@@ -97,8 +97,8 @@ def test_nobody_works_on_when_the_program_was_killed() -> None:
 
 
 def test_a_file_is_tried_in_a_process_of_its_own(tmp_path: Path) -> None:
-    _try_file(_data_folder() / "pancreas.h5ad", label_key="cell_type")
-    (tmp_path / "cut.h5ad").write_bytes((_data_folder() / "pancreas.h5ad").read_bytes()[:200_000])
+    _try_file(data_folder() / "pancreas.h5ad", label_key="cell_type")
+    (tmp_path / "cut.h5ad").write_bytes((data_folder() / "pancreas.h5ad").read_bytes()[:200_000])
     with pytest.raises(InputError, match="cannot read .*cut.h5ad"):
         _try_file(tmp_path / "cut.h5ad")
     with pytest.raises(InputError, match="took longer than 0 seconds"):

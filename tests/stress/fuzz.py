@@ -176,9 +176,9 @@ def make_study_config(folder: Path) -> Path:
 
 def make_train_config(folder: Path) -> Path:
     """The original's settings of a training as JSON."""
-    from selectormlp.data import _data_folder
+    from selectormlp.data import data_folder
 
-    return Path(shutil.copy(_data_folder() / "example_workflow" / "train.json", folder / "train.json"))
+    return Path(shutil.copy(data_folder() / "example_workflow" / "train.json", folder / "train.json"))
 
 
 def make_model(folder: Path, *, network: bool) -> Path:
