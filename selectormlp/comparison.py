@@ -84,7 +84,7 @@ def _compared_classifier(name: str, *, seed: int = 0) -> Any:
     return _NamedTypes(_OTHERS[name](seed)) if name in _OTHERS else make_classifier(name, seed=seed)
 
 # %% ../nbs/14b_side_by_side.ipynb #1adc2398
-_MEASURED = ("accuracy", "mean_per_class_accuracy", "median_f1", "_calibration_error", "seconds", "parameters")
+_MEASURED = ("accuracy", "mean_per_class_accuracy", "median_f1", "calibration_error", "seconds", "parameters")
 
 
 def _count_parameters(model: Any) -> float:
@@ -101,7 +101,7 @@ def _count_parameters(model: Any) -> float:
 def _measure_classifier(model: Any, prepared: _PreparedSplit) -> dict[str, float]:
     """Fit on the training cells of a split, stop early by its validation cells if the model does, score its test cells.
 
-    The keys are `_MEASURED`; `_calibration_error` is NaN for a model without `predict_proba`, `seconds` are processor
+    The keys are `_MEASURED`; `calibration_error` is NaN for a model without `predict_proba`, `seconds` are processor
     seconds of fitting.
     """
     train, (X, y) = prepared.train, prepared.test

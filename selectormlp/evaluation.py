@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['confusion_table', 'Scores', 'score_predictions', 'plot_confusion', 'plot_embedding', 'score_panel', 'compare_panels',
-           'plot_test_accuracy']
+__all__ = ['confusion_table', 'Scores', 'calibration_error', 'score_predictions', 'plot_confusion', 'plot_embedding',
+           'score_panel', 'compare_panels', 'plot_test_accuracy']
 
 # %% ../nbs/08_test_accuracy.ipynb #703c2c19
 def confusion_table(true: ArrayLike, predicted: ArrayLike, *, types: Iterable[str] | None = None) -> pd.DataFrame:
@@ -78,7 +78,7 @@ class Scores:
         One row for each true type: type, n_cells, recall, precision, f1.
     accuracy : float
         Share of the cells that are right.
-    _calibration_error : float, default nan
+    calibration_error : float, default nan
         Expected calibration error; nan where no confidence was given.
 
     Examples
@@ -91,7 +91,7 @@ class Scores:
 
     per_type: pd.DataFrame
     accuracy: float
-    _calibration_error: float = float("nan")
+    calibration_error: float = float("nan")
 
     @property
     def mean_per_class_accuracy(self) -> float:
@@ -109,7 +109,7 @@ class Scores:
         return float(self.per_type["f1"].median())
 
 # %% ../nbs/08_test_accuracy.ipynb #3bb87254
-def _calibration_error(right: ArrayLike, confidence: ArrayLike, *, n_bins: int = 15) -> float:
+def calibration_error(right: ArrayLike, confidence: ArrayLike, *, n_bins: int = 15) -> float:
     """Expected calibration error (Guo et al. 2017): 0 if of the cells called with 80 % some 80 % are right.
 
     `right` (cells,) says which predictions are right, `confidence` (cells,) how probable each was held (0 to 1). It is
@@ -173,7 +173,7 @@ def score_predictions(true: ArrayLike, predicted: ArrayLike, *, confidence: Arra
         }
     )
     right = np.asarray(true, dtype=str) == np.asarray(predicted, dtype=str)
-    error = float("nan") if confidence is None else _calibration_error(right, confidence)
+    error = float("nan") if confidence is None else calibration_error(right, confidence)
     return Scores(scores[n_true > 0].reset_index(drop=True), float(right.mean()), error)
 
 # %% ../nbs/08_test_accuracy.ipynb #0c7f5e34

@@ -33,7 +33,7 @@ from selectormlp.comparison import (
     plot_classifiers,
 )
 from selectormlp.data import InputError
-from selectormlp.evaluation import _calibration_error, _dense
+from selectormlp.evaluation import calibration_error, _dense
 from selectormlp.simulation import simulate_cells
 
 
@@ -82,13 +82,13 @@ def test_a_classifier_learns_from_training_cells_and_is_scored_on_test_cells_as_
     assert measures["accuracy"] == pytest.approx(accuracy_score(y, called))
     assert measures["mean_per_class_accuracy"] == pytest.approx(balanced_accuracy_score(y, called))
     assert measures["median_f1"] == pytest.approx(np.median(f1_score(y, called, average=None)))
-    assert measures["_calibration_error"] == _calibration_error(y == called, sure)
+    assert measures["calibration_error"] == calibration_error(y == called, sure)
     assert 0.2 <= measures["seconds"] < 0.4 and measures["parameters"] == 183
 
 
 def test_a_support_vector_machine_has_no_calibration_error() -> None:
     measures = _measure_classifier(_compared_classifier("svm_l2"), split())
-    assert np.isnan(measures["_calibration_error"]) and measures["mean_per_class_accuracy"] > 0.8
+    assert np.isnan(measures["calibration_error"]) and measures["mean_per_class_accuracy"] > 0.8
 
 
 def test_parameters_are_those_that_can_be_counted_by_hand() -> None:

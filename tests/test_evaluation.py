@@ -20,7 +20,7 @@ from selectormlp.classifiers import _model_colour, make_classifier
 from selectormlp.data import InputError, prepare_cells
 from selectormlp.evaluation import (
     _JUDGES,
-    _calibration_error,
+    calibration_error,
     _dense,
     _judge_cells,
     _make_judge,
@@ -84,7 +84,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
     assert np.isclose(scores.mean_per_class_accuracy, balanced_accuracy_score(true, predicted))
     assert np.isclose(scores.macro_f1, f1_score(true, predicted, average="macro"))
     assert np.isclose(scores.median_f1, np.median(f1_score(true, predicted, average=None)))
-    assert np.isclose(scores.accuracy, (true == predicted).mean()) and np.isnan(scores._calibration_error)
+    assert np.isclose(scores.accuracy, (true == predicted).mean()) and np.isnan(scores.calibration_error)
 
 
 @pytest.mark.parametrize(("n_types", "n_bins"), [(2, 10), (5, 15), (5, 1)])
@@ -93,16 +93,16 @@ def test_the_calibration_error_is_that_of_torchmetrics(n_types: int, n_bins: int
     shares, codes = rng.dirichlet(np.full(n_types, 0.5), size=400), rng.integers(n_types, size=400)
     expected = multiclass_calibration_error(from_numpy(shares), from_numpy(codes), n_types, n_bins=n_bins)
     called, confidence = shares.argmax(axis=1), shares.max(axis=1)
-    assert np.isclose(_calibration_error(called == codes, confidence, n_bins=n_bins), float(expected), atol=1e-6)
-    of_scores = score_predictions(codes, called, confidence=confidence.tolist())._calibration_error
-    assert of_scores == _calibration_error(called == codes, confidence)  # 15 steps, as in the literature
+    assert np.isclose(calibration_error(called == codes, confidence, n_bins=n_bins), float(expected), atol=1e-6)
+    of_scores = score_predictions(codes, called, confidence=confidence.tolist()).calibration_error
+    assert of_scores == calibration_error(called == codes, confidence)  # 15 steps, as in the literature
 
 
 def test_the_calibration_error_by_hand() -> None:
     right, sure = [False, True, True, True], [1.0, 0.95, 0.5, 0.0]  # 1 is in the last step, with 0.95; 0 in the first
-    assert np.isclose(_calibration_error(right, sure), (0.95 + 0.5 + 1) / 4)
-    assert _calibration_error([True, False], [0.5, 0.5]) == 0  # half of them are right, as was said
-    assert _calibration_error([False], [1.0000001]) == pytest.approx(1)  # rounding of a softmax
+    assert np.isclose(calibration_error(right, sure), (0.95 + 0.5 + 1) / 4)
+    assert calibration_error([True, False], [0.5, 0.5]) == 0  # half of them are right, as was said
+    assert calibration_error([False], [1.0000001]) == pytest.approx(1)  # rounding of a softmax
 
 
 def test_confidences_that_are_none_are_refused() -> None:
@@ -110,10 +110,10 @@ def test_confidences_that_are_none_are_refused() -> None:
         "there are (2,) predictions and (1,) confidences; give one for each"
     )
     for odd in (1.2, -0.1, np.nan):
-        assert refusal(_calibration_error, [True, True], [0.5, odd]) == (
+        assert refusal(calibration_error, [True, True], [0.5, odd]) == (
             f"confidence holds {odd:g}; give probabilities, 0 to 1, such as predict_proba(X).max(axis=1)"
         )
-    assert refusal(_calibration_error, [], []).startswith("there are (0,) predictions")
+    assert refusal(calibration_error, [], []).startswith("there are (0,) predictions")
 
 
 def test_scores_of_types_that_are_never_predicted_or_never_true() -> None:
