@@ -33,7 +33,7 @@ from selectormlp.comparison import (
     plot_classifiers,
 )
 from selectormlp.data import InputError
-from selectormlp.evaluation import calibration_error, _dense
+from selectormlp.evaluation import _dense, calibration_error
 from selectormlp.simulation import simulate_cells
 
 

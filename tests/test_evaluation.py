@@ -20,10 +20,10 @@ from selectormlp.classifiers import _model_colour, make_classifier
 from selectormlp.data import InputError, prepare_cells
 from selectormlp.evaluation import (
     _JUDGES,
-    calibration_error,
     _dense,
     _judge_cells,
     _make_judge,
+    calibration_error,
     compare_panels,
     confusion_table,
     plot_confusion,
