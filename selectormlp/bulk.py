@@ -108,9 +108,9 @@ def _prepare_samples(
     table = _without_missing(adata, missing)
     labels = _kept_labels(table.obs, label_key, min_cells=min_cells)
     table = _varying(table[table.obs_names.isin(labels.index)].copy())
-    check_cells(table)
     X = csr_matrix(table.X, dtype=np.float32)
     table.uns[_READY] = _kind_of_table(X, values)
+    check_cells(table)
     table.X = _ready_values(X, table.uns[_READY])
     table.obs[label_key] = pd.Categorical(labels)
     return table

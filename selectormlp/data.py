@@ -1026,7 +1026,7 @@ def _taken(adata: AnnData, given: dict[str, Any] | None = None) -> _Taken:
     adata = adata.to_memory() if adata.isbacked else adata
     given = {name: value for name, value in (given or {}).items() if value is not None}
     if _READY in adata.uns:
-        return _Taken(adata, adata.X, adata.var, adata.is_view, {"place": "X", "kind": "log-normalised"})
+        return _Taken(adata, adata.X, adata.var, adata.is_view, {"place": "X", "kind": "log-normalised", "ready": True})
     noted = adata.uns.get(_VALUES)
     if not given and noted is not None and 0 not in adata.shape and _still_true(noted, adata):
         return _Taken(adata, adata.X, adata.var, adata.is_view, dict(noted))
@@ -1274,6 +1274,8 @@ def _checked(taken: _Taken, label_key: str | None = None, min_cells: int = 3) ->
 # %% ../nbs/00_data.ipynb #45d61623
 def _refuse_other_values(note: Any, values: _ValueSummary) -> None:
     """Raise InputError where all values together are not what a sample of the cells said."""
+    if note.get("ready"):  # someone has said so
+        return
     too_high = note["kind"] == "log-normalised" and values.highest > 60 and not note.get("told")
     if values.lowest < 0 or too_high:
         odd = "negative" if values.lowest < 0 else f"as large as {values.highest:.6g}"

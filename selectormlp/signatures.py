@@ -463,13 +463,13 @@ def _takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fu
 
         @wraps(function)
         def called(*args: Any, **given: Any) -> Any:
-            _refuse_unknown(given, signature.parameters, function.__qualname__)
+            _refuse_unknown(given, signature.parameters, function.__qualname__.lstrip("_"))
             there = signature.bind_partial(*args, **given).arguments
             lacking = [name for name in needed if name not in there]
             if lacking:
                 from selectormlp.data import InputError
 
-                raise InputError(f"{function.__qualname__} needs {lacking[0]!r}; add it")
+                raise InputError(f"{function.__qualname__.lstrip('_')} needs {lacking[0]!r}; add it")
             return function(*args, **given)
 
         called.__signature__ = signature  # type: ignore[attr-defined]

@@ -396,7 +396,7 @@ def test_the_first_network_is_that_of_its_chapter(cells) -> None:
 
     model = make_classifier("first", model_settings={"max_epochs": 1}).fit(*cells)
     kinds = [type(layer).__name__ for layer in model.network_.rest]
-    assert kinds == ["LeakyReLU", "Dropout", "Linear"] * 3 and model.network_.selector is None
+    assert kinds == ["LeakyReLU", "_Dropout", "Linear"] * 3 and model.network_.selector is None
     assert [layer.in_features for layer in model.network_.rest if isinstance(layer, nn.Linear)] == [1028, 256, 128]
     assert {layer.negative_slope for layer in model.network_.rest if isinstance(layer, nn.LeakyReLU)} == {0.0}
     assert make_classifier("first", model_settings={"max_epochs": None}).max_epochs == 10

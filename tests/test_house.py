@@ -27,7 +27,7 @@ HEAVY = {"torch", "scanpy", "pytorch_lightning", "anndata", "sklearn", "matplotl
 # stand here by name (module.Class.function), each with the reason a reader would accept.
 MOST_STATEMENTS = 30
 LONG_FUNCTIONS: dict[str, str] = {
-    "guard.run_guarded": "two processes and the signals between them, which are right or wrong together",
+    "guard._run_guarded": "two processes and the signals between them, which are right or wrong together",
     "report_study.main": "a script from its options to its table, a line for each step",
 }
 

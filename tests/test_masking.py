@@ -73,7 +73,9 @@ def fitted(kind: str, n_types: int = 5):
         forest = RandomForestClassifier(20, random_state=0).fit(x, y)
         forest.gene_names_ = np.array([f"g{i}" for i in range(x.shape[1])])
         return forest
-    return make_classifier(condition, model_settings=settings).fit(x, y)
+    own = {name: value for name, value in settings.items() if name != "protocol"}
+    protocol = settings.get("protocol", "robust")
+    return make_classifier(condition, protocol=protocol, model_settings=own).fit(x, y)
 
 
 def plain_right(model, x: sparse.csr_matrix, y: np.ndarray, genes: np.ndarray, n_kept: int) -> np.ndarray:

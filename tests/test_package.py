@@ -138,8 +138,8 @@ def test_the_main_job_needs_nothing_but_what_the_wheel_asks_for(built: Path, tmp
 ONE_CHAPTER = """
 from selectormlp import book
 
-chapters = book.book_chapters()
-book.book_chapters = lambda: chapters[1:2]
+chapters = book._book_chapters()
+book._book_chapters = lambda: chapters[1:2]
 book.run_book("pancreas", "cell_type", "out")
 print(*(chapter.stem for chapter in chapters))
 """

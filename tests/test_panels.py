@@ -91,7 +91,7 @@ def test_files_that_are_no_panel_are_refused(text: str, words: str, tmp_path: Pa
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, "")
-    assert refusal(read_panel, path).startswith(f"cannot read '{path}' (EmptyDataError")
+    assert refusal(read_panel, path).startswith(f"cannot read '{path}': it is empty")
     assert refusal(read_panel, tmp_path / "panels.txt").startswith(f"'{tmp_path / 'panels.txt'}' does not exist")
 
 
