@@ -69,7 +69,7 @@ def check_contract(name: str, cells: LabelledCells) -> None:
 @pytest.mark.parametrize("name", ALWAYS)
 def test_always_available(name: str, cells: LabelledCells, monkeypatch: pytest.MonkeyPatch) -> None:
     short = {"max_epochs": 1, "steps_per_epoch": 2} if name in TRAINED else {}
-    monkeypatch.setattr("selectormlp.peers.make_classifier", partial(make_classifier, **short))
+    monkeypatch.setattr("selectormlp.peers.make_classifier", partial(make_classifier, model_settings=short or None))
     check_contract(name, cells)
 
 
