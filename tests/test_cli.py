@@ -738,7 +738,7 @@ def test_feature_selection_checks_what_it_is_given(here: Path, capsys: pytest.Ca
     for more, said in (
         (["--model_type", "svm"], "of type 'selector_mlp'"),
         (["--y_column", "group"], "does not know"),
-        (["--model_path", "best.pkl"], "could run code"),
+        (["--model_path", "other.pkl"], "could run code"),
     ):
         assert cli.main([*line, *more]) == 2
         assert said in capsys.readouterr().err
@@ -782,7 +782,7 @@ ERRORS = {
     "book cells.h5ad --label-key celltype --out book": "did you mean 'cell_type'?",
     "book one.h5ad --label-key cell_type --out book": "one type only",
     "predict cells.h5ad --model nowhere --out out.csv": "nowhere",
-    "predict fewer.h5ad " + MODEL: "of the model's 60 genes are not in the data",
+    "predict fewer.h5ad " + MODEL: "of the 60 genes over which the model's values were normalised",
     "predict scaled.h5ad " + MODEL: "scaled",
     "predict cells.h5ad --model best/SVM_best_model --probabilities --out out.csv": "leave out --probabilities",
     "predict cells.h5ad --model best/SVM_best_model --top 2 --out out.csv": "leave out --top",
