@@ -1799,13 +1799,19 @@ def _codecs(value: Any) -> Iterator[str]:
 
 def _refuse_outside_zarr(path: Path) -> None:
     """Raise InputError where a .zarr folder holds links, or wants to be unpacked by a program that could run code."""
-    path = path.resolve()
+    given, path = path, path.resolve()
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             if Path(folder, name).is_symlink():
                 raise _untrusted(path, f"holds the link '{name}'")
         for name in {".zarray", ".zmetadata", "zarr.json"}.intersection(files):
-            _refuse_codecs(_read_json(Path(folder, name)), path)
+            try:
+                about = _read_json(Path(folder, name))
+            except InputError as error:
+                raise InputError(
+                    f"cannot read '{given}' ({name} is no readable JSON); it is cut short or damaged, so get it again"
+                ) from error
+            _refuse_codecs(about, path)
 
 
 def _refuse_outside_zip(path: Path) -> None:
