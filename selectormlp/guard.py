@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # %% auto #0
-__all__ = []
+__all__ = ['try_file']
 
 # %% ../nbs/00c_guard.ipynb #987a3267
 _SECONDS, _BYTES_PER_SECOND = 30.0, 1e6  # to read a file: so long, and a second for each million bytes
@@ -172,7 +172,7 @@ def _run_guarded(work: Callable[[], int], report: Callable[[str], None]) -> int:
         watch.end_if_stalled()
 
 # %% ../nbs/00c_guard.ipynb #e550b58c
-def _try_file(path: str | Path, *, label_key: str | None = None, seconds: float | None = None) -> None:
+def try_file(path: str | Path, *, label_key: str | None = None, seconds: float | None = None) -> None:
     """Read a file of cells in a process of its own, values and all, and throw away what was read.
 
     Parameters
@@ -191,7 +191,7 @@ def _try_file(path: str | Path, *, label_key: str | None = None, seconds: float 
 
     Examples
     --------
-    >>> _try_file("from_a_stranger.h5ad")
+    >>> try_file("from_a_stranger.h5ad")
     """
     from selectormlp.data import InputError, _existing_path
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selectormlp.data import InputError, data_folder
-from selectormlp.guard import _reading_seconds, _try_file
+from selectormlp.guard import _reading_seconds, try_file
 
 PROGRAM = """
 import os, signal, sys, time
@@ -97,14 +97,14 @@ def test_nobody_works_on_when_the_program_was_killed() -> None:
 
 
 def test_a_file_is_tried_in_a_process_of_its_own(tmp_path: Path) -> None:
-    _try_file(data_folder() / "pancreas.h5ad", label_key="cell_type")
+    try_file(data_folder() / "pancreas.h5ad", label_key="cell_type")
     (tmp_path / "cut.h5ad").write_bytes((data_folder() / "pancreas.h5ad").read_bytes()[:200_000])
     with pytest.raises(InputError, match="cannot read .*cut.h5ad"):
-        _try_file(tmp_path / "cut.h5ad")
+        try_file(tmp_path / "cut.h5ad")
     with pytest.raises(InputError, match="took longer than 0 seconds"):
-        _try_file(tmp_path / "cut.h5ad", seconds=0.01)
+        try_file(tmp_path / "cut.h5ad", seconds=0.01)
     with pytest.raises(InputError, match="does not exist"):
-        _try_file(tmp_path / "absent.h5ad")
+        try_file(tmp_path / "absent.h5ad")
 
 
 def test_large_files_have_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

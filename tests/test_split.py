@@ -282,7 +282,7 @@ def test_a_split_is_read_as_it_was_written(tmp_path) -> None:
     path.write_text(columns + "x,a,train\nz,a,test\ny,a,test\ny,a,validation\n")
     assert refusal(read_split, path) == f"'{path}' names the cell 'y' more than once; split the cells again"
     path.write_text("")
-    assert refusal(read_split, path).startswith(f"cannot read '{path}' (EmptyDataError")
+    assert refusal(read_split, path).startswith(f"cannot read '{path}': it is empty; get it again")
     assert refusal(read_split, tmp_path / "splits.csv").startswith(f"'{tmp_path / 'splits.csv'}' does not exist")
 
 
