@@ -600,7 +600,7 @@ def run_book(
     Examples
     --------
     >>> from selectormlp import run_book
-    >>> run_book("my_cells.h5ad", "cell_type", "my_book")  # doctest: +_SKIP
+    >>> run_book("my_cells.h5ad", "cell_type", "my_book")  # doctest: +SKIP
     """
     for package in ("papermill", "ipykernel", "smalldocs", "latex2mathml"):
         _book_package(package)
