@@ -1433,7 +1433,8 @@ def _fit_machine() -> None:
             stream.reconfigure(errors="backslashreplace")
     if "NUMBA_CACHE_DIR" in os.environ:
         return
-    caches = [Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()), Path(__file__).parent.parent]
+    package = Path(sys.modules["selectormlp"].__file__ or "").parent
+    caches = [Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()), package.parent]
     nearest = [next(here for here in (place, *place.parents) if here.exists()) for place in caches]
     if not any(os.access(place, os.W_OK) for place in nearest):  # numba, below scanpy and umap, would give up
         import atexit

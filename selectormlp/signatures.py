@@ -318,13 +318,13 @@ def _describes_settings(cls: _Class) -> _Class:
     return cls
 
 # %% ../nbs/00a_signatures.ipynb #63204a70
-def _elsewhere(name: str, but: str) -> str | None:
+def _elsewhere(name: str, but: str, *, classes_first: bool = False) -> str | None:
     """Name a public function or class that takes a setting, the nearest one whose module is in memory already."""
     package = sys.modules["selectormlp"]
     places = [(public, sys.modules.get(f"selectormlp.{module}")) for public, module in package._MODULE_OF.items()]
     things: list[tuple[str, Any]] = [(public, getattr(module, public, None)) for public, module in places]
-    home = package._MODULE_OF.get(but)  # its neighbours first, and functions before classes
-    things.sort(key=lambda each: (package._MODULE_OF[each[0]] != home, isinstance(each[1], type)))
+    home = package._MODULE_OF.get(but)  # its neighbours first
+    things.sort(key=lambda each: (package._MODULE_OF[each[0]] != home, isinstance(each[1], type) != classes_first))
     for public, thing in things:
         unfit = public == but or not callable(thing) or (isinstance(thing, type) and issubclass(thing, Exception))
         if not unfit and name in inspect.signature(thing).parameters:
@@ -389,8 +389,9 @@ def _refuse_unknown(given: Iterable[str], known: Collection[str], where: str) ->
     for name in given:
         if name in known:
             continue
-        near, other = _nearest_name(name, known), _elsewhere(name, where)
-        if other and "model_settings" in known and other.endswith("Classifier"):
+        of_models = "model_settings" in known
+        near, other = _nearest_name(name, known), _elsewhere(name, where, classes_first=of_models)
+        if other and of_models and other.endswith("Classifier"):
             raise InputError(f"{where} takes no {name!r}; it is a setting of {other}: pass it in model_settings")
         if other:
             raise InputError(

@@ -717,8 +717,11 @@ class PretrainedEncoder:
         """
         if tuple(str(gene) for gene in genes) != self.genes:
             raise InputError("the encoder was pretrained on other genes, or in another order; pretrain it on these")
-        if asdict(shape) != asdict(self.shape):
-            raise InputError(f"the encoder was pretrained as {self.shape}, and this is {shape}; give both one shape")
+        own, other = asdict(self.shape), asdict(shape)
+        unlike = [name for name in own if own[name] != other[name]]
+        if unlike:
+            pretrained, this = (", ".join(f"{name}={each[name]}" for name in unlike) for each in (own, other))
+            raise InputError(f"the encoder was pretrained with {pretrained}, and this has {this}; give both the same")
         return self.weights
 
 

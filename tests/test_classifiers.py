@@ -319,7 +319,7 @@ def test_refusals_of_fit(cells) -> None:
         SelectorMLPClassifier(validation_fraction=2).fit(x, y)
     with pytest.raises(ValueError, match="NaN"):
         model.fit(np.full((300, 40), np.nan), y)
-    with pytest.raises(InputError, match="'epochs' is not a setting"):
+    with pytest.raises(InputError, match="takes no 'epochs'; did you mean 'max_epochs'"):
         training_protocol("robust", {"epochs": 3})
 
 

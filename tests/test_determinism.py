@@ -66,7 +66,7 @@ def everything(cells_file: Path, folder: Path) -> dict[str, str]:
     cells, told = simulated(), searches()
     for condition in set(METHODS) - set(SEARCHES):
         told[condition] = ranked(cells, condition).to_csv()
-    told["model"] = select_genes(cells, "cell_type", 10, method="selector_l1", **SHORT).table.to_csv()
+    told["model"] = select_genes(cells, "cell_type", 10, method="selector_l1", model_settings=SHORT).table.to_csv()
     study = Study(_study_config(cells=str(cells_file), label_key="cell_type", **QUICK), folder)
     for name, step in _study_steps(study):
         if not name.startswith("figure") and name != "page":

@@ -185,7 +185,10 @@ def test_judges_call_types_by_their_names(judge: str) -> None:
         assert (called == np.where(plain, "9", "10")).all() and (called == y[60:]).mean() > 0.95
     default, zero = (_judge_cells(judge, (X[:60], y[:60]), X[60:] / 2, **given) for given in ({}, {"seed": 0}))
     assert (default == zero).all()
-    assert refusal(_judge_cells, judge, (X, y), X, step=1) == f"the judge {judge!r} takes no 'step'; leave it out"
+    assert (
+        refusal(_judge_cells, judge, (X, y), X, model_settings={"step": 1})
+        == f"the evaluation classifier {judge!r} takes no 'step'; leave it out"
+    )
 
 
 def test_the_seed_of_a_judge_is_the_one_that_is_given() -> None:
@@ -273,7 +276,7 @@ def test_a_panel_is_scored_on_test_cells_by_a_network_that_saw_the_training_cell
     )
     first, second = calls
     assert (first["condition"], first["seed"]) == ("mlp", 0)
-    assert (second["condition"], second["seed"], second["max_epochs"]) == ("mlp_nothing", 4, 2)
+    assert (second["condition"], second["seed"], second["model_settings"]) == ("mlp_nothing", 4, {"max_epochs": 2})
     held = {part: split.subset(cells, part)[:, genes] for part in ("train", "validation", "test")}
     for call, part in ((first, "test"), (second, "validation")):
         np.testing.assert_array_equal(call["X"], _dense(held["train"].X))

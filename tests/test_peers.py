@@ -25,7 +25,6 @@ from selectormlp.peers import (
 )
 from selectormlp.simulation import simulate_cells
 
-TRAINED = ("SelectorMLP, report protocol", "SelectorMLP, robust", "MLP, robust")
 ALWAYS = [name for name, peer in PEERS.items() if not peer.package]
 OPTIONAL = [name for name, peer in PEERS.items() if peer.package]
 
@@ -66,13 +65,20 @@ def check_contract(name: str, cells: LabelledCells) -> None:
         assert chosen(name, cells, 5) == genes[:5]
 
 
+@pytest.fixture
+def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let peers that are our own networks train for two steps."""
+    short = partial(make_classifier, model_settings={"max_epochs": 1, "steps_per_epoch": 2})
+    monkeypatch.setattr("selectormlp.peers.make_classifier", short)
+
+
+@pytest.mark.usefixtures("short_trainings")
 @pytest.mark.parametrize("name", ALWAYS)
-def test_always_available(name: str, cells: LabelledCells, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = {"max_epochs": 1, "steps_per_epoch": 2} if name in TRAINED else {}
-    monkeypatch.setattr("selectormlp.peers.make_classifier", partial(make_classifier, model_settings=short or None))
+def test_always_available(name: str, cells: LabelledCells) -> None:
     check_contract(name, cells)
 
 
+@pytest.mark.usefixtures("short_trainings")
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_optional(name: str, cells: LabelledCells) -> None:
     if PEERS[name].checkout:

@@ -95,7 +95,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def wrong_files(folder: Path, expected: dict[str, bytes], *, ended: bool) -> list[str]:
     """Names of files that are not as they should be, or that are missing at the end."""
     found = files_of(folder)
-    wrong = [name for name, value in found.items() if expected.get(name) != value]
+    wrong = [name for name, value in found.items() if expected.get(name) != value and (ended or name != "tables.json")]
+    if "tables.json" in found and not ended:  # grows with every table
+        wrong += sorted(set(json.loads(found["tables.json"]).items()) - set(json.loads(expected["tables.json"]).items()))
     return wrong + sorted(set(expected) - set(found) if ended else [])
 
 

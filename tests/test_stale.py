@@ -18,7 +18,7 @@ from selectormlp.simulation import simulate_cells
 from selectormlp.study import Study, _study_config, _study_steps, run_study
 
 QUICK = {
-    "n_genes": 40, "max_epochs": 1, "step": 20, "n_orders": 1, "panel_sizes": (10,), "ablations": (),
+    "n_genes": 40, "step": 20, "n_orders": 1, "panel_sizes": (10,), "ablations": (),
     "conditions": ("svm_l1",), "panel_conditions": ("svm_l1",),
 }  # fmt: skip
 
@@ -325,7 +325,8 @@ def test_a_chapter_runs_again_when_a_file_of_a_folder_changed(counts: AnnData, t
     given = (tmp_path / "02_x.ipynb", {"cells": str(tmp_path / "cells.zarr")})
     before = book._chapter_digest(*given)
     assert book._chapter_digest(*given) == before
-    (next((tmp_path / "cells.zarr" / "obs" / "cell_type").rglob("c/0"))).write_bytes(b"other")
+    chunk = next(path for path in (tmp_path / "cells.zarr" / "obs" / "cell_type").rglob("0") if path.is_file())
+    chunk.write_bytes(b"other")
     assert book._chapter_digest(*given) != before
 
 
