@@ -97,7 +97,9 @@ def wrong_files(folder: Path, expected: dict[str, bytes], *, ended: bool) -> lis
     found = files_of(folder)
     wrong = [name for name, value in found.items() if expected.get(name) != value and (ended or name != "tables.json")]
     if "tables.json" in found and not ended:  # grows with every table
-        wrong += sorted(set(json.loads(found["tables.json"]).items()) - set(json.loads(expected["tables.json"]).items()))
+        wrong += sorted(
+            set(json.loads(found["tables.json"]).items()) - set(json.loads(expected["tables.json"]).items())
+        )
     return wrong + sorted(set(expected) - set(found) if ended else [])
 
 

@@ -28,7 +28,7 @@ DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SLIDE = {"width": 1280, "height": 720}
 PAPER = {"width": 718, "height": 1017}  # A4 at 96 dots per inch, less the margins of styles.css
 AT_ONCE = 2  # browsers
-HIGHEST_PICTURE = 12_000  # pixels: a dozen screens; the printed page is whole
+HIGHEST_PICTURE = 6_000  # pixels: some screens; the printed page is whole
 WRONG_ADDRESS = "no/such/page.html"  # shows 404.html
 WORDS = {"select_genes": r"\bselect_genes\b", "INS": r"\bINS\b"}  # what is looked up, and what each first hit must show
 
