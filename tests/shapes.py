@@ -33,6 +33,38 @@ from selectormlp.streaming import open_cells, read_blocks
 TABLE = Path(__file__).resolve().parent.parent / "data" / "faults" / "file_shapes.csv"
 N_CELLS, N_GENES, N_VARIABLE = 120, 60, 24
 TYPES = ("alpha", "beta", "delta")
+SOURCES = {  # where a shape is described or complained of
+    "10x ATAC": "https://www.10xgenomics.com/support/software/cell-ranger-arc/latest/analysis/outputs/outputs-h5-matrices",
+    "10x Genomics": "https://www.10xgenomics.com/support/software/cell-ranger/latest/analysis/outputs/cr-outputs-h5-matrices",
+    "anndata": "https://anndata.readthedocs.io/en/stable/fileformat-prose.html",
+    "anndata 0.6": "https://anndata.readthedocs.io/en/stable/release-notes/index.html",
+    "anndata 0.7": "https://anndata.readthedocs.io/en/stable/release-notes/index.html",
+    "anndata 0.11": "https://anndata.readthedocs.io/en/stable/release-notes/index.html",
+    "anndata 0.12": "https://anndata.readthedocs.io/en/stable/release-notes/index.html",
+    "BD Rhapsody": "https://bd-rhapsody-bioinfo-docs.genomics.bd.com/outputs/outputs_datatables.html",
+    "CELLxGENE": "https://github.com/chanzuckerberg/single-cell-curation",
+    "downloads": "https://git-lfs.com",
+    "Excel": "https://support.microsoft.com/excel",
+    "Excel in Europe": "https://support.microsoft.com/excel",
+    "GENCODE": "https://www.gencodegenes.org/pages/data_format.html",
+    "GEO": "https://www.ncbi.nlm.nih.gov/geo/info/seq.html",
+    "kallisto": "https://www.kallistobus.tools",
+    "kallisto | bustools": "https://www.kallistobus.tools",
+    "loompy": "https://linnarssonlab.org/loompy/format/index.html",
+    "muon": "https://mudata.readthedocs.io",
+    "Parse Biosciences": "https://www.parsebiosciences.com",
+    "scanpy": "https://scanpy.readthedocs.io",
+    "scanpy tutorial": "https://scanpy.readthedocs.io/en/stable/tutorials/basics/clustering-2017.html",
+    "scanpy.pp.scale": "https://scanpy.readthedocs.io/en/stable/generated/scanpy.pp.scale.html",
+    "scVelo": "https://scvelo.readthedocs.io",
+    "scvi-tools": "https://docs.scvi-tools.org",
+    "Seurat": "https://satijalab.org/seurat/",
+    "SeuratDisk": "https://github.com/mojaveazure/seurat-disk/issues/1",
+    "SoupX, CellBender": "https://github.com/constantAmateur/SoupX",
+    "spatialdata": "https://spatialdata.scverse.org",
+    "subread": "https://subread.sourceforge.net/featureCounts.html",
+    "Xenium": "https://www.10xgenomics.com/support/software/xenium-onboard-analysis/latest/analysis/xoa-output-understanding-outputs",
+}
 SYMBOLS = [f"SYM{i}" for i in range(N_GENES)]
 IDS = [f"ENSG{i:011d}" for i in range(N_GENES)]
 
@@ -621,8 +653,9 @@ def rows() -> pd.DataFrame:
                 else f"{result.n_obs} cells x {result.n_vars} genes, {result.var_names[0]}, ..."
             )
             said = result if isinstance(result, str) else "; ".join(lines)
-            found.append((each.name, each.source, read, said.replace(str(folder), "my_folder")))
-    return pd.DataFrame(found, columns=["shape", "seen at", "read", "said"])
+            said = said.replace(str(folder), "my_folder")
+            found.append((each.name, each.source, SOURCES[each.source], read, said))
+    return pd.DataFrame(found, columns=["shape", "seen_at", "source", "read", "said"])
 
 
 def main() -> None:
