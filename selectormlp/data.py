@@ -83,6 +83,7 @@ def _is_whole(value: object, *, least: int) -> bool:
 
 # %% ../nbs/00_data.ipynb #c1c0f67e
 _PACKAGE = str(Path(__file__).parent) if "__file__" in globals() else None  # None while a notebook is the module
+_BETWEEN = {inspect.getsourcefile(between) for between in (partial, suppress)}  # functools, contextlib: nobody's own lines
 
 
 def _user_level() -> int:
@@ -99,7 +100,10 @@ def _user_level() -> int:
     1
     """
     frame, level = inspect.currentframe(), 0
-    while frame is not None and (level == 0 or str(Path(frame.f_code.co_filename).parent) == _PACKAGE):
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if level and str(Path(file).parent) != _PACKAGE and file not in _BETWEEN:
+            break
         frame, level = frame.f_back, level + 1
     return max(level, 1)
 

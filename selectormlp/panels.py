@@ -23,6 +23,7 @@ from selectormlp.data import (
     _read_json,
     _reading,
     _unescaped_text,
+    _user_level,
     _write_json,
     _write_table,
 )
@@ -291,7 +292,7 @@ def read_panel(path: str | Path) -> GenePanel:
     note = path.with_suffix(".json")
     found = _read_note(note) if note.exists() else None
     if found is not None and found["genes"] != table["gene"].tolist():
-        warnings.warn(f"'{note}' describes other genes than '{path}' has, and is left out", stacklevel=2)
+        warnings.warn(f"'{note}' describes other genes than '{path}' has, and is left out", stacklevel=_user_level())
         found = None
     return GenePanel(table, **_about(found or {}))
 

@@ -307,8 +307,9 @@ def test_the_copy_of_a_file_kept_by_genes_is_said_and_leaves_nothing(
 ) -> None:
     path = _written(AnnData(csc_matrix(cells.X)), tmp_path / "a.h5ad")
     monkeypatch.delenv("TMPDIR", raising=False)
-    with pytest.warns(UserWarning, match=rf"gene by gene .* temporary file in '{tmp_path}'"):
+    with pytest.warns(UserWarning, match=rf"gene by gene .* temporary file in '{tmp_path}'") as said:
         opened = open_cells(path)
+    assert [warning.filename for warning in said] == [__file__]
     assert [each.name for each in tmp_path.iterdir()] == ["a.h5ad"]
     assert len(list(read_blocks(opened))) == 12
     monkeypatch.setenv("TMPDIR", str(tmp_path.parent))
