@@ -83,7 +83,7 @@ def _is_whole(value: object, *, least: int) -> bool:
 
 # %% ../nbs/00_data.ipynb #c1c0f67e
 _PACKAGE = str(Path(__file__).parent) if "__file__" in globals() else None  # None while a notebook is the module
-_BETWEEN = {inspect.getsourcefile(between) for between in (partial, suppress)}  # functools, contextlib: nobody's own lines
+_BETWEEN = {inspect.getsourcefile(between) for between in (partial, suppress)}  # nobody's own lines
 
 
 def _user_level() -> int:

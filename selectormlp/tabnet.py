@@ -82,15 +82,22 @@ class _TabNetShape:
 
 # %% ../nbs/14_attention_masks.ipynb #ae7a8528
 class _SparsemaxFunction(SparsemaxFunction):
-    """pytorch-tabnet's sparsemax, which sorts only the scores that can be kept."""
+    """pytorch-tabnet's sparsemax, which sorts only some scores (Michelot 1986, doi:10.1007/BF00938486)."""
 
     @staticmethod
     def forward(ctx: Any, scores: torch.Tensor) -> torch.Tensor:
         ctx.dim = -1
         scores = scores - scores.max(dim=-1, keepdim=True).values
-        most = int((scores > -1).sum(dim=-1).max())  # the threshold lies less than one below the highest score
-        threshold, n_kept = SparsemaxFunction._threshold_and_support(scores.topk(most).values)
-        shares = (scores - threshold).clamp_min(0)
+        best = scores.topk(min(32, scores.shape[-1])).values  # what only they would make of the threshold is too low
+        sizes = torch.arange(1, best.shape[-1] + 1, device=best.device)
+        threshold = ((best.cumsum(dim=-1) - 1) / sizes).amax(dim=-1, keepdim=True)
+        n_kept = torch.zeros_like(threshold, dtype=torch.long)
+        while True:  # until no row keeps fewer: Newton's method on the sum of the shares, from below
+            shares = (scores - threshold).clamp_min(0)
+            n_before, n_kept = n_kept, shares.count_nonzero(dim=-1).unsqueeze(-1)
+            if torch.equal(n_before, n_kept):
+                break
+            threshold = torch.maximum(threshold, threshold + (shares.sum(dim=-1, keepdim=True) - 1) / n_kept)
         ctx.save_for_backward(n_kept, shares)
         return shares
 

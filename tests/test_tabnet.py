@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_tabnet.sparsemax import SparsemaxFunction
 from scipy import sparse
 from sklearn.metrics import average_precision_score, f1_score, precision_score
 
@@ -19,6 +20,7 @@ from selectormlp.masking import masking_curve, rank_genes
 from selectormlp.saving import load_model, save_model
 from selectormlp.tabnet import (
     TabNetClassifier,
+    _SparsemaxFunction,
     _tabnet_measures,
     _TabNetNet,
     _TabNetProtocol,
@@ -203,6 +205,22 @@ def test_measures_are_those_of_scikit_learn() -> None:
     assert values["precision"] == pytest.approx(precision_score(true, found, average="macro"))
     assert values["weighted_accuracy"] == pytest.approx(values["accuracy"]) == pytest.approx((true == found).mean())
     assert values["recall"] == pytest.approx(values["balanced_accuracy"])
+
+
+@pytest.mark.parametrize("scale", [0.001, 0.1, 1.0, 30.0])
+@pytest.mark.parametrize("shape", [(40, 300), (5, 1), (3, 40), (2, 3, 50)])
+def test_shares_are_those_of_the_package_that_sorts(shape: tuple[int, ...], scale: float) -> None:
+    torch.manual_seed(0)
+    scores = scale * torch.randn(shape)
+    scores[0] = scores[0].round()  # equal scores
+    ours, theirs = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+    shares, expected = _SparsemaxFunction.apply(ours), SparsemaxFunction.apply(theirs, -1)
+    torch.testing.assert_close(shares, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(shares.sum(dim=-1), torch.ones(shape[:-1]), rtol=1e-5, atol=1e-5)
+    slope = torch.randn(shape)
+    for each in (shares, expected):
+        (each * slope).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_pretraining_learns_and_its_encoder_is_where_training_starts(cells: Cells) -> None:
