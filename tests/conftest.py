@@ -8,7 +8,7 @@ import pytest
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 # Files that train networks or compare what processors round differently: `tools/check.py numerics` runs them once more
-# as an old processor rounds, and on two threads.
+# as an old processor rounds.
 NUMERICS = ("test_classifiers", "test_models", "test_tabnet")
 # Files that train for long, run studies, or start processes and environments: `make check` leaves them out, and single
 # tests that are marked slow.

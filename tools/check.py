@@ -108,9 +108,9 @@ def check_browser() -> bool | None:
     return None if status == SKIPPED else status == 0
 
 
-def run_tests(*options: str, at_once: str = AT_ONCE, **environment: str) -> bool:
-    """Run pytest, with some tests at the same time."""
-    return run(PYTHON, "-m", "pytest", "-q", "-n", at_once, "--dist", "worksteal", *options, environment=environment)
+def run_tests(*options: str, **environment: str) -> bool:
+    """Run pytest, with two tests at the same time."""
+    return run(PYTHON, "-m", "pytest", "-q", "-n", AT_ONCE, "--dist", "worksteal", *options, environment=environment)
 
 
 def check_quick() -> bool:
@@ -119,9 +119,8 @@ def check_quick() -> bool:
 
 
 def check_numerics() -> bool:
-    """What may rest on rounding, as an old processor rounds (torch without AVX), and on two threads."""
-    alone = {"at_once": "1", "ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "2"}  # two threads leave no core free
-    return run_tests("-m", "numerics", "tests", **alone)
+    """What may rest on rounding, as an old processor rounds (torch without AVX)."""
+    return run_tests("-m", "numerics", "tests", ATEN_CPU_CAPABILITY="default")
 
 
 def check_tests() -> bool:
