@@ -13,10 +13,9 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -223,7 +222,7 @@ def readers(site: Path, pictures: Path, executable: str) -> Iterator[tuple[Reade
         browser.close()
 
 
-def look_at_some(site: Path, pictures: Path, executable: str, names: list[str]) -> list[tuple[str, str]]:
+def look_at_some(site: Path, pictures: Path, names: list[str], executable: str) -> list[tuple[str, str]]:
     """Open pages in light and dark and list the faults: page and fault."""
     with readers(site, pictures, executable) as (light, dark):
         for name in names:
@@ -237,11 +236,11 @@ def look_at_some(site: Path, pictures: Path, executable: str, names: list[str]) 
         return light.faults + dark.faults
 
 
-def look_at_pages(site: Path, pictures: Path, executable: str, names: list[str]) -> list[tuple[str, str]]:
+def look_at_pages(site: Path, pictures: Path, names: list[str], executable: str) -> list[tuple[str, str]]:
     """Open pages, with some browsers at once, and list the faults."""
     parts = [part for part in (names[first::AT_ONCE] for first in range(AT_ONCE)) if part]
-    with ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn")) as pool:
-        return sum(pool.map(partial(look_at_some, site, pictures, executable), parts), start=[])
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # the work is the browsers', which are processes of their own
+        return sum(pool.map(partial(look_at_some, site, pictures, executable=executable), parts), start=[])
 
 
 def main() -> int:
@@ -261,7 +260,7 @@ def main() -> int:
     start = time.monotonic()
     site = arguments.site.resolve()
     names = arguments.pages or [path.stem for path in sorted(site.glob("*.html"))]
-    faults = look_at_pages(site, arguments.pictures, executable, names)
+    faults = look_at_pages(site, arguments.pictures, names, executable)
     faults += look_at_decks(site, arguments.pictures, executable)
     with readers(site, arguments.pictures, executable) as both:
         for reader in both:
