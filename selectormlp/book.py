@@ -272,13 +272,24 @@ def _words_of_outputs(page: str) -> dict[str, str]:
     return found
 
 
+_SIGNATURE = re.compile(
+    r"(?:def|class) \w+\((?:[^()]|\([^()]*\))*\)(?: -> (?:\[[^\]]*\]|[^\s\[:]| \| )+)? (?!->)"
+)  # as the index has it, on one line; a colon ends that of a piece of code
+
+
+def _signature_last(text: str) -> str:
+    """Put what a function does before its signature, since a search shows the beginning."""
+    signature = _SIGNATURE.match(text)
+    return f"{text[signature.end() :]} {signature[0]}".strip() if signature else text
+
+
 def _write_index(site: Path) -> None:
     """Add the words of the outputs to the search index, and write it once more as a script, for pages from the disk."""
     words = {path.name: _words_of_outputs(path.read_text(encoding="utf-8")) for path in site.glob("*.html")}
     entries = _read_json(site / "search.json")
     for entry in entries:
         page, _, place = entry["href"].partition("#")
-        entry["text"] = f"{entry['text']} {words[page].get(place, '')}".strip()
+        entry["text"] = f"{_signature_last(entry['text'])} {words[page].get(place, '')}".strip()
     text = json.dumps(entries, ensure_ascii=False)
     (site / "search.json").write_text(text, encoding="utf-8")
     (site / "site_libs" / "search.js").write_text(f"window.searchIndex = {text};\n", encoding="utf-8")

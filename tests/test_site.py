@@ -512,3 +512,20 @@ def test_the_glossary_names_each_word_once_and_leads_on() -> None:
     text = glossary.read_text(encoding="utf-8")
     assert len(terms) > 50 and len(terms) == text.count('"### ') + text.count("\\n### ")
     assert terms["f1"] == "f1" and terms["confidence interval"] == "confidence-interval"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "def a( x: int, y: str = (), ) -> dict[str, tuple[int, Any]] | None Make it.",
+            "Make it. def a( x: int, y: str",
+        ),
+        ("class B( x: int = 3 ) The B.", "The B. class B( x: int = 3 )"),
+        ("def a(x): return x", "def a(x): return x"),
+        ("def a(x) -> int: return x", "def a(x) -> int: return x"),
+        ("default (none) first", "default (none) first"),
+    ],
+)
+def test_a_search_shows_what_a_function_does_before_its_signature(text: str, shown: str) -> None:
+    assert book._signature_last(text).startswith(shown)

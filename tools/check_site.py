@@ -184,8 +184,8 @@ def look_up(reader: Reader, words: str, shows: str) -> None:
     reader.page.locator(".smalldocs-search input").fill(words)
     first = reader.page.locator(".search-result").first
     first.wait_for()
-    text = first.inner_text()
-    reader.note([] if re.search(shows, text) else [f"looked up {words}, found {text!r}"])
+    listed = reader.page.locator(".search-result").all_inner_texts()[:3]
+    reader.note([f"looked up {words}, found {text!r}" for text in listed if not re.search(shows, text)])
     reader.axe("color-contrast")
     first.click()
     reader.page.wait_for_load_state()
