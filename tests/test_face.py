@@ -3,7 +3,6 @@
 import ast
 import doctest
 import inspect
-import logging
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -164,9 +163,6 @@ def test_defaults_in_the_documentation_are_those_of_the_signature(path: str) -> 
 @pytest.mark.parametrize("path", [*NAMES, *METHODS])
 def test_examples_run(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        logging.getLogger("selectormlp"), "level", logging.WARNING
-    )  # another test may have asked for more
     text = inspect.getdoc(found(path)) or ""
     examples = doctest.DocTestParser().get_doctest(text, {}, path, None, 0)
     skipped = any(doctest.SKIP in example.options for example in examples.examples)
