@@ -1371,13 +1371,13 @@ def _run_command(parser: _CommandParser, arguments: Sequence[str]) -> None:
     from selectormlp.data import InputError  # pandas: not before --help has been answered
 
     command, values = _COMMANDS[given.command], given[given.command]
-    _talk() if given.verbose else _show_notices()
     if "cells" in parser.wanted and not values.get("cells"):
         raise InputError(f"name the cells: selectormlp {given.command} my_cells.h5ad ..., or an example: pancreas")
     if "label_key" in values:
         values.label_key = _label_column(values.cells, values.label_key)
     _refuse_settings_file(arguments, values)
-    command.run(*(_build(kind, values) for kind in command.options()))
+    with _heard(given.verbose):
+        command.run(*(_build(kind, values) for kind in command.options()))
 
 
 def _refuse_settings_file(arguments: Sequence[str], values: Namespace) -> None:
@@ -1391,28 +1391,30 @@ def _refuse_settings_file(arguments: Sequence[str], values: Namespace) -> None:
             _refuse_input(values[name], given)
 
 # %% ../nbs/16_command_line.ipynb #9e2551f0
-def _talk() -> None:
-    """Let the library say on the error stream what it is doing."""
-    library, handler = logging.getLogger("selectormlp"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("selectormlp: %(message)s"))
-    library.setLevel(logging.INFO)
-    library.handlers = [handler]
+@contextmanager
+def _heard(verbose: bool) -> Iterator[None]:
+    """Let the library say on the error stream what it is doing, or just once each what it took and left out."""
+    from selectormlp.data import _NOTICE
 
-
-def _show_notices() -> None:
-    """Let the library say on the error stream, once each, what it took of the cells and what it left out."""
     library, said, handler = logging.getLogger("selectormlp"), set(), logging.StreamHandler()
 
     def new(record: logging.LogRecord) -> bool:
         line = record.getMessage()
-        shown = getattr(record, "notice", False) and line not in said
+        first = line not in said
         said.add(line)
-        return shown
+        return first
 
-    handler.addFilter(new)
     handler.setFormatter(logging.Formatter("selectormlp: %(message)s"))
-    library.setLevel(logging.INFO)
+    if not verbose:
+        handler.addFilter(new)
+    level, handlers = library.level, library.handlers
     library.handlers = [handler]
+    library.setLevel(logging.INFO if verbose else _NOTICE)
+    try:
+        yield
+    finally:  # `main` may have been called from Python
+        library.handlers = handlers
+        library.setLevel(level)
 
 
 def _with_underscores(argument: str) -> str:

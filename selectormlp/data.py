@@ -453,8 +453,12 @@ _MISSING_LABELS = frozenset(
 )
 
 
+_NOTICE = logging.INFO + 5  # what was chosen or left out: the command line shows it, also where it shows no more
+logging.addLevelName(_NOTICE, "NOTICE")
+
+
 def _announce(line: str) -> None:
-    """Tell the user one line about what was chosen or left out: logged at INFO, and printed by the command line.
+    """Tell the user one line about what was chosen or left out: logged at NOTICE, and printed by the command line.
 
     Parameters
     ----------
@@ -465,7 +469,7 @@ def _announce(line: str) -> None:
     --------
     >>> _announce("values: X, raw counts, 20,125 genes")
     """
-    _logger.info("%s", line, extra={"notice": True})
+    _logger.log(_NOTICE, "%s", line)
 
 
 _GENE_ID = re.compile(r"([A-Za-z0-9.]+_+)?(ENS[A-Z]{0,6}G\d{6,}|FBgn\d{7}|WBGene\d{8})(\.\d+)?")

@@ -1,8 +1,6 @@
 """What several tests share, and which files of tests are run when."""
 
-import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,15 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, files in (("numerics", NUMERICS), ("slow", SLOW)):
             if item.path.stem in files:
                 item.add_marker(mark)
-
-
-@pytest.fixture(autouse=True)
-def _level_of_the_log() -> Iterator[None]:
-    """Leave the library as quiet as it was: a training shows its progress where somebody asked for more."""
-    library = logging.getLogger("selectormlp")
-    level = library.level
-    yield
-    library.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -607,7 +607,7 @@ class Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
-        if getattr(record, "notice", False) and record.getMessage() not in self.lines:
+        if record.levelno == data._NOTICE and record.getMessage() not in self.lines:
             self.lines.append(record.getMessage())
 
 

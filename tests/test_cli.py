@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -885,6 +886,20 @@ def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         warnings.warn("two\nlines", stacklevel=1)
         warnings.warn("for programmers", FutureWarning, stacklevel=1)
     assert stream.getvalue() == "selectormlp: warning: two lines\n"
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_main_tells_what_was_asked_for_and_leaves_the_log_as_it_was(
+    verbose: bool, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = logging.getLogger("selectormlp")
+    before = library.level, list(library.handlers)
+    assert cli.main([*(["--verbose"] if verbose else []), "train", "--config", "train.json"]) == 0
+    assert (library.level, library.handlers) == before
+    shown = capsys.readouterr()
+    assert ("Epoch" in shown.out + shown.err) == verbose  # Lightning's bar
+    assert cli.main(["split_data", "--config", "split.json", "--save_dir", "again"]) == 0
+    assert "values: X, raw counts, 60 genes" in capsys.readouterr().err  # what was taken is told either way
 
 
 def test_options_after_the_config_win(here: Path) -> None:
