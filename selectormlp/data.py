@@ -1029,24 +1029,41 @@ class _Taken(NamedTuple):
     note: dict[str, Any]
 
 
-def _taken(adata: AnnData, given: dict[str, Any] | None = None) -> _Taken:
-    """Decide which values of some cells are worked with, unless that is noted, and say so."""
-    adata = adata.to_memory() if adata.isbacked else adata
+class _Decided(NamedTuple):
+    """The matrix that is worked with, which of its columns (None: all), their genes, a note, and what to say of it."""
+
+    X: Any
+    columns: np.ndarray | None
+    genes: pd.DataFrame
+    note: dict[str, Any]
+    lines: tuple[str, ...] = ()
+
+
+def _decide(adata: AnnData, given: dict[str, Any] | None = None) -> _Decided:
+    """Decide which values of some cells, backed ones too, are worked with, unless that is noted."""
     given = {name: value for name, value in (given or {}).items() if value is not None}
     if _READY in adata.uns:
-        return _Taken(adata, adata.X, adata.var, adata.is_view, {"place": "X", "kind": "log-normalised", "ready": True})
+        return _Decided(adata.X, None, adata.var, {"place": "X", "kind": "log-normalised", "ready": True})
     noted = adata.uns.get(_VALUES)
     if not given and noted is not None and 0 not in adata.shape and _still_true(noted, adata):
-        return _Taken(adata, adata.X, adata.var, adata.is_view, dict(noted))
+        return _Decided(adata.X, None, adata.var, dict(noted))
     if 0 in adata.shape and adata.X is not None:
         raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
     noted_base = float(adata.uns["log1p"].get("base") or math.e) if "log1p" in adata.uns else None
     choice = _choose_values(_held_by(adata), noted_base=noted_base, **given)
-    for line in choice.lines:
-        _announce(line)
     X = adata.X if choice.place == "X" else adata.raw.X if choice.place == "raw.X" else adata.layers[choice.place[8:-2]]
-    every = len(choice.columns) == X.shape[1]
-    return _Taken(adata, X if every else X[:, choice.columns], choice.genes, adata.is_view or not every, choice.note)
+    columns = None if len(choice.columns) == X.shape[1] else choice.columns
+    return _Decided(X, columns, choice.genes, choice.note, choice.lines)
+
+
+def _taken(adata: AnnData, given: dict[str, Any] | None = None) -> _Taken:
+    """Take the values of some cells that are worked with, and say which."""
+    adata = adata.to_memory() if adata.isbacked else adata
+    found = _decide(adata, given)
+    for line in found.lines:
+        _announce(line)
+    X = found.X if found.columns is None else found.X[:, found.columns]
+    return _Taken(adata, X, found.genes, adata.is_view or found.columns is not None, found.note)
 
 
 def _still_true(noted: Any, adata: AnnData) -> bool:

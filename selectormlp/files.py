@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, _row_blocks, _cell_labels, _read_json, _write_json
+from .data import InputError, _decide, _row_blocks, _cell_labels, _read_json, _write_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,22 +37,16 @@ def _digest_of_texts(texts: Iterable[object]) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_values(X: Any) -> str:
-    """A digest of a matrix (cells x genes) that does not depend on how it is stored: every value and its place."""
+def _digest_of_values(X: Any, columns: np.ndarray | None = None) -> str:
+    """A digest of a matrix (cells x genes; some columns) that does not depend on how it is stored: values and places."""
     digest = hashlib.blake2b(digest_size=16)
     for _, block in _row_blocks(X):
+        block = block if columns is None else block[:, columns]
         block.sum_duplicates()
         block.eliminate_zeros()
         for part, kind in ((np.diff(block.indptr), "<i8"), (block.indices, "<i4"), (block.data, "<f8")):
             digest.update(np.ascontiguousarray(part, dtype=kind).tobytes())
     return digest.hexdigest()
-
-
-def _digest_of_all_values(adata: AnnData) -> str:
-    """A digest of the values, also of those that stand in for scaled ones, and of what they were taken as."""
-    kept = [adata.X, *([] if adata.raw is None else [adata.raw.X]), *filter(None, [adata.layers.get("counts")])]
-    negative = any(float(block.min()) < 0 for _, block in _row_blocks(adata.X) if block.nnz)
-    return _digest_of_texts([adata.uns.get("values_taken_as"), *map(_digest_of_values, kept if negative else kept[:1])])
 
 # %% ../nbs/00a_files.ipynb #e1d20eb7
 def _fingerprint_cells(adata: AnnData, label_key: str) -> dict[str, Any]:
@@ -61,7 +55,7 @@ def _fingerprint_cells(adata: AnnData, label_key: str) -> dict[str, Any]:
     Parameters
     ----------
     adata : AnnData
-        Cells as they were read, not normalised.
+        Cells as they were read, not normalised. Of their values and genes those count that are worked with.
     label_key : str
         The column of `obs` that holds the types.
 
@@ -75,18 +69,18 @@ def _fingerprint_cells(adata: AnnData, label_key: str) -> dict[str, Any]:
     --------
     >>> before = _fingerprint_cells(adata, "cell_type")
     """
-    labels = _cell_labels(adata.obs, label_key)
+    labels, used = _cell_labels(adata.obs, label_key), _decide(adata)
     return {
         "fingerprint": 2,
         "n_cells": adata.n_obs,
-        "n_genes": adata.n_vars,
+        "n_genes": len(used.genes),
         "cells": _digest_of_texts(adata.obs_names),
         "cell_names": _digest_of_texts(sorted(map(str, adata.obs_names))),
-        "genes": _digest_of_texts(adata.var_names),
-        "gene_names": _digest_of_texts(sorted(map(str, adata.var_names))),
+        "genes": _digest_of_texts(used.genes.index),
+        "gene_names": _digest_of_texts(sorted(map(str, used.genes.index))),
         "labels": _digest_of_texts(labels),
         "types": {str(name): int(n) for name, n in labels.value_counts().sort_index().items()},
-        "values": _digest_of_all_values(adata),
+        "values": _digest_of_texts([adata.uns.get("values_taken_as"), _digest_of_values(used.X, used.columns)]),
     }
 
 

@@ -22,7 +22,7 @@ from .drawings import _Drawing, _sliding_bars
 from .files import _fingerprint_path, _remove_companions
 from .evaluation import _JUDGES, confusion_table, _judge_cells, plot_confusion, score_predictions
 from .platforms import Platform, _find_platform, simulate_platform
-from .selection import DesignedPanel, PanelDesign, _choose_panel
+from .selection import DesignedPanel, PanelDesign, _as_read, _choose_panel
 from .split import CellSplit, _draw_lots
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> _Labelled
 def _prepared(panel: DesignedPanel, adata: AnnData) -> AnnData:
     """The cells of the panel's split, log-normalised."""
     used = adata.obs_names.isin(_split_of(panel).table["cell"])
-    return prepare_cells(adata if used.all() else adata[used], panel.label_key, min_cells=1)
+    return prepare_cells(_as_read(panel, adata if used.all() else adata[used]), panel.label_key, min_cells=1)
 
 # %% ../nbs/10c_reading_a_panel.ipynb #502e040c
 def _in_parallel(n_jobs: int | None, task: Callable[..., Any], arguments: Iterable[tuple]) -> list[Any]:
@@ -343,6 +343,7 @@ def _robustness_at(
 
 def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, _Counts]:
     """Raw counts of the panel's genes, types and depths of the training and the test cells."""
+    adata = _as_read(panel, adata)
     kind = value_kind(adata.X)
     if panel.split is None or kind != "raw counts":
         found = kind if panel.split else "not split"
@@ -575,7 +576,7 @@ def _panel_tables(
     tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(judged, cells, n_jobs=n_jobs)}
     tables["recalls"] = panel_recalls(judged, cells, n_jobs=n_jobs)
     tables["stability"] = panel_stability(panel, cells, n_resamples=n_resamples, n_jobs=n_jobs)
-    if value_kind(adata.X) == "raw counts":
+    if value_kind(_as_read(panel, adata).X) == "raw counts":
         tables["robustness"] = panel_robustness(judged, adata, n_jobs=n_jobs)
     return tables
 

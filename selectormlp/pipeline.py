@@ -215,4 +215,4 @@ def _is_anndata(X: Any) -> bool:
     return hasattr(X, "obs_names") and hasattr(X, "var_names")
 
 
-GeneSelector.__doc__ = _filled_settings(GeneSelector.__doc__ or "", PanelDesign, _OF_THE_SPLIT)
+GeneSelector.__doc__ = _filled_settings(GeneSelector.__doc__ or "", [PanelDesign], _OF_THE_SPLIT)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
-from .data import InputError, _cell_labels, _nearest_name, _refuse_label_key, value_kind
+from .data import _VALUES, InputError, _cell_labels, _nearest_name, _refuse_label_key, _take_values
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -185,8 +185,9 @@ def _labelled_counts(
 ) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
     """Raw counts of some genes of the labelled cells, their types and their depths (over all genes)."""
     _refuse_label_key(adata.obs, label_key)
-    if value_kind(adata.X) != "raw counts":
-        raise InputError(f"a platform needs raw counts, and these are {value_kind(adata.X)}; put the counts into X")
+    adata = _take_values(adata)
+    if (kind := adata.uns[_VALUES]["kind"]) != "raw counts":
+        raise InputError(f"a platform needs raw counts, and these are {kind}; put the counts into X, or into a layer")
     labels = _cell_labels(adata.obs, label_key)
     known = labels.notna().to_numpy()
     missing = [gene for gene in genes or () if gene not in adata.var_names]
@@ -313,6 +314,7 @@ def fit_platform(reference: AnnData, target: AnnData, label_key: str, *, name: s
     InputError
         If the two share fewer than two types, or fewer than five genes are seen well enough in both.
     """
+    reference, target = (_linear(part, name) for part, name in ((reference, "reference"), (target, "target")))
     genes = [gene for gene in reference.var_names if gene in set(target.var_names)]
     parts = [part.obs[label_key].dropna().astype(str) for part in (reference, target)]
     types = sorted(set(parts[0]) & set(parts[1]))
@@ -344,6 +346,16 @@ def fit_platform(reference: AnnData, target: AnnData, label_key: str, *, name: s
         background=_background(here, there),
         source=f"fitted to {n_genes} genes in {len(types)} types",
     )
+
+
+def _linear(adata: AnnData, name: str) -> AnnData:
+    """The cells with counts, or other values before a logarithm, in X."""
+    taken = _take_values(adata)
+    if taken.uns[_VALUES]["kind"] == "log-normalised":
+        raise InputError(
+            f"fit_platform needs counts, or values before a logarithm, and the {name}'s are log-normalised"
+        )
+    return taken
 
 
 def _type_means(adata: AnnData, y: np.ndarray, types: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

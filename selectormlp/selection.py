@@ -986,11 +986,33 @@ class DesignedPanel(GenePanel):
         if self.split is None:
             raise InputError("this panel has no split; use score_panel(panel, cells, split, label_key)")
         used = self.split.table.loc[self.split.table["part"].isin(["train", "validation", part]), "cell"]
-        cells = prepare_cells(adata[adata.obs_names.isin(used)], self.label_key, min_cells=1)
+        cells = prepare_cells(_as_read(self, adata[adata.obs_names.isin(used)]), self.label_key, min_cells=1)
         more: dict[str, Any] = {"condition": condition, "part": part, "seed": seed, "model_settings": model_settings}
         return score_panel(self, cells, self.split, self.label_key, **more)
 
 # %% ../nbs/10_better_panels.ipynb #87174559
+@dataclass(frozen=True)
+class _ValuesAsked:
+    """Which values of the cells are worked with, where the decision is overruled."""
+
+    layer: str | None = _setting('layer to take the values from; "X" for X itself. None: it is decided', None)
+    use_raw: bool | None = _setting("True takes raw.X, False leaves it out. None: it is decided", None)
+    values: str | None = _setting("what the values are. None: it is decided", None, kind="{'counts', 'log'} or None")
+    gene_names: str | None = _setting(
+        'column of `var` that names the genes; "index": the table\'s own names. None: it is decided', None
+    )
+
+
+_VALUES_ASKED = tuple(each.name for each in fields(_ValuesAsked))
+
+
+def _as_read(panel: GenePanel, adata: AnnData) -> AnnData:
+    """The cells with the values in X that the panel was chosen from: as its making says, or as is decided."""
+    reading = panel.settings.get("source", {}).get("reading", {})
+    asked = {name: reading[name] for name in _VALUES_ASKED if name in reading}
+    return adata if _VALUES in adata.uns or (adata.isbacked and not asked) else _take_values(adata, **asked)
+
+
 def _choose_panel(
     adata: AnnData,
     label_key: str,
@@ -1187,7 +1209,7 @@ def _say_what_is_missing(coverage: pd.DataFrame) -> None:
 _OF_THE_LIST = ("n_genes", "must_include", "method", "protocol")  # rules that a given list of genes decides
 
 
-@_takes_settings(PanelDesign)
+@_takes_settings(PanelDesign, _ValuesAsked)
 def select_genes(
     adata: AnnData,
     label_key: str,
@@ -1238,11 +1260,15 @@ def select_genes(
     >>> len(panel), panel.genes[0]
     (10, 'INS')
     """
+    reading = {name: settings.pop(name, None) for name in _VALUES_ASKED}
+    reading = {name: value for name, value in reading.items() if value is not None}
     design = PanelDesign(n_genes=n_genes, **settings)
     if split is not None:
         _refuse_idle_beside_a_split(design, settings)
     chosen = split or _split_of(adata.obs, label_key, design)
+    adata = _take_values(adata, **reading) if reading else adata
     source = {"fingerprint": _fingerprint_cells(adata, label_key), "split": "drawn" if split is None else "given"}
+    source |= {"reading": reading} if reading else {}
     about = _about_cells(adata.obs, label_key, design, chosen, source)
     return _choose_panel(adata, label_key, design, chosen, model_settings=model_settings, about=about)
 
@@ -1257,7 +1283,7 @@ def _refuse_idle_beside_a_split(design: PanelDesign, settings: Mapping[str, Any]
             )
 
 
-@_takes_settings(PanelDesign, leave_out=_OF_THE_LIST)
+@_takes_settings(PanelDesign, _ValuesAsked, leave_out=_OF_THE_LIST)
 def extend_panel(
     panel: GenePanel | Sequence[str],
     adata: AnnData,
@@ -1306,7 +1332,7 @@ def extend_panel(
     return select_genes(adata, key, len(given) + n_more, must_include=given, split=split, **settings)
 
 
-@_takes_settings(PanelDesign, leave_out=_OF_THE_LIST)
+@_takes_settings(PanelDesign, _ValuesAsked, leave_out=_OF_THE_LIST)
 def describe_panel(
     panel: GenePanel | Sequence[str],
     adata: AnnData,
@@ -1415,8 +1441,9 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
         source = _located_source(source, folder)
         cells, labels = source["cells"], source["labels"] or None
         adata = load_cells(cells[0] if len(cells) == 1 else cells, key, labels, **source.get("reading", {}))
-    elif "fingerprint" in source:
-        changes = _changes_of_cells(source["fingerprint"], _fingerprint_cells(adata, key))
+    else:
+        adata, noted = _as_read(panel, adata), source.get("fingerprint")
+        changes = _changes_of_cells(noted, _fingerprint_cells(adata, key)) if noted else []
         if changes:
             raise InputError(
                 f"these are not the cells of the panel ({'; '.join(changes)}); pass those that it was made of"

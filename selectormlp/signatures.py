@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import MISSING, Field, field, fields
 from functools import wraps
@@ -269,9 +269,10 @@ def _setting_entry(each: Field, hint: Any, indent: str = "") -> str:
     return "\n".join([indent + head, *(f"{indent}    {line}" for line in lines)])
 
 
-def _filled_settings(text: str, cls: type, leave_out: Iterable[str]) -> str:
+def _filled_settings(text: str, classes: Iterable[type], leave_out: Iterable[str]) -> str:
     """Put entries in place of the lines `{name}` of a documentation, and all others in place of `{settings}`."""
-    hints, known = get_type_hints(cls), {each.name: each for each in _settings_of(cls)}
+    hints = {name: hint for cls in classes for name, hint in get_type_hints(cls).items()}
+    known = {each.name: each for cls in classes for each in _settings_of(cls)}
     alone = [name for name in re.findall(r"^ *\{(\w+)\}$", text, re.MULTILINE) if name in known]
     others = [name for name in known if name not in {*alone, *leave_out}]
 
@@ -314,7 +315,7 @@ def _describes_settings(cls: _Class) -> _Class:
     >>> "n_cells : int, default 100" in Recipe.__doc__
     True
     """
-    cls.__doc__ = _filled_settings(cls.__doc__ or "", cls, ())
+    cls.__doc__ = _filled_settings(cls.__doc__ or "", [cls], ())
     return cls
 
 # %% ../nbs/00a_signatures.ipynb #63204a70
@@ -405,26 +406,29 @@ def _refuse_unknown(given: Iterable[str], known: Collection[str], where: str) ->
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _written_out(function: Callable[..., Any], cls: type, leave_out: Collection[str]) -> inspect.Signature:
-    """Return the signature of a function with the settings of a class in place of `**settings`."""
+def _written_out(
+    function: Callable[..., Any], classes: Sequence[type], leave_out: Collection[str]
+) -> inspect.Signature:
+    """Return the signature of a function with the settings of classes in place of `**settings`."""
     own = inspect.signature(function)
     kept = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     names = {*own.parameters, *leave_out}
     more = [
         inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_default_of(each), annotation=each.type)
+        for cls in classes
         for each in _settings_of(cls)
         if each.name not in names
     ]
     return own.replace(parameters=[*kept, *more])
 
 
-def _takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Function], _Function]:
-    """Write out the settings of a dataclass in the signature and the documentation of a function.
+def _takes_settings(*classes: type, leave_out: Collection[str] = ()) -> Callable[[_Function], _Function]:
+    """Write out the settings of dataclasses in the signature and the documentation of a function.
 
     Parameters
     ----------
-    cls : type
-        A dataclass whose fields `setting` made.
+    *classes : type
+        Dataclasses whose fields `setting` made.
     leave_out : collection of str, default ()
         Settings that this function does not take.
 
@@ -457,7 +461,7 @@ def _takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fu
     """
 
     def decorate(function: _Function) -> _Function:
-        signature = _written_out(function, cls, leave_out)
+        signature = _written_out(function, classes, leave_out)
         own = inspect.signature(function).parameters
         parts = signature.parameters.values()
         needed = [each.name for each in parts if each.name not in own and each.default is inspect.Parameter.empty]
@@ -477,7 +481,7 @@ def _takes_settings(cls: type, leave_out: Collection[str] = ()) -> Callable[[_Fu
         annotated = {each.name: each.annotation for each in parts}
         annotated |= {"return": signature.return_annotation}
         called.__annotations__ = {name: kind for name, kind in annotated.items() if kind is not inspect.Signature.empty}
-        called.__doc__ = _filled_settings(function.__doc__ or "", cls, {*leave_out, *own})
+        called.__doc__ = _filled_settings(function.__doc__ or "", classes, {*leave_out, *own})
         return called  # type: ignore[return-value]
 
     return decorate

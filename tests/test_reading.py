@@ -11,11 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapes
+from anndata import AnnData
+from pandas.testing import assert_frame_equal
 from stress import shapes_fuzz
 
 from selectormlp import data
-from selectormlp.data import InputError
-from selectormlp.selection import select_genes, unwanted_genes
+from selectormlp.data import InputError, normalise, prepare_cells
+from selectormlp.inspection import panel_recalls, panel_robustness
+from selectormlp.panels import read_panel
+from selectormlp.platforms import fit_platform, simulate_platform
+from selectormlp.selection import describe_panel, extend_panel, remake_panel, select_genes, unwanted_genes
+from selectormlp.simulation import simulate_cells
 from selectormlp.streaming import open_cells, select_genes_on_disk
 
 READY_LISTS = {
@@ -115,3 +121,49 @@ def test_values_overrule_the_decision() -> None:
     with pytest.raises(InputError, match="hold no raw.X"):
         data.normalise(cells, use_raw=True)
     assert isinstance(data._take_values(cells).var, pd.DataFrame)
+
+
+def two_matrices() -> AnnData:
+    """Log-normalised X of some genes, two layers of counts that know other types, and a column of other names."""
+    counts = simulate_cells(240, 60, 3, n_housekeeping=5, size_ratio=2.0, seed=0)
+    other = simulate_cells(240, 60, 3, n_housekeeping=5, size_ratio=2.0, seed=7)
+    cells = normalise(counts)
+    cells.layers["counts"], cells.layers["other"] = counts.X.copy(), other.X.copy()
+    cells.var["symbol"] = [f"S{name}" for name in cells.var_names]
+    del cells.uns["selectormlp_values"]
+    return cells
+
+
+@pytest.mark.parametrize("asked", [{}, {"layer": "other"}, {"layer": "X"}, {"gene_names": "symbol"}])
+def test_a_panel_is_chosen_scored_inspected_and_made_anew_from_the_same_values(asked: dict, tmp_path: Path) -> None:
+    cells = two_matrices()
+    read = prepare_cells(cells, "cell_type", **asked)
+    expected = select_genes(read, "cell_type", 5)
+    panel = select_genes(cells, "cell_type", 5, **asked)
+    assert panel.genes == expected.genes
+    assert panel.settings["values"]["place"] == {"other": "layers['other']", "X": "X"}.get(
+        asked.get("layer", ""), "layers['counts']"
+    )
+    panel.to_csv(tmp_path / "panel.csv")
+    again = read_panel(tmp_path / "panel.csv")
+    assert remake_panel(again, cells).genes == panel.genes
+    mine, prepared = panel.score(cells), expected.score(read)
+    assert mine.per_type.equals(prepared.per_type)
+    assert describe_panel(panel, cells, **asked).genes == extend_panel(panel, cells, 0, **asked).genes == panel.genes
+    assert_frame_equal(panel_recalls(panel, cells), panel_recalls(expected, read))
+    if asked.get("layer") != "X":
+        assert len(panel_robustness(panel, cells, captures=[0.5], failures=[0.0])) == 2
+    else:
+        with pytest.raises(InputError, match="thinning needs .* these are log-normalised"):
+            panel_robustness(panel, cells, captures=[0.5], failures=[0.0])
+
+
+def test_a_platform_takes_the_counts_wherever_they_lie() -> None:
+    cells, counts = two_matrices(), simulate_cells(240, 60, 3, n_housekeeping=5, size_ratio=2.0, seed=0)
+    made, expected = (simulate_platform(each, "cell_type", "imaging", seed=0) for each in (cells, counts))
+    assert (made.X != expected.X).nnz == 0
+    del cells.layers["counts"], cells.layers["other"]
+    with pytest.raises(InputError, match="log-normalised"):
+        simulate_platform(cells, "cell_type", "imaging", seed=0)
+    with pytest.raises(InputError, match="the target's are log-normalised"):
+        fit_platform(counts, cells, "cell_type")
