@@ -2936,12 +2936,12 @@ def load_cells(
     Returns
     -------
     AnnData
-        The cells. Of the settings an example takes `drop_types` only.
+        The cells.
 
     Raises
     ------
     InputError
-        For a name that is neither, and all that `read_cells` refuses.
+        For a name that is neither, what has no effect on an example, and all that `read_cells` refuses.
 
     Examples
     --------
@@ -2950,7 +2950,13 @@ def load_cells(
     1937
     """
     if isinstance(source, str) and source in EXAMPLES:
+        for name, idle in {"labels": labels, "join": join != "inner", "make_unique": make_unique}.items():
+            if idle:
+                raise InputError(f"{name} has no effect on the example '{source}'; leave it out")
         adata = EXAMPLES[source].load()
+        asked = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
+        if any(value is not None for value in asked.values()):
+            adata = _take_values(adata, **asked)
         if len(drop_types):
             _without_types(adata.obs, label_key or EXAMPLES[source].label_key, drop_types)
         return adata

@@ -611,6 +611,9 @@ def test_pbmc68k_and_load_cells(cells, tmp_path):
     assert_same_counts(data.load_cells(str(tmp_path / "cells.h5ad"), "cell_type"), cells)
     assert "did you mean 'pancreas'?" in refusal(data.load_cells, "pancraes")
     assert "pbmc68k" in refusal(data.load_cells, "zzz")
+    assert "there is no layer 'counts'" in refusal(data.load_cells, "pancreas", layer="counts")
+    for name, value in {"labels": "labels.csv", "join": "outer", "make_unique": True}.items():
+        assert f"{name} has no effect on the example" in refusal(data.load_cells, "pancreas", **{name: value})
     for load, label_key in data.EXAMPLES.values():
         assert callable(load) and isinstance(label_key, str)
 
