@@ -2954,7 +2954,7 @@ def load_cells(
             if idle:
                 raise InputError(f"{name} has no effect on the example '{source}'; leave it out")
         adata = EXAMPLES[source].load()
-        asked = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
+        asked: dict[str, Any] = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
         if any(value is not None for value in asked.values()):
             adata = _take_values(adata, **asked)
         if len(drop_types):

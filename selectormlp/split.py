@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -447,13 +448,19 @@ def map_cells(adata: AnnData, *, n_cells: int = 10_000, seed: int = 0) -> pd.Dat
 def _map_points(values: np.ndarray, names: Iterable[str], *, seed: int = 0) -> pd.DataFrame:
     """UMAP of `values` (cells x anything, such as a hidden layer); one row per cell: `cell`, `umap_1`, `umap_2`."""
     import torch
-    from umap import UMAP
+    from sklearn.neighbors import NearestNeighbors
+    from umap import UMAP, umap_
 
-    threads = torch.get_num_threads()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="n_jobs value", category=UserWarning)  # umap, when it is given a seed
-        umap = UMAP(n_neighbors=min(15, len(values) - 1), min_dist=0.5, random_state=seed)
-        places = umap.fit_transform(values)
+    for compiled in (umap_.smooth_knn_dist, umap_.compute_membership_strengths):
+        with suppress(RuntimeError):  # there is no folder for it
+            compiled.enable_caching()  # or every process compiles them anew, which takes longer than the rest
+    threads, n_neighbors = torch.get_num_threads(), min(15, len(values) - 1)
+    distances, nearest = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(values).kneighbors(values)
+    knn = (nearest, distances.astype(np.float32))  # exact, and without umap's own search, which is compiled, too
+    with warnings.catch_warnings():  # of umap: it is given a seed, and it could place no further cells
+        warnings.filterwarnings("ignore", message="n_jobs value|precomputed_knn", category=UserWarning)
+        settings = {"precomputed_knn": knn, "force_approximation_algorithm": True}
+        places = UMAP(n_neighbors, min_dist=0.5, random_state=seed, **settings).fit_transform(values)
     torch.set_num_threads(threads)  # numba changes it, and sums in another order would change later trainings
     return pd.DataFrame({"cell": list(names), "umap_1": places[:, 0], "umap_2": places[:, 1]})
 

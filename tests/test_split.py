@@ -364,14 +364,23 @@ class StubUMAP:
 
     settings: dict
 
-    def __init__(self, **settings) -> None:
-        StubUMAP.settings = settings
+    def __init__(self, n_neighbors: int, *, precomputed_knn: tuple, **settings) -> None:
+        StubUMAP.settings = {"n_neighbors": n_neighbors, **settings}
+        self.nearest, self.distances = precomputed_knn
 
     def fit_transform(self, values: np.ndarray) -> np.ndarray:
         import torch
 
         torch.set_num_threads(torch.get_num_threads() + 1)
         warnings.warn("n_jobs value 1 overridden to 1 by setting random_state", stacklevel=1)
+        warnings.warn("precomputed_knn: transforms will be unavailable", stacklevel=1)
+        assert StubUMAP.settings.pop("force_approximation_algorithm")  # or umap searches for neighbours itself
+        some = values[:50]
+        apart = np.sort(np.linalg.norm(some[:, None] - values[None], axis=2), axis=1)
+        np.testing.assert_allclose(self.distances[:50], apart[:, : StubUMAP.settings["n_neighbors"]], atol=1e-2)
+        np.testing.assert_allclose(
+            np.linalg.norm(some[:, None] - values[self.nearest[:50]], axis=2), self.distances[:50], atol=1e-2
+        )
         if len(values) > 10_000:
             warnings.warn("many cells", stacklevel=1)
         StubUMAP.settings["components"] = values.shape[1]
@@ -381,7 +390,13 @@ class StubUMAP:
 @pytest.fixture
 def stub_umap(monkeypatch: pytest.MonkeyPatch) -> type[StubUMAP]:
     pytest.importorskip("scanpy")  # loaded before umap is replaced
-    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=StubUMAP))
+
+    def no_folder() -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    slow = SimpleNamespace(enable_caching=no_folder)
+    parts = SimpleNamespace(smooth_knn_dist=slow, compute_membership_strengths=slow)
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=StubUMAP, umap_=parts))
     return StubUMAP
 
 
