@@ -38,7 +38,7 @@ def _digest_of_texts(texts: Iterable[object]) -> str:
 
 
 def _digest_of_values(X: Any, columns: np.ndarray | None = None) -> str:
-    """A digest of a matrix (cells x genes; some columns) that does not depend on how it is stored: values and places."""
+    """A digest of a matrix (cells x genes; some columns), however it is stored: every value and its place."""
     digest = hashlib.blake2b(digest_size=16)
     for _, block in _row_blocks(X):
         block = block if columns is None else block[:, columns]

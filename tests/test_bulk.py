@@ -280,6 +280,7 @@ def test_the_interval_is_the_corrected_one():
     assert wide.high == 1.0 and wide.low < found.low
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_where_it_is_known():
     rng, cv, found, truths = np.random.default_rng(1), RepeatedStratifiedKFold(n_splits=5, n_repeats=2), [], []
 

@@ -147,6 +147,7 @@ def test_every_setting_of_the_svm_has_an_effect(change: dict, cells) -> None:
     assert not np.allclose(*scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_types", [2, 3])
 @pytest.mark.parametrize("protocol", ["robust", "report"])
 @pytest.mark.parametrize("penalty", ["l1", "l2"])

@@ -149,6 +149,7 @@ def test_the_page_holds_everything_and_escapes_names(counts, tmp_path) -> None:
     assert pd.read_csv(tmp_path / "page" / "panel.csv")["gene"].tolist() == chosen.genes
 
 
+@pytest.mark.slow
 def test_the_judges_of_a_page_see_a_bounded_number_of_cells(counts, panel, tmp_path, monkeypatch) -> None:
     every = panel.split.counts()
     assert inspection._lighter(panel).split.table.equals(panel.split.table)  # all of them, where they are few

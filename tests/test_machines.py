@@ -65,6 +65,7 @@ def serial(counts, panel) -> list[pd.DataFrame]:
     return tables_of(counts, panel)
 
 
+@pytest.mark.slow
 def test_threads_and_processes_change_nothing(counts, panel, serial) -> None:
     with joblib.parallel_config(backend="threading", n_jobs=2):
         in_threads = tables_of(counts, panel)
@@ -73,6 +74,7 @@ def test_threads_and_processes_change_nothing(counts, panel, serial) -> None:
             pd.testing.assert_frame_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_changes_nothing(counts, panel, serial, on_dask) -> None:
     for ours, theirs in zip(tables_of(counts, panel), serial, strict=True):
         pd.testing.assert_frame_equal(ours, theirs)
@@ -109,6 +111,7 @@ def judged(folder, counts, methods=METHODS, **settings) -> BenchmarkResults:
     return run_benchmark([_DataSet("simulated", counts, "cell_type", 20)], methods, folder=folder, **same, **settings)
 
 
+@pytest.mark.slow
 def test_a_benchmark_on_a_dask_cluster(counts, tmp_path, on_dask) -> None:
     ours, theirs = judged(tmp_path / "dask", counts, n_jobs=None), judged(tmp_path / "here", counts, n_jobs=2)
     costs = ["seconds", "peak_memory_mb"]

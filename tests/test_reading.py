@@ -108,6 +108,7 @@ def test_values_that_changed_since_they_were_read_are_looked_at_again() -> None:
         data.normalise(read)
 
 
+@pytest.mark.slow
 def test_values_of_any_combination_are_the_right_ones() -> None:
     assert shapes_fuzz.faults(40) == []  # the long run: tests/stress/shapes_fuzz.py --draws 2000
 

@@ -59,6 +59,7 @@ def unknown(words: list[str], said: dict[tuple[str, ...], str]) -> list[str]:
     return wrong if said[command] else [" ".join(command)]
 
 
+@pytest.mark.slow
 def test_every_command_and_option_on_a_page_exists():
     said: dict[tuple[str, ...], str] = {}
     missing = [(page, words[:2], wrong) for page, words in LINES if (wrong := unknown(words, said))]

@@ -91,6 +91,7 @@ def test_models_of_every_format_load_and_predict_what_they_did(kind: str, versio
     np.testing.assert_allclose(load_model(folder).class_scores(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_process_that_loads_first_can_train_afterwards() -> None:
     """What is imported while the shapes are found out must not take them for values."""
     code = (

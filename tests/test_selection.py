@@ -637,6 +637,7 @@ print((memory("VmHWM") - before) / (8 * cells.X.nnz))  # a number and a place, f
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak cannot be set back elsewhere")
 def test_cells_are_not_copied_in_memory(tmp_path) -> None:
     rng, n_cells, n_seen = np.random.default_rng(0), 200_000, 100

@@ -113,7 +113,11 @@ def lines_of(shape: Shape, paths: list[str], on_disk: str) -> dict[str, list[str
     return lines
 
 
-@pytest.mark.parametrize(("shape", "on_disk"), [(shape, "no" if i % 2 else "yes") for i, shape in enumerate(SHAPES)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "on_disk"),
+    [pytest.param(shape, "no" if i % 2 else "yes", id=shape.name) for i, shape in enumerate(SHAPES)],
+)
 def test_every_command_works_on_what_is_read(
     shape: Shape, on_disk: str, asked: dict[str, AnnData], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

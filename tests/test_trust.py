@@ -525,6 +525,7 @@ def test_a_fit_leaves_the_random_numbers_of_torch_as_they_were() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 def test_a_terminal_of_ascii_and_a_home_that_cannot_be_written(here: Path, counts: AnnData) -> None:
     import subprocess
     import sys
