@@ -34,6 +34,7 @@ test: $(VENV)/.installed-dev
 stress: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install -qq 'mutmut>=3.8,<4' 'coverage>=7.10'
 	$(BIN)/python tests/stress/fuzz.py --cases 11000 --write
+	$(BIN)/python tests/stress/shapes_fuzz.py --draws 2000 --write
 	$(BIN)/python tests/stress/attacks.py --cases 20000 --write
 	$(BIN)/python tests/stress/kills.py
 	$(BIN)/python tests/stress/fits.py

@@ -1039,6 +1039,14 @@ class _Decided(NamedTuple):
     lines: tuple[str, ...] = ()
 
 
+def _obs_of(cells: Any) -> pd.DataFrame:
+    """Return the table of the cells of an AnnData; something else is an `InputError`."""
+    if not isinstance(getattr(cells, "obs", None), pd.DataFrame):
+        shown = repr(cells) if isinstance(cells, str | Path) else f"of type {type(cells).__name__}"
+        raise InputError(f"the cells are {shown}, where an AnnData is needed; load_cells reads files and examples")
+    return cells.obs
+
+
 def _decide(adata: AnnData, given: dict[str, Any] | None = None) -> _Decided:
     """Decide which values of some cells, backed ones too, are worked with, unless that is noted."""
     given = {name: value for name, value in (given or {}).items() if value is not None}
@@ -1058,6 +1066,7 @@ def _decide(adata: AnnData, given: dict[str, Any] | None = None) -> _Decided:
 
 def _taken(adata: AnnData, given: dict[str, Any] | None = None) -> _Taken:
     """Take the values of some cells that are worked with, and say which."""
+    _obs_of(adata)
     adata = adata.to_memory() if adata.isbacked else adata
     found = _decide(adata, given)
     for line in found.lines:
@@ -1135,6 +1144,10 @@ def _refuse_label_key(
     obs: pd.DataFrame, label_key: str, where: str = "adata.obs", *, setting: str = "label_key"
 ) -> None:
     """Raise InputError where a label column, or one that another setting names, is not there."""
+    if not isinstance(label_key, str):
+        one = "; make one column of several first, as in obs['a'].astype(str) + ' ' + obs['b'].astype(str)"
+        both = one if isinstance(label_key, list | tuple) else ""
+        raise InputError(f"{setting} is {label_key!r}; pass the name of one column of {where}{both}")
     if label_key not in obs.columns:
         held = ", ".join(map(str, obs.columns[:20])) or "none"
         hint = _did_you_mean(label_key, obs.columns, f"its columns are: {held}; pass one of them, or a label file")
@@ -1558,8 +1571,7 @@ def prepare_cells(
     >>> prepare_cells(load_pancreas(), "cell_type", min_cells=20).shape
     (1895, 20125)
     """
-    adata = adata.to_memory() if adata.isbacked else adata
-    _refuse_label_key(adata.obs, label_key)
+    _refuse_label_key(_obs_of(adata), label_key)
     taken = _taken(adata, {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names})
     for note in _checked(taken).warnings:
         _logger.info(note)

@@ -24,6 +24,7 @@ from selectormlp.data import (
     InputError,
     _LACKING,
     _VALUES,
+    _obs_of,
     _above_trend,
     _announce,
     _by_score,
@@ -1265,7 +1266,7 @@ def select_genes(
     design = PanelDesign(n_genes=n_genes, **settings)
     if split is not None:
         _refuse_idle_beside_a_split(design, settings)
-    chosen = split or _split_of(adata.obs, label_key, design)
+    chosen = split or _split_of(_obs_of(adata), label_key, design)
     adata = _take_values(adata, **reading) if reading else adata
     source = {"fingerprint": _fingerprint_cells(adata, label_key), "split": "drawn" if split is None else "given"}
     source |= {"reading": reading} if reading else {}

@@ -21,6 +21,7 @@ from selectormlp.data import (
     _existing_path,
     _figure_text,
     _is_whole,
+    _obs_of,
     _reading,
     _refuse_label_key,
     _refuse_repeated_names,
@@ -307,7 +308,7 @@ def split_cells(
     >>> split.counts().shape
     (9, 3)
     """
-    obs = adata if isinstance(adata, pd.DataFrame) else adata.obs
+    obs = adata if isinstance(adata, pd.DataFrame) else _obs_of(adata)
     if not obs.index.is_unique:
         raise InputError(
             "cell names occur more than once, and a split goes by name; call adata.obs_names_make_unique()"
@@ -404,7 +405,7 @@ def split_batches(
     >>> set(adata.obs.loc[split.cells("test"), "donor"])
     {'c'}
     """
-    obs = adata if isinstance(adata, pd.DataFrame) else adata.obs
+    obs = adata if isinstance(adata, pd.DataFrame) else _obs_of(adata)
     held = _cells_of_batches(obs, batch_key, [test] if isinstance(test, str) else [str(name) for name in test])
     caps = {"max_train": max_train, "max_validation": max_validation}
     table = split_cells(obs[~held], label_key, **caps, min_cells=min_cells, shuffle=shuffle, seed=seed).table

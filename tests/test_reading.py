@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from selectormlp.panels import read_panel
 from selectormlp.platforms import fit_platform, simulate_platform
 from selectormlp.selection import describe_panel, extend_panel, remake_panel, select_genes, unwanted_genes
 from selectormlp.simulation import simulate_cells
+from selectormlp.split import split_cells
 from selectormlp.streaming import open_cells, select_genes_on_disk
 
 READY_LISTS = {
@@ -168,3 +170,19 @@ def test_a_platform_takes_the_counts_wherever_they_lie() -> None:
         simulate_platform(cells, "cell_type", "imaging", seed=0)
     with pytest.raises(InputError, match="the target's are log-normalised"):
         fit_platform(counts, cells, "cell_type")
+
+
+@pytest.mark.parametrize(
+    "function", [prepare_cells, split_cells, data.check_cells, lambda *given: select_genes(*given, 5)]
+)
+def test_a_label_key_is_one_name_and_cells_are_an_anndata(function: Callable) -> None:
+    cells = simulate_cells(60, 60, 2, n_housekeeping=5, seed=0)
+    if function is not data.check_cells:  # there None means that labels are not looked at
+        with pytest.raises(InputError, match="label_key is None; pass the name of one column of adata.obs$"):
+            function(cells, None)
+    with pytest.raises(InputError, match=r"label_key is \['cell_type', 'donor'\]; .* make one column of several first"):
+        function(cells, ["cell_type", "donor"])
+    with pytest.raises(InputError, match="the cells are 'pancreas', where an AnnData is needed; load_cells reads"):
+        function("pancreas", "cell_type")
+    with pytest.raises(InputError, match="the cells are of type NoneType"):
+        function(None, "cell_type")

@@ -1,6 +1,6 @@
 """Fuzz combinations of what an AnnData file can hold: memory and disk must take the right matrix, both alike.
 
-    python tests/stress/shapes_fuzz.py --draws 2000
+    python tests/stress/shapes_fuzz.py --draws 2000 [--write]
 
 A draw is X x raw x layer x column of var x labels x sparse format x kind of file. It knows by a rule of its own which
 matrix is right (the most genes, then counts before logged values, then X, raw, layers) and what its values are once they
@@ -47,6 +47,7 @@ VARS = (None, "feature_name", "gene_symbols", "gene_ids", "feature_types")
 LABELS = ("text", "category", "int", "float", "string", "missing")
 FORMATS = ("csr", "csc", "dense")
 FILES = ("h5ad", "h5ad.gz", "zarr", "h5")
+TABLE = Path(__file__).resolve().parents[2] / "data" / "studies" / "stress" / "file_shapes.csv"
 RANK = {"counts": 0, "per ten thousand": 1, "fractional": 1, "logged": 2, "log2": 2}
 
 
@@ -208,15 +209,37 @@ def faults(n_draws: int, *, first: int = 0) -> list[tuple[Draw, str]]:
     return found
 
 
+def table_of(first: int, n_draws: int, wrong: list[tuple[Draw, str]]) -> pd.DataFrame:
+    """The table of the book: by what X holds, files with a usable matrix, files without one, and faults."""
+    draws = [drawn(seed) for seed in range(first, first + n_draws)]
+    faulty = {draw.seed for draw, _ in wrong}
+    rights = [right_of(draw) for draw in draws]
+    rows = {
+        "X holds": [draw.x for draw in draws],
+        "files": 1,
+        "usable": [right is not None for right in rights],
+        "not from X": [right is not None and right[0] != "X" for right in rights],
+        "faults": [draw.seed in faulty for draw in draws],
+    }
+    counts = pd.DataFrame(rows).groupby("X holds").sum().astype(int)
+    counts.loc["all"] = counts.sum()
+    return counts.reset_index()
+
+
 def main() -> None:
     """Try many draws."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="write the table of the book")
     given = parser.parse_args()
     wrong = faults(given.draws, first=given.first)
     for draw, fault in wrong:
         print(f"{fault} | {draw}")
+    table = table_of(given.first, given.draws, wrong)
+    print(table.to_string(index=False))
+    if given.write:
+        data._write_table(table, TABLE)
     print(f"{given.draws} draws, {len(wrong)} faults")
     sys.exit(bool(wrong))
 
