@@ -483,10 +483,10 @@ def _one_line_warnings() -> Iterator[None]:
 
 # %% ../nbs/16_command_line.ipynb #36b3cc3b
 def _check_place(
-    path: str | Path, *, folder: bool = True, inputs: Iterable[str] = (), others: Iterable[str | None] = (),
+    path: str | Path, *, endings: Sequence[str] = (), inputs: Iterable[str] = (), others: Iterable[str | None] = (),
     writes: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Raise `InputError` unless a folder (or a file) can be made at `path` without a loss of what is read.
+    """Raise `InputError` unless a folder, or a file with one of `endings`, can be made without a loss of what is read.
 
     `inputs` are the cells, `others` are other files, `writes` the names that are written in a folder.
     """
@@ -498,12 +498,14 @@ def _check_place(
     reason = None
     if any(_same_place(place, name) for name in inputs if Path(name).exists()):
         reason = "it is the file of cells that is read"
-    elif above.is_dir() != (folder or above != place):
+    elif above.is_dir() != (not endings or above != place):
         reason = f"'{above.name}' is a {'file' if above.is_file() else 'folder'}"
     elif not os.access(above, os.W_OK):
         reason = f"there is no right to write to '{above}'"
     elif any((place / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
         reason = "a .zarr store is there"
+    elif endings and place.suffix.lower() not in endings:
+        reason = f"what is written here ends in {' or '.join(endings)}"
     if reason:
         raise InputError(f"cannot write '{path}': {reason}; choose another place")
     _refuse_input(path, [*inputs, *filter(None, others)], writes=writes)
@@ -615,8 +617,8 @@ def _run_select(options: _SelectOptions, design: PanelDesign, taken: _ValueOptio
     folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
     note, others = _note_beside(options.out), [*options.labels, options.extend]
     others += [name for names in (design.must_include, design.exclude, design.candidates) for name in names]
-    for place in (options.out, note):
-        _check_place(place, folder=False, inputs=options.cells, others=others)
+    for place, ending in ((options.out, ".csv"), (note, ".json")):
+        _check_place(place, endings=[ending], inputs=options.cells, others=others)
     _check_place(folder, inputs=options.cells, others=others, writes=_PAGE_FILES)
     with _only_writer(options.out):
         panel, adata = _panel_and_cells(options, _with_lists(design, options.extend), taken)
@@ -749,7 +751,7 @@ def _run_simulate(output: _SimulationOutput, recipe: SimulationRecipe) -> None:
     """Write simulated cells to a file (simulate)."""
     from selectormlp.simulation import simulate_to_file
 
-    _check_place(output.out, folder=False)
+    _check_place(output.out, endings=[".h5ad"])
     simulate_to_file(output.out, chunk_size=output.chunk_size, **asdict(recipe))
     _say(f"{recipe.n_cells:,} cells x {recipe.n_genes:,} genes of {recipe.n_types} types are in '{output.out}';")
     _say("var says which genes are markers, obs['cell_type'] holds the types.")
@@ -801,7 +803,7 @@ def _run_predict(options: _PredictOptions, taken: _ValueOptions = _AS_DECIDED) -
     from selectormlp.collection import open_model
     from selectormlp.data import InputError
 
-    _check_place(options.out, folder=False, inputs=options.cells, others=(options.model,))
+    _check_place(options.out, endings=[".csv", ".h5ad"], inputs=options.cells, others=(options.model,))
     annotated = options.out.lower().endswith(".h5ad")
     if annotated and options.top > 1:
         raise InputError("an .h5ad file gets the probabilities of all types; leave out --top, or name a csv file")
