@@ -71,6 +71,50 @@ def _nearest_name(name: str, known: Iterable[object]) -> str | None:
     return plain[found[0]] if found else None
 
 
+def _one_letter_apart(one: str, other: str) -> bool:
+    """Say whether two texts differ by a letter put in, left out or replaced, or by two that changed places.
+
+    Another digit is no slip: it names another gene.
+    """
+    short, long = sorted((one, other), key=len)
+    same = len(os.path.commonprefix([short, long]))
+    if short[same : same + 2] == long[same : same + 2][::-1] and short[same + 2 :] == long[same + 2 :]:
+        return short[same : same + 2].isalpha()
+    in_short = short[same : same + 1] if len(short) == len(long) else ""
+    alike = len(long) <= len(short) + 1 and short[same + len(in_short) :] == long[same + 1 :]
+    return alike and not any(letter.isdigit() for letter in in_short + long[same : same + 1])
+
+
+def _nearest_gene(name: str, known: Iterable[object]) -> str | None:
+    """Return the gene that is probably meant: written otherwise, or with a slip of one letter; PAX5 is not PAX6.
+
+    Parameters
+    ----------
+    name : str
+        A gene that is not known.
+    known : iterable
+        The genes that are.
+
+    Returns
+    -------
+    str or None
+        One of the known genes, None where none is so near.
+
+    Examples
+    --------
+    >>> _nearest_gene("hla dra", ["HLA-DRA"]), _nearest_gene("INSS", ["INS"]), _nearest_gene("PAX5", ["PAX6"])
+    ('HLA-DRA', 'INS', None)
+    """
+    wanted, slip = re.sub(r"[\W_]+", "", name).lower(), None
+    for gene in map(str, known):
+        plain = re.sub(r"[\W_]+", "", gene).lower()
+        if plain == wanted:
+            return gene
+        if slip is None and _one_letter_apart(plain, wanted):
+            slip = gene
+    return slip
+
+
 def _did_you_mean(name: str, known: Iterable[object], otherwise: str) -> str:
     """Return the second half of an error sentence: a suggestion, or else another way out."""
     nearest = _nearest_name(name, known)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +33,7 @@ from selectormlp.data import (
     _is_whole,
     _kept_labels,
     _known_genes,
+    _nearest_gene,
     _nearest_name,
     _refuse_label_key,
     _take_values,
@@ -694,14 +695,17 @@ def _refuse_misspelt_list(names: set[str], entry: str) -> None:
         raise InputError(f"exclude names {entry!r}, which is no gene and no ready list; did you mean {name!r}?")
 
 
-def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str]) -> None:
+def _refuse_unknown(
+    field_name: str, asked: Iterable[str], known: Iterable[str], nearest: Callable[..., str | None] = _nearest_name
+) -> None:
     """Raise an `InputError` for the first asked name that is not known."""
     known = {str(name) for name in known}
     for name in asked:
         if name not in known:
-            near = _nearest_name(name, known)
+            near = nearest(name, sorted(known))
             raise InputError(
-                f"{field_name} names {name!r}, which is not in the data" + (f"; did you mean {near!r}?" if near else "")
+                f"{field_name} names {name!r}, which is not in the data"
+                + (f"; did you mean {near!r}?" if near else "; leave it out, or use the names of the data")
             )
 
 
@@ -718,7 +722,7 @@ def _candidate_genes(genes: _GeneSummary, design: PanelDesign) -> _Candidates:
 
     A list of candidates is taken as it is, not cut to the most variable.
     """
-    _refuse_unknown("must_include", design.must_include, genes.names)
+    _refuse_unknown("must_include", design.must_include, genes.names, _nearest_gene)
     out = unwanted_genes(genes.names, design.exclude)
     clash = sorted(out & set(design.must_include))
     if clash:

@@ -645,6 +645,19 @@ def test_reference_table():
     assert "did you mean 'report/figure6_test_accuracy'?" in refusal(data.reference_table, "report/figure6_test")
 
 
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("ins", ["GCG", "INS"], "INS"), ("hla.dra", ["HLA-DRA"], "HLA-DRA"), ("INSS", ["INS"], "INS"),
+        ("GC", ["GCG"], "GCG"), ("SSTR", ["SSTA"], "SSTA"), ("PAX5", ["PAX6"], None), ("CD19", ["CD9", "CD1"], None),
+        ("INS", ["LSS", "INSR2"], None), ("CD2", ["CD20"], None), ("CD3E", ["CD33", "CD3"], "CD3"), ("A", [], None),
+        ("GGC", ["GCG"], "GCG"), ("PAX65", ["PAX56"], None),
+    ],
+)  # fmt: skip
+def test_a_gene_is_proposed_for_a_slip_of_one_letter_only(name, known, meant):
+    assert data._nearest_gene(name, known) == meant
+
+
 def test_nearest_name():
     assert data._nearest_name("alpha", []) is None
     assert data._nearest_name("CELLTYPE", ["donor", "cell type"]) == "cell type"

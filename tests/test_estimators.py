@@ -199,7 +199,8 @@ def test_the_selector_keeps_the_rules_of_a_panel(cells) -> None:
     assert chooser.genes_[0] == "gene19" and "gene0" not in chooser.genes_ and len(chooser.genes_) == 4
     for settings, words in (
         ({"n_genes": 21}, "there are 20 to choose from"),
-        ({"must_include": ["gene20"]}, "did you mean"),
+        ({"must_include": ["gene20"]}, "must_include names 'gene20', which is not in the data; leave it out"),
+        ({"must_include": ["Gene-7"]}, "did you mean 'gene7'?"),
         ({"groups": "branch"}, "give the cells as AnnData"),
         ({"method": "svm_l1", "min_markers": 1}, "min_markers needs method='discriminant'"),
         ({"method": KNeighborsClassifier()}, "ranks no genes"),
