@@ -980,6 +980,7 @@ def _held_by(adata: AnnData) -> list[_HeldValues]:
     places = _sample_places(adata.n_obs)
     rows = np.concatenate([np.arange(place.start, place.stop) for place in places])
     few = adata[rows] if len(rows) < adata.n_obs else adata
+    few = few.to_memory() if adata.isbacked else few
     held = []
     if few.X is not None:
         held.append(_HeldValues("X", adata.var, lambda: _as_sample(few.X)))

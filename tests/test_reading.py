@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,6 +160,24 @@ def test_a_panel_is_chosen_scored_inspected_and_made_anew_from_the_same_values(a
     else:
         with pytest.raises(InputError, match="thinning needs .* these are log-normalised"):
             panel_robustness(panel, cells, captures=[0.5], failures=[0.0])
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
+def test_a_backed_table_is_worked_on_as_the_same_in_memory(form: str, tmp_path: Path) -> None:
+    cells = two_matrices()
+    if form != "csr":
+        cells.X = cells.X.toarray() if form == "dense" else cells.X.tocsc()
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    del cells.layers["counts"], cells.layers["other"]
+    cells.write_h5ad(tmp_path / "logged.h5ad")
+    for name in ("cells", "logged"):
+        memory = anndata.read_h5ad(tmp_path / f"{name}.h5ad")
+        panel = select_genes(memory, "cell_type", 5)
+        backed = anndata.read_h5ad(tmp_path / f"{name}.h5ad", backed="r")
+        same = select_genes(backed, "cell_type", 5)
+        assert (same.genes, same.settings) == (panel.genes, panel.settings)
+        assert remake_panel(panel, backed).genes == panel.genes
+        assert same.score(backed).per_type.equals(panel.score(memory).per_type)
 
 
 def test_a_platform_takes_the_counts_wherever_they_lie() -> None:
