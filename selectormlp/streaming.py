@@ -112,12 +112,15 @@ def _column(table: Any, name: str) -> Any:
     column = table[name]
     if not hasattr(column, "keys") and "categories" in column.attrs:
         categories = np.asarray(read_elem(table[column.attrs["categories"]])).astype(object)
-        return pd.Categorical.from_codes(column[:], pd.Index(categories).map(_decoded))
+        return pd.Categorical.from_codes(column[:], _decoded(pd.Index(categories)))
     return read_elem(column)
 
 
-def _decoded(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
+def _decoded(names: pd.Index) -> pd.Index:
+    """Names as text, also those that a file keeps as bytes."""
+    if names.inferred_type not in ("bytes", "mixed"):
+        return names
+    return names.map(lambda name: name.decode() if isinstance(name, bytes) else name)
 
 
 def _read_table(table: Any, columns: Iterable[str] | None = None) -> pd.DataFrame:
@@ -130,7 +133,7 @@ def _read_table(table: Any, columns: Iterable[str] | None = None) -> pd.DataFram
         return read
     wanted = None if columns is None else set(columns)
     names = [name for name in table.attrs["column-order"] if wanted is None or name in wanted]
-    index = pd.Index(read_elem(table[table.attrs["_index"]])).map(_decoded).astype(str)
+    index = _decoded(pd.Index(read_elem(table[table.attrs["_index"]]))).astype(str)
     return pd.DataFrame({name: pd.Series(_column(table, name), index=index) for name in names}, index=index)
 
 
@@ -185,10 +188,12 @@ class _CellFile:
 
 def _rows(values: Any, start: int, stop: int) -> csr_matrix:
     """Some neighbouring rows of a matrix on disk; of a dense one only a few are dense at a time."""
-    if hasattr(values, "group"):
-        block = values[start:stop]
+    if hasattr(values, "group"):  # anndata's own slice looks up versions of packages each time
+        ends = values.group["indptr"][start : stop + 1]
+        data, indices = (values.group[name][ends[0] : ends[-1]] for name in ("data", "indices"))
+        block = csr_matrix((data, indices, ends - ends[0]), shape=(len(ends) - 1, values.shape[1]))
         _refuse_broken_matrix(block)
-        return csr_matrix(block)
+        return block
     if issparse(values):
         return csr_matrix(values[start:stop])
     step = max(1, _VALUES_TOGETHER // max(1, values.shape[1]))
