@@ -188,12 +188,10 @@ class _CellFile:
 
 def _rows(values: Any, start: int, stop: int) -> csr_matrix:
     """Some neighbouring rows of a matrix on disk; of a dense one only a few are dense at a time."""
-    if hasattr(values, "group"):  # anndata's own slice looks up versions of packages each time
-        ends = values.group["indptr"][start : stop + 1]
-        data, indices = (values.group[name][ends[0] : ends[-1]] for name in ("data", "indices"))
-        block = csr_matrix((data, indices, ends - ends[0]), shape=(len(ends) - 1, values.shape[1]))
-        _refuse_broken_matrix(block)
-        return block
+    if hasattr(values, "group"):
+        if isinstance(values, _GeneByGene):
+            return values[start:stop]
+        return _stretch(values.group, csr_matrix, start, min(stop, values.shape[0]))  # anndata's slice is slower
     if issparse(values):
         return csr_matrix(values[start:stop])
     step = max(1, _VALUES_TOGETHER // max(1, values.shape[1]))
