@@ -504,11 +504,13 @@ def _check_place(
         reason = f"there is no right to write to '{above}'"
     elif any((place / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
         reason = "a .zarr store is there"
-    elif endings and place.suffix.lower() not in endings:
-        reason = f"what is written here ends in {' or '.join(endings)}"
     if reason:
         raise InputError(f"cannot write '{path}': {reason}; choose another place")
     _refuse_input(path, [*inputs, *filter(None, others)], writes=writes)
+    if endings and place.suffix.lower() not in endings:
+        raise InputError(
+            f"cannot write '{path}': what is written here ends in {' or '.join(endings)}; choose another name"
+        )
 
 
 def _flat_settings(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -86,8 +86,8 @@ def test_an_output_is_no_input_however_it_is_spelt(spelling: str, here: Path) ->
     (here / "labels.csv").write_text("a,b\n")
     out = SPELLINGS[spelling](here / "labels.csv")
     with pytest.raises(InputError, match="cannot write .*which is read; choose another place"):
-        _check_place(out, folder=False, inputs=("cells.h5ad",), others=(None, "labels.csv"))
-    _check_place("panel.csv", folder=False, inputs=("cells.h5ad", "pancreas"), others=("labels.csv",))
+        _check_place(out, endings=[".csv"], inputs=("cells.h5ad",), others=(None, "labels.csv"))
+    _check_place("panel.csv", endings=[".csv"], inputs=("cells.h5ad", "pancreas"), others=("labels.csv",))
 
 
 def test_a_store_is_no_place_for_results(here: Path, counts: AnnData) -> None:
