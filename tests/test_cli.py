@@ -775,7 +775,7 @@ ERRORS = {
     "select cells.h5ad --label-key cell_type --out cells.h5ad": "is the file of cells",
     "select cells.h5ad --label-key cell_type --out cells.h5ad/panel.csv": "cannot write 'cells.h5ad/panel.csv'",
     "select cells.h5ad --label-key cell_type --out best": "is a folder",
-    "select cells.h5ad --label-key cell_type --out panel.xlsx": "what is written here ends in .csv; choose another name",
+    "select cells.h5ad --label-key cell_type --out panel.xlsx": "ends in .csv; choose another name",
     "select cells.h5ad --label-key cell_type --out panel": "what is written here ends in .csv; choose another name",
     "predict cells.h5ad --model best/Tiny_best_model --out out.tsv": "ends in .csv or .h5ad",
     "simulate --out new.csv": "ends in .h5ad",
