@@ -62,12 +62,17 @@ class InputError(ValueError):
     """
 
 
+def _plain(name: object) -> str:
+    """Return a name in small letters, without what separates its words."""
+    return re.sub(r"[\W_]+", "", str(name)).lower()
+
+
 def _nearest_name(name: str, known: Iterable[object]) -> str | None:
     """Return the known name most like `name`, None where nothing is near; case, `_`, `-` and spaces do not count."""
     plain: dict[str, str] = {}
     for candidate in known:
-        plain.setdefault(re.sub(r"[\W_]+", "", str(candidate)).lower(), str(candidate))
-    found = difflib.get_close_matches(re.sub(r"[\W_]+", "", name).lower(), list(plain), n=1, cutoff=0.6)
+        plain.setdefault(_plain(candidate), str(candidate))
+    found = difflib.get_close_matches(_plain(name), list(plain), n=1, cutoff=0.6)
     return plain[found[0]] if found else None
 
 
@@ -105,9 +110,9 @@ def _nearest_gene(name: str, known: Iterable[object]) -> str | None:
     >>> _nearest_gene("hla dra", ["HLA-DRA"]), _nearest_gene("INSS", ["INS"]), _nearest_gene("PAX5", ["PAX6"])
     ('HLA-DRA', 'INS', None)
     """
-    wanted, slip = re.sub(r"[\W_]+", "", name).lower(), None
+    wanted, slip = _plain(name), None
     for gene in map(str, known):
-        plain = re.sub(r"[\W_]+", "", gene).lower()
+        plain = _plain(gene)
         if plain == wanted:
             return gene
         if slip is None and _one_letter_apart(plain, wanted):
@@ -115,10 +120,15 @@ def _nearest_gene(name: str, known: Iterable[object]) -> str | None:
     return slip
 
 
-def _did_you_mean(name: str, known: Iterable[object], otherwise: str) -> str:
+def _did_you_mean(
+    name: str, known: Iterable[object], otherwise: str, *, find: Callable[..., str | None] = _nearest_name
+) -> str:
     """Return the second half of an error sentence: a suggestion, or else another way out."""
-    nearest = _nearest_name(name, known)
-    return f"did you mean '{nearest}'?" if nearest else otherwise
+    nearest = find(name, known)
+    return f"did you mean {nearest!r}?" if nearest else otherwise
+
+
+_OTHER_NAMES = "leave it out, or use the names of the data"
 
 
 def _is_whole(value: object, *, least: int) -> bool:
@@ -526,11 +536,6 @@ _ID_COLUMNS = (
     "gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl_gene_id", "ensembl", "ensembl_gene", "feature_id",
     "feature_ids", "accession", "id", "ids", "ensg", "gene",
 )  # fmt: skip
-
-
-def _plain(name: object) -> str:
-    """Return a name in small letters, without what separates its words."""
-    return re.sub(r"[\W_]+", "", str(name)).lower()
 
 
 def _texts(values: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import Matrix, make_classifier, _model_colour
-from .data import InputError, _figure_text, _nearest_gene, _nearest_name
+from .data import _OTHER_NAMES, InputError, _did_you_mean, _figure_text, _nearest_gene, _nearest_name
 from .panels import GenePanel
 from .split import CellSplit, _map_points, plot_cell_map
 
@@ -319,10 +319,9 @@ def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
     genes = panel.genes if isinstance(panel, GenePanel) else list(panel)
     missing = [gene for gene in genes if gene not in adata.var_names]
     if missing:
-        near = _nearest_gene(missing[0], adata.var_names)
+        hint = _did_you_mean(missing[0], adata.var_names, _OTHER_NAMES, find=_nearest_gene)
         raise InputError(
-            f"{len(missing)} of the panel's {len(genes)} genes are not in the data, the first is {missing[0]!r}"
-            + (f"; did you mean {near!r}?" if near else "; leave it out, or use the names of the data")
+            f"{len(missing)} of the panel's {len(genes)} genes are not in the data, the first is {missing[0]!r}; {hint}"
         )
     return genes
 

@@ -572,11 +572,12 @@ def _panel_tables(
 
     Judges see `_MOST_CELLS` training cells, and as many test cells, at most.
     """
+    adata = _as_read(panel, adata)
     cells, judged = _prepared(panel, adata), _lighter(panel)
     tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(judged, cells, n_jobs=n_jobs)}
     tables["recalls"] = panel_recalls(judged, cells, n_jobs=n_jobs)
     tables["stability"] = panel_stability(panel, cells, n_resamples=n_resamples, n_jobs=n_jobs)
-    if value_kind(_as_read(panel, adata).X) == "raw counts":
+    if value_kind(adata.X) == "raw counts":
         tables["robustness"] = panel_robustness(judged, adata, n_jobs=n_jobs)
     return tables
 

@@ -14,7 +14,17 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
-from .data import _VALUES, InputError, _cell_labels, _nearest_name, _refuse_label_key, _take_values
+from selectormlp.data import (
+    _OTHER_NAMES,
+    _VALUES,
+    InputError,
+    _cell_labels,
+    _did_you_mean,
+    _nearest_gene,
+    _nearest_name,
+    _refuse_label_key,
+    _take_values,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -192,7 +202,8 @@ def _labelled_counts(
     known = labels.notna().to_numpy()
     missing = [gene for gene in genes or () if gene not in adata.var_names]
     if missing:
-        raise InputError(f"the gene {missing[0]!r} is not in the data; leave it out, or use the names of the data")
+        hint = _did_you_mean(missing[0], adata.var_names, _OTHER_NAMES, find=_nearest_gene)
+        raise InputError(f"the gene {missing[0]!r} is not in the data; {hint}")
     X = csr_matrix(adata.X, dtype=np.float32)[known]
     depth = np.maximum(np.asarray(X.sum(axis=1), dtype=float).ravel(), 1.0)
     X = X if genes is None else csr_matrix(X[:, adata.var_names.get_indexer(list(genes))])

@@ -23,6 +23,7 @@ from .classifiers import make_classifier
 from selectormlp.data import (
     InputError,
     _LACKING,
+    _OTHER_NAMES,
     _VALUES,
     _obs_of,
     _above_trend,
@@ -33,6 +34,7 @@ from selectormlp.data import (
     _is_whole,
     _kept_labels,
     _known_genes,
+    _did_you_mean,
     _nearest_gene,
     _nearest_name,
     _refuse_label_key,
@@ -696,17 +698,14 @@ def _refuse_misspelt_list(names: set[str], entry: str) -> None:
 
 
 def _refuse_unknown(
-    field_name: str, asked: Iterable[str], known: Iterable[str], nearest: Callable[..., str | None] = _nearest_name
+    field_name: str, asked: Iterable[str], known: Iterable[str], find: Callable[..., str | None] = _nearest_name
 ) -> None:
     """Raise an `InputError` for the first asked name that is not known."""
     known = {str(name) for name in known}
     for name in asked:
         if name not in known:
-            near = nearest(name, sorted(known))
-            raise InputError(
-                f"{field_name} names {name!r}, which is not in the data"
-                + (f"; did you mean {near!r}?" if near else "; leave it out, or use the names of the data")
-            )
+            hint = _did_you_mean(name, sorted(known), _OTHER_NAMES, find=find)
+            raise InputError(f"{field_name} names {name!r}, which is not in the data; {hint}")
 
 
 @dataclass(frozen=True)
@@ -1011,11 +1010,16 @@ class _ValuesAsked:
 _VALUES_ASKED = tuple(each.name for each in fields(_ValuesAsked))
 
 
+def _as_asked(adata: AnnData, asked: Mapping[str, Any]) -> AnnData:
+    """The cells with the values in X that are asked for, or are decided on; backed ones stay as they are if none is."""
+    return adata if not asked and (adata.isbacked or _VALUES in adata.uns) else _take_values(adata, **asked)
+
+
 def _as_read(panel: GenePanel, adata: AnnData) -> AnnData:
-    """The cells with the values in X that the panel was chosen from: as its making says, or as is decided."""
+    """The cells with the values in X that the panel was chosen from; cells that were read already keep theirs."""
     reading = panel.settings.get("source", {}).get("reading", {})
     asked = {name: reading[name] for name in _VALUES_ASKED if name in reading}
-    return adata if _VALUES in adata.uns or (adata.isbacked and not asked) else _take_values(adata, **asked)
+    return _as_asked(adata, {} if _VALUES in adata.uns else asked)
 
 
 def _choose_panel(
@@ -1028,7 +1032,7 @@ def _choose_panel(
     about: Mapping[str, Any] | None = None,
 ) -> DesignedPanel:
     """Choose and describe a panel by its design; `about` is what is known of the cells, for `panel.settings`."""
-    adata = adata if adata.isbacked or _VALUES in adata.uns else _take_values(adata)
+    adata = _as_asked(adata, {})
     train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
     design = _with_known_genes(design, train.var, adata.uns.get(_LACKING))
     candidates = _candidate_genes(_summarise_genes(train, label_key), design)
@@ -1265,13 +1269,12 @@ def select_genes(
     >>> len(panel), panel.genes[0]
     (10, 'INS')
     """
-    reading = {name: settings.pop(name, None) for name in _VALUES_ASKED}
-    reading = {name: value for name, value in reading.items() if value is not None}
+    reading = {name: value for name in _VALUES_ASKED if (value := settings.pop(name, None)) is not None}
     design = PanelDesign(n_genes=n_genes, **settings)
     if split is not None:
         _refuse_idle_beside_a_split(design, settings)
     chosen = split or _split_of(_obs_of(adata), label_key, design)
-    adata = _take_values(adata, **reading) if reading else adata
+    adata = _as_asked(adata, reading)
     source = {"fingerprint": _fingerprint_cells(adata, label_key), "split": "drawn" if split is None else "given"}
     source |= {"reading": reading} if reading else {}
     about = _about_cells(adata.obs, label_key, design, chosen, source)
