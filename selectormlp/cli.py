@@ -1380,7 +1380,7 @@ def _run_command(parser: _CommandParser, arguments: Sequence[str]) -> None:
     if "label_key" in values:
         values.label_key = _label_column(values.cells, values.label_key)
     _refuse_settings_file(arguments, values)
-    with _heard(given.verbose):
+    with _configure_logging(given.verbose):
         command.run(*(_build(kind, values) for kind in command.options()))
 
 
@@ -1396,7 +1396,7 @@ def _refuse_settings_file(arguments: Sequence[str], values: Namespace) -> None:
 
 # %% ../nbs/16_command_line.ipynb #9e2551f0
 @contextmanager
-def _heard(verbose: bool) -> Iterator[None]:
+def _configure_logging(verbose: bool) -> Iterator[None]:
     """Let the library say on the error stream what it is doing, or just once each what it took and left out."""
     from selectormlp.data import _NOTICE
 

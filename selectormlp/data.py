@@ -1436,13 +1436,13 @@ def normalise(
     target_sum : float, default 10000.0
         Total of each cell before the logarithm.
     layer : str or None, default None
-        The layer to take the values from; "X" for X itself. None: it is decided.
+        The layer to take the values from; "X" for X itself. None: inferred from the data.
     use_raw : bool or None, default None
-        True takes raw.X, False leaves it out. None: it is decided.
+        True takes raw.X, False leaves it out. None: inferred from the data.
     values : {'counts', 'log'} or None, default None
-        What the values are. None: it is decided.
+        What the values are. None: inferred from the data.
     gene_names : str or None, default None
-        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
 
     Returns
     -------
@@ -1596,13 +1596,13 @@ def prepare_cells(
     drop_types : sequence of str, default ()
         Types to leave out.
     layer : str or None, default None
-        The layer to take the values from; "X" for X itself. None: it is decided.
+        The layer to take the values from; "X" for X itself. None: inferred from the data.
     use_raw : bool or None, default None
-        True takes raw.X, False leaves it out. None: it is decided.
+        True takes raw.X, False leaves it out. None: inferred from the data.
     values : {'counts', 'log'} or None, default None
-        What the values are. None: it is decided.
+        What the values are. None: inferred from the data.
     gene_names : str or None, default None
-        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
 
     Returns
     -------
@@ -2786,13 +2786,13 @@ def read_cells(
         The column of `obs` that must be there; it names the only column of a label file, or the label column of a
         table.
     layer : str or None, default None
-        The layer to take the values from; "X" for X itself. None: it is decided.
+        The layer to take the values from; "X" for X itself. None: inferred from the data.
     use_raw : bool or None, default None
-        True takes raw.X, False leaves it out. None: it is decided.
+        True takes raw.X, False leaves it out. None: inferred from the data.
     values : {'counts', 'log'} or None, default None
-        What the values are. None: it is decided.
+        What the values are. None: inferred from the data.
     gene_names : str or None, default None
-        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
     join : {'inner', 'outer'}, default 'inner'
         Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
     drop_types : sequence of str, default ()
@@ -2979,13 +2979,13 @@ def load_cells(
     labels : str or Path or sequence of those or None, default None
         Label files, as in `read_cells`; an example takes none.
     layer : str or None, default None
-        The layer to take the values from; "X" for X itself. None: it is decided.
+        The layer to take the values from; "X" for X itself. None: inferred from the data.
     use_raw : bool or None, default None
-        True takes raw.X, False leaves it out. None: it is decided.
+        True takes raw.X, False leaves it out. None: inferred from the data.
     values : {'counts', 'log'} or None, default None
-        What the values are. None: it is decided.
+        What the values are. None: inferred from the data.
     gene_names : str or None, default None
-        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
     join : {'inner', 'outer'}, default 'inner'
         Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
     drop_types : sequence of str, default ()

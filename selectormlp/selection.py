@@ -999,11 +999,13 @@ class DesignedPanel(GenePanel):
 class _ValuesAsked:
     """Which values of the cells are worked with, where the decision is overruled."""
 
-    layer: str | None = _setting('layer to take the values from; "X" for X itself. None: it is decided', None)
-    use_raw: bool | None = _setting("True takes raw.X, False leaves it out. None: it is decided", None)
-    values: str | None = _setting("what the values are. None: it is decided", None, kind="{'counts', 'log'} or None")
+    layer: str | None = _setting('layer to take the values from; "X" for X itself. None: inferred from the data', None)
+    use_raw: bool | None = _setting("True takes raw.X, False leaves it out. None: inferred from the data", None)
+    values: str | None = _setting(
+        "what the values are. None: inferred from the data", None, kind="{'counts', 'log'} or None"
+    )
     gene_names: str | None = _setting(
-        'column of `var` that names the genes; "index": the table\'s own names. None: it is decided', None
+        'column of `var` that names the genes; "index": the table\'s own names. None: inferred from the data', None
     )
 
 

@@ -519,13 +519,13 @@ def open_cells(
     columns : iterable of str or None, default None
         Columns of `obs` that are read besides `label_key`. None: all.
     layer : str or None, default None
-        The layer to take the values from; "X" for X itself. None: it is decided.
+        The layer to take the values from; "X" for X itself. None: inferred from the data.
     use_raw : bool or None, default None
-        True takes raw.X, False leaves it out. None: it is decided.
+        True takes raw.X, False leaves it out. None: inferred from the data.
     values : {'counts', 'log'} or None, default None
-        What the values are. None: it is decided.
+        What the values are. None: inferred from the data.
     gene_names : str or None, default None
-        The column of `var` that names the genes; "index": the table's own names. None: it is decided.
+        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
     join : {'inner', 'outer'}, default 'inner'
         Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
     drop_types : sequence of str, default ()
