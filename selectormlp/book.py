@@ -13,6 +13,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from importlib import import_module
@@ -25,6 +26,7 @@ import pandas as pd
 from . import __version__
 from .data import InputError, check_cells, load_cells, _markdown_text, _read_json, _write_json, _write_whole
 from .files import _fingerprint_path, _only_run
+from .signatures import _CellsAsked, _takes_settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -577,9 +579,10 @@ def _settings_said(parameters: dict[str, Any]) -> str:
     return said + kept if "kept" in parameters else said
 
 # %% ../nbs/09b_book.ipynb #cc375925
+@_takes_settings(_CellsAsked)
 def run_book(
     cells: Path | str, label_key: str, out: Path | str, *, protocol: str = "robust", seed: int = 0,
-    few: Callable[[], AnnData] | None = None,
+    few: Callable[[], AnnData] | None = None, **reading: Any,
 ) -> Path:  # fmt: skip
     """Run the chapters of this book on your own cells and render them as a site.
 
@@ -597,6 +600,7 @@ def run_book(
         The seed of every random choice.
     few : callable or None, default None
         Returns the cells that a split can take, of a file too large for memory; they are kept in `out`.
+    {settings}
 
     Returns
     -------
@@ -617,7 +621,11 @@ def run_book(
         _book_package(package)
     out, source = Path(out).resolve(), str(Path(cells).resolve()) if Path(cells).exists() else str(cells)
     settings = {"label_key": label_key, "protocol": protocol, "seed": seed}
+    asked = _CellsAsked(**reading).given
+    if asked and few is None:
+        few = partial(load_cells, cells, label_key, **asked)
     note = {"cells": source, **settings} | ({"kept": _KEPT} if few else {}) | {"content": _fingerprint_path(source)}
+    note |= {"reading": json.loads(json.dumps(asked))} if asked else {}  # as it comes back from there
     new = few is not None and not _is_newer(out / _KEPT, Path(source))
     adata = few() if few and new else load_cells(out / _KEPT if few else cells, label_key)
     type_counts = check_cells(adata, label_key, min_cells=1).type_counts

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from .signatures import _setting, _words_for
+from .signatures import _CellsAsked, _setting, _words_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,70 +122,8 @@ class _SimulationOutput:
     out: str = _setting("file for the cells, *.h5ad")
     chunk_size: PositiveInt = _setting("cells held in memory at a time", 20000)
 
-# %% ../nbs/16_command_line.ipynb #e5251dd0
-_STUDY_HELP = {
-    "cells": "a file of cells, or the name of an example: pancreas, pbmc68k, brain",
-    "label_key": "column of obs that holds the cell types; an example knows its own",
-    "labels": "csv file of labels, where the cells come without",
-    "protocol": "'robust', or 'report': the report to the letter",
-    "seed": "seed of every random choice",
-    "max_train": "training cells of a type at most",
-    "max_validation": "validation cells of a type at most",
-    "max_test": "test cells of a type at most",
-    "min_cells": "types with fewer cells are left out",
-    "n_genes": "variable genes to work with, chosen on training cells",
-    "conditions": "models to train",
-    "ablations": "MLP conditions to train for Figure 3",
-    "max_epochs": "epochs of each training at most; null: as the protocol has it",
-    "step": "genes between the points of a masking curve",
-    "n_orders": "random orders to compare with",
-    "panel_conditions": "models to retrain on their best genes",
-    "panel_sizes": "genes of the panels to retrain on",
-    "panel_step": "genes between the points of a retrained model's masking curve",
-}
-
-# %% ../nbs/16_command_line.ipynb #6eddb1cc
-_SIMULATION_HELP = {
-    "n_cells": "cells",
-    "n_genes": "genes",
-    "n_types": "cell types",
-    "n_markers_per_type": "genes that mark one type alone",
-    "n_markers_per_branch": "genes that mark all types below a branch of the tree",
-    "n_copies": "partly redundant copies of each marker",
-    "n_housekeeping": "genes that are high in every cell",
-    "n_programs": "programs of correlated genes that have nothing to do with the type",
-    "type_proportions": "one number for each type; null: falling by size_ratio",
-    "size_ratio": "cells of the largest type for each of the smallest",
-    "library_size": "counts of a cell of median depth",
-    "library_spread": "sd of the natural logarithm of the depth",
-    "dispersion": "phi of the negative binomial: variance = mean + phi * mean ** 2",
-    "marker_level": "level of a marker where it is on; the median background gene has 1",
-    "separation": "level of a marker where it is on, for each unit where it is off",
-    "redundancy": "correlation of the noise of a marker and its copies, 0 to 1",
-    "seed": "seed of every random choice",
-}
-
 # %% ../nbs/16_command_line.ipynb #f79724d7
-@dataclass(frozen=True)
-class _ValueOptions:
-    """Which values, genes and cells are taken of the files: the last options of every command that reads cells."""
-
-    layer: str | None = _setting("layer that holds the values ('X' for X); left out: decided, and said", None)
-    use_raw: bool = _setting("take the values of raw.X", False)
-    values: Literal["counts", "log"] | None = _setting("what the values are, where the decision is wrong", None)
-    gene_names: str | None = _setting("column of var that names the genes ('index': the table's own names)", None)
-    join: Literal["inner", "outer"] = _setting("genes of several files: those that all have, or all", "inner")
-    drop_types: tuple[str, ...] = _setting("cell types to leave out, such as Unknown or doublet", ())
-    make_unique: bool = _setting("number cells and genes whose name occurs twice", False)
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The options that were given, as arguments of `read_cells` and `open_cells`."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in found.items() if value not in (None, False, (), "inner")}
-
-
-_AS_DECIDED = _ValueOptions()
+_AS_DECIDED = _CellsAsked()  # the last options of every command that reads cells
 
 
 @dataclass(frozen=True)
@@ -348,14 +286,13 @@ def _list_items(kind: Any) -> Any:
 
 def _add_fields(parser: _CommandParser, kind: Any, *, prefix: str = "") -> None:
     """Add an option to the parser for each field of a dataclass, and for those of its sections."""
-    hints, known = get_type_hints(kind), {"StudyConfig": _STUDY_HELP, "SimulationRecipe": _SIMULATION_HELP}
-    for each in fields(kind):
+    hints = get_type_hints(kind)
+    for each in sorted(fields(kind), key=lambda each: each.kw_only is True):
         name, hint = prefix + each.name, hints[each.name]
         if is_dataclass(hint):
             _add_fields(parser, hint, prefix=f"{name}.")
         else:
-            text = each.metadata.get("help") or known.get(kind.__name__, {}).get(each.name, "")
-            _add_option(parser, name, hint, each, text)
+            _add_option(parser, name, hint, each, each.metadata.get("help", ""))
 
 # %% ../nbs/16_command_line.ipynb #240be5df
 def _add_option(parser: _CommandParser, name: str, hint: Any, each: Field, text: str) -> None:
@@ -369,8 +306,8 @@ def _add_option(parser: _CommandParser, name: str, hint: Any, each: Field, text:
     if items:
         more["nargs"] = "+"
         parser.lists.add(name)
-    if hint is bool and default is False:
-        more = {"action": "store_true", "help": text}
+    if hint in (bool, bool | None) and not default:
+        more = {"action": "store_true", "help": text, "default": default}
     if name == "cells":  # no default: argparse would put it over the value from --config
         parser.add_argument(name, **{**more, "nargs": "*" if items else "?", "default": SUPPRESS})
     else:
@@ -538,7 +475,7 @@ def _load_given(
     cells: tuple[str, ...],
     label_key: str | None = None,
     labels: tuple[str, ...] = (),
-    taken: _ValueOptions = _AS_DECIDED,
+    taken: _CellsAsked = _AS_DECIDED,
     *,
     as_stored: bool = False,
 ) -> AnnData:
@@ -554,7 +491,7 @@ def _open_given(
     on_disk: str,
     *,
     labels: tuple[str, ...] = (),
-    taken: _ValueOptions = _AS_DECIDED,
+    taken: _CellsAsked = _AS_DECIDED,
     **opening: Any,
 ) -> CellsOnDisk | None:
     """The cells on disk where they are to be read in blocks, which is said; None where they fit into memory."""
@@ -610,7 +547,7 @@ def _with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
     return replace(design, **lists)
 
 
-def _run_select(options: _SelectOptions, design: PanelDesign, taken: _ValueOptions = _AS_DECIDED) -> None:
+def _run_select(options: _SelectOptions, design: PanelDesign, taken: _CellsAsked = _AS_DECIDED) -> None:
     """Choose a panel, write it and a page about it (select)."""
     from selectormlp.files import _only_writer, _remove_companions
     from selectormlp.inspection import _PAGE_FILES, write_panel_report
@@ -654,7 +591,7 @@ def _processes(asked: int, adata: AnnData) -> int:
 
 
 def _panel_and_cells(
-    options: _SelectOptions, design: PanelDesign, taken: _ValueOptions = _AS_DECIDED
+    options: _SelectOptions, design: PanelDesign, taken: _CellsAsked = _AS_DECIDED
 ) -> tuple[DesignedPanel, AnnData]:
     """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
     from selectormlp.selection import _about_cells, _choose_panel, _source_of_files, _split_of
@@ -699,7 +636,7 @@ def _of_one_model(config: StudyConfig, model: str) -> StudyConfig:
     return replace(config, conditions=(model,), ablations=(), panel_conditions=(model,))
 
 
-def _run_report(output: _ReportOutput, config: StudyConfig, taken: _ValueOptions = _AS_DECIDED) -> None:
+def _run_report(output: _ReportOutput, config: StudyConfig) -> None:
     """Run the whole report (report)."""
     from selectormlp.study import _RUN_FILES, run_study
 
@@ -708,9 +645,9 @@ def _run_report(output: _ReportOutput, config: StudyConfig, taken: _ValueOptions
         from selectormlp.streaming import read_usable
 
         key, labels = config.label_key, (config.labels,) if config.labels else ()
-        large = _open_given((config.cells,), output.on_disk, label_key=key, labels=labels, columns=[], taken=taken)
+        large = _open_given((config.cells,), output.on_disk, label_key=key, labels=labels, columns=[], taken=config)
         if large is None:
-            return _load_given((config.cells,), key, labels, taken)
+            return _load_given((config.cells,), key, labels, config)
         most = config.max_train + config.max_validation + config.max_test
         return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
 
@@ -720,16 +657,21 @@ def _run_report(output: _ReportOutput, config: StudyConfig, taken: _ValueOptions
     _say(f"and the page to read is '{study.folder / 'report.html'}'.")
 
 
-def _run_reader_book(options: _BookOptions, taken: _ValueOptions = _AS_DECIDED) -> None:
+def _run_reader_book(options: _BookOptions, taken: _CellsAsked = _AS_DECIDED) -> None:
     """Run the chapters on the user's cells (book)."""
     from selectormlp.book import run_book
 
     _check_place(options.out, inputs=(options.cells,), writes=("book.json", "cells.h5ad"))
-    settings = {"protocol": options.protocol, "seed": options.seed, "few": _cells_of_book(options, taken)}
+    settings = {
+        "protocol": options.protocol,
+        "seed": options.seed,
+        "few": _cells_of_book(options, taken),
+        **taken.given,
+    }
     _say(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
 
 
-def _cells_of_book(options: _BookOptions, taken: _ValueOptions = _AS_DECIDED) -> Callable[[], AnnData] | None:
+def _cells_of_book(options: _BookOptions, taken: _CellsAsked = _AS_DECIDED) -> Callable[[], AnnData] | None:
     """What brings the cells that a split can take, where the file stays on disk; a book goes on as it began."""
     from selectormlp.data import EXAMPLES, _read_json
     from selectormlp.streaming import _is_large, open_cells, read_usable
@@ -779,7 +721,7 @@ def _prediction_table(
 
 # %% ../nbs/16_command_line.ipynb #36c577cb
 def _cells_to_label(
-    options: _PredictOptions, model: GeneClassifier, taken: _ValueOptions = _AS_DECIDED
+    options: _PredictOptions, model: GeneClassifier, taken: _CellsAsked = _AS_DECIDED
 ) -> Iterator[AnnData]:
     """The new cells, log-normalised as the model's were: all of them, or block by block from disk."""
     from anndata import AnnData
@@ -800,7 +742,7 @@ def _cells_to_label(
         yield _normalised_alike(model, cells, logged=large.kind not in counts, max_missing=options.max_missing)
 
 
-def _run_predict(options: _PredictOptions, taken: _ValueOptions = _AS_DECIDED) -> None:
+def _run_predict(options: _PredictOptions, taken: _CellsAsked = _AS_DECIDED) -> None:
     """Name the types of new cells with a saved model (predict)."""
     from selectormlp.collection import open_model
     from selectormlp.data import InputError
@@ -813,7 +755,7 @@ def _run_predict(options: _PredictOptions, taken: _ValueOptions = _AS_DECIDED) -
     write(open_model(options.model), options, taken)
 
 
-def _write_predictions(model: GeneClassifier, options: _PredictOptions, taken: _ValueOptions = _AS_DECIDED) -> None:
+def _write_predictions(model: GeneClassifier, options: _PredictOptions, taken: _CellsAsked = _AS_DECIDED) -> None:
     """A table of the predicted types, one row per cell."""
     import pandas as pd
 
@@ -833,7 +775,7 @@ def _write_predictions(model: GeneClassifier, options: _PredictOptions, taken: _
     _say(f"The types of {len(table):,} cells are in '{options.out}'.")
 
 # %% ../nbs/16_command_line.ipynb #675aa0cf
-def _write_annotated(model: GeneClassifier, options: _PredictOptions, taken: _ValueOptions = _AS_DECIDED) -> None:
+def _write_annotated(model: GeneClassifier, options: _PredictOptions, taken: _CellsAsked = _AS_DECIDED) -> None:
     """A copy of the cells with their predicted types, as `annotate_cells` makes it."""
     from selectormlp.data import _write_whole
     from selectormlp.saving import annotate_cells
@@ -868,7 +810,7 @@ class _SplitCells(NamedTuple):
     part: Callable[[str], AnnData]
 
 
-def _split_in_memory(step: _SplitStep, taken: _ValueOptions = _AS_DECIDED) -> _SplitCells:
+def _split_in_memory(step: _SplitStep, taken: _CellsAsked = _AS_DECIDED) -> _SplitCells:
     """Read all cells and split them."""
     from selectormlp.data import prepare_cells, read_cells
 
@@ -895,7 +837,7 @@ def _read_named(large: CellsOnDisk, names: Iterable[str], label_key: str) -> Ann
     return prepare_cells(_read_some(large, names, progress=sys.stderr.isatty()), label_key, min_cells=1)
 
 # %% ../nbs/16_command_line.ipynb #4c131dff
-def _run_split(step: _SplitStep, reading: _Reading, taken: _ValueOptions = _AS_DECIDED) -> None:
+def _run_split(step: _SplitStep, reading: _Reading, taken: _CellsAsked = _AS_DECIDED) -> None:
     """Split a file of cells into three (split_data)."""
     from selectormlp.data import _write_json, _write_whole
 
@@ -1217,7 +1159,7 @@ def _cells_for_model(
     model: GeneClassifier,
     *,
     on_disk: _OnDisk = "auto",
-    taken: _ValueOptions = _AS_DECIDED,
+    taken: _CellsAsked = _AS_DECIDED,
 ) -> _Part:
     """The cells of `adata_input` with the model's genes; a type that the model does not know is an `InputError`."""
     from selectormlp.saving import align_genes
@@ -1266,7 +1208,7 @@ def _mask_genes(step: _FeatureSelectionStep, model: GeneClassifier, cells: _Part
     _save_figure(plot_masking_curves(both), Path(f"{stem}_feature_selection_results.png"))
 
 # %% ../nbs/16_command_line.ipynb #3d1d18a2
-def _run_feature_selection(step: _FeatureSelectionStep, reading: _Reading, taken: _ValueOptions = _AS_DECIDED) -> None:
+def _run_feature_selection(step: _FeatureSelectionStep, reading: _Reading, taken: _CellsAsked = _AS_DECIDED) -> None:
     """Rank genes and mask them with a trained model (feature_selection)."""
     from selectormlp.data import _write_json
 
@@ -1292,14 +1234,14 @@ def _select_options() -> tuple[type, ...]:
     """Options of `select`."""
     from selectormlp.selection import PanelDesign
 
-    return _SelectOptions, PanelDesign, _ValueOptions
+    return _SelectOptions, PanelDesign, _CellsAsked
 
 
 def _study_options() -> tuple[type, ...]:
     """Options of `report`."""
     from selectormlp.study import StudyConfig
 
-    return _ReportOutput, StudyConfig, _ValueOptions
+    return _ReportOutput, StudyConfig
 
 
 def _simulation_options() -> tuple[type, ...]:
@@ -1314,20 +1256,20 @@ _COMMANDS: dict[str, _Command] = {
     "report": _Command("run the whole report: models, curves, panels, test accuracy", _study_options, _run_report),
     "book": _Command(
         "run the chapters on your cells and make a site of them",
-        lambda: (_BookOptions, _ValueOptions),
+        lambda: (_BookOptions, _CellsAsked),
         _run_reader_book,
     ),
     "predict": _Command(
-        "name the types of new cells with a saved model", lambda: (_PredictOptions, _ValueOptions), _run_predict
+        "name the types of new cells with a saved model", lambda: (_PredictOptions, _CellsAsked), _run_predict
     ),
     "simulate": _Command("write cells whose marker genes are known", _simulation_options, _run_simulate),
     "split_data": _Command(
-        "the original's first step: split cells", lambda: (_SplitStep, _Reading, _ValueOptions), _run_split
+        "the original's first step: split cells", lambda: (_SplitStep, _Reading, _CellsAsked), _run_split
     ),
     "train": _Command("the original's second step: train a model", lambda: (_TrainStep, _Reading), _run_train),
     "feature_selection": _Command(
         "the original's third step: rank genes and mask them",
-        lambda: (_FeatureSelectionStep, _Reading, _ValueOptions),
+        lambda: (_FeatureSelectionStep, _Reading, _CellsAsked),
         _run_feature_selection,
     ),
 }

@@ -20,11 +20,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from .classifiers import _KINDS, GeneClassifier, NetworkClassifier, _classifier_kind
 from selectormlp.data import (
-    InputError, _row_blocks, _existing_path, _nearest_name, normalise, _read_json, _read_table, value_kind,
-    _write_json, _write_table,
-    _write_whole,
+    InputError, _row_blocks, _existing_path, _nearest_name, _take_values, normalise, _read_json, _read_table,
+    _user_level, _VALUES, _write_json, _write_table, _write_whole,
 )  # fmt: skip
-from .data import _user_level
+from .signatures import _takes_settings, _ValuesAsked
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -425,8 +424,9 @@ def _normalised_alike(model: GeneClassifier, cells: AnnData, *, logged: bool, ma
     return alike
 
 # %% ../nbs/05b_saved_models.ipynb #2166232a
+@_takes_settings(_ValuesAsked)
 def annotate_cells(
-    model: GeneClassifier, adata: AnnData, *, key: str = "predicted_type", max_missing: float = 0.1
+    model: GeneClassifier, adata: AnnData, *, key: str = "predicted_type", max_missing: float = 0.1, **reading: Any
 ) -> AnnData:
     """Write the types that a model predicts into a copy of the cells.
 
@@ -442,6 +442,7 @@ def annotate_cells(
         The column of `obs` to write.
     max_missing : float, default 0.1
         Share of the model's genes that may be absent from the data, from 0 to 1.
+    {settings}
 
     Returns
     -------
@@ -467,10 +468,11 @@ def annotate_cells(
     """
     if key in adata.obs:
         raise InputError(f"adata.obs has a column {key!r} already; choose another with key=...")
-    logged = value_kind(adata.X) not in ("raw counts", "normalised, not logged")
-    cells = _normalised_alike(model, normalise(adata), logged=logged, max_missing=max_missing)
+    taken = _take_values(adata, **_ValuesAsked(**reading).given)
+    logged = taken.uns[_VALUES]["kind"] not in ("raw counts", "normalised, not logged")
+    cells = _normalised_alike(model, normalise(taken), logged=logged, max_missing=max_missing)
     X = align_genes(cells, model.gene_names_, max_missing=max_missing)
-    missing = [gene for gene in model.gene_names_ if gene not in adata.var_names]
+    missing = [gene for gene in model.gene_names_ if gene not in cells.var_names]
     if missing:
         share = f"{len(missing)} of the model's {len(model.gene_names_)} genes"
         warnings.warn(

@@ -38,7 +38,7 @@ from selectormlp.data import (
     _nearest_gene,
     _nearest_name,
     _refuse_label_key,
-    _take_values,
+    _as_asked,
     _user_level,
     load_cells,
     prepare_cells,
@@ -48,7 +48,9 @@ from .masking import rank_genes
 from .panels import GenePanel, read_panel
 from .files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
 from .platforms import Platform, _find_platform
-from .signatures import _check_settings, _describes_settings, _setting, _settings_of, _takes_settings
+from selectormlp.signatures import (
+    _VALUES_ASKED, _check_settings, _describes_settings, _setting, _settings_of, _takes_settings, _ValuesAsked,
+)  # fmt: skip
 from .split import CellSplit, split_batches, split_cells
 
 if TYPE_CHECKING:
@@ -995,28 +997,6 @@ class DesignedPanel(GenePanel):
         return score_panel(self, cells, self.split, self.label_key, **more)
 
 # %% ../nbs/10_better_panels.ipynb #87174559
-@dataclass(frozen=True)
-class _ValuesAsked:
-    """Which values of the cells are worked with, where the decision is overruled."""
-
-    layer: str | None = _setting('layer to take the values from; "X" for X itself. None: inferred from the data', None)
-    use_raw: bool | None = _setting("True takes raw.X, False leaves it out. None: inferred from the data", None)
-    values: str | None = _setting(
-        "what the values are. None: inferred from the data", None, kind="{'counts', 'log'} or None"
-    )
-    gene_names: str | None = _setting(
-        'column of `var` that names the genes; "index": the table\'s own names. None: inferred from the data', None
-    )
-
-
-_VALUES_ASKED = tuple(each.name for each in fields(_ValuesAsked))
-
-
-def _as_asked(adata: AnnData, asked: Mapping[str, Any]) -> AnnData:
-    """The cells with the values in X that are asked for, or are decided on; backed ones stay as they are if none is."""
-    return adata if not asked and (adata.isbacked or _VALUES in adata.uns) else _take_values(adata, **asked)
-
-
 def _as_read(panel: GenePanel, adata: AnnData) -> AnnData:
     """The cells with the values in X that the panel was chosen from; cells that were read already keep theirs."""
     reading = panel.settings.get("source", {}).get("reading", {})

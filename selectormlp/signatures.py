@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import wraps
 from math import isfinite
 from numbers import Integral, Real
@@ -82,7 +82,7 @@ def _settings_of(cls: type) -> tuple[Field, ...]:
     Returns
     -------
     tuple of dataclasses.Field
-        Its settings, in their order.
+        Its settings, in their order; those that can be given by name only come last.
 
     Examples
     --------
@@ -93,7 +93,8 @@ def _settings_of(cls: type) -> tuple[Field, ...]:
     >>> [each.name for each in _settings_of(Recipe)]
     ['n_cells']
     """
-    return tuple(each for each in fields(cls) if "help" in each.metadata)
+    found = [each for each in fields(cls) if "help" in each.metadata]
+    return tuple(sorted(found, key=lambda each: each.kw_only is True))
 
 # %% ../nbs/00a_signatures.ipynb #bb11ae68
 _WORDS: dict[Any, str] = {
@@ -485,3 +486,52 @@ def _takes_settings(*classes: type, leave_out: Collection[str] = ()) -> Callable
         return called  # type: ignore[return-value]
 
     return decorate
+
+# %% ../nbs/00a_signatures.ipynb #70099c94
+@dataclass(frozen=True, kw_only=True)
+class _ValuesAsked:
+    """Which values of the cells are worked with, where the decision is overruled."""
+
+    layer: str | None = _setting('layer to take the values from; "X" for X itself. None: inferred from the data', None)
+    use_raw: bool | None = _setting(
+        "take the values of raw.X; False: leave them out. None: inferred from the data", None
+    )
+    values: Literal["counts", "log"] | None = _setting(
+        "what the values are. None: inferred from the data", None, kind="{'counts', 'log'} or None"
+    )
+    gene_names: str | None = _setting(
+        'column of `var` that names the genes; "index": the table\'s own names. None: inferred from the data', None
+    )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings of reading that are not left out, by name."""
+        found = {each.name: (getattr(self, each.name), _default_of(each)) for each in fields(self)}
+        return {name: value for name, (value, usual) in found.items() if name in _READING and value != usual}
+
+    @property
+    def given_values(self) -> dict[str, Any]:
+        """Those of them that say which values and names are taken."""
+        return {name: value for name, value in self.given.items() if name in _VALUES_ASKED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CellsAsked(_ValuesAsked):
+    """How files of cells are read: which values, genes and cells are taken of them."""
+
+    join: Literal["inner", "outer"] = _setting(
+        "genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells",
+        "inner",
+    )
+    drop_types: tuple[str, ...] = _setting(
+        "types to leave out, such as Unknown or doublet; needs `label_key`", (), kind="sequence of str"
+    )
+    make_unique: bool = _setting("number cells and genes whose name occurs twice", False)
+
+    def __post_init__(self) -> None:
+        types = (self.drop_types,) if isinstance(self.drop_types, str) else tuple(self.drop_types)
+        object.__setattr__(self, "drop_types", types)
+
+
+_VALUES_ASKED = tuple(each.name for each in fields(_ValuesAsked))
+_READING = tuple(each.name for each in fields(_CellsAsked))

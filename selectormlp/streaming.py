@@ -75,7 +75,7 @@ from selectormlp.selection import (
     _with_genes_left_out,
     _with_known_genes,
 )
-from .signatures import _check_choice, _takes_settings
+from .signatures import _CellsAsked, _check_choice, _takes_settings
 from .split import CellSplit, _usable_cells
 
 if TYPE_CHECKING:
@@ -490,19 +490,14 @@ def _joined_obs(files: Sequence[_CellFile]) -> pd.DataFrame:
     return joined
 
 
+@_takes_settings(_CellsAsked)
 def open_cells(
     paths: Paths,
     *,
     label_key: str | None = None,
     labels: str | Path | None = None,
     columns: Iterable[str] | None = None,
-    layer: str | None = None,
-    use_raw: bool | None = None,
-    values: str | None = None,
-    gene_names: str | None = None,
-    join: str = "inner",
-    drop_types: Sequence[str] = (),
-    make_unique: bool = False,
+    **reading: Any,
 ) -> CellsOnDisk:
     """Open files of cells without reading their values.
 
@@ -518,20 +513,7 @@ def open_cells(
         A label file, as in `read_cells`.
     columns : iterable of str or None, default None
         Columns of `obs` that are read besides `label_key`. None: all.
-    layer : str or None, default None
-        The layer to take the values from; "X" for X itself. None: inferred from the data.
-    use_raw : bool or None, default None
-        True takes raw.X, False leaves it out. None: inferred from the data.
-    values : {'counts', 'log'} or None, default None
-        What the values are. None: inferred from the data.
-    gene_names : str or None, default None
-        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
-    join : {'inner', 'outer'}, default 'inner'
-        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
-    drop_types : sequence of str, default ()
-        Types to leave out; needs `label_key`.
-    make_unique : bool, default False
-        Number cells and genes whose name occurs twice.
+    {settings}
 
     Returns
     -------
@@ -552,10 +534,10 @@ def open_cells(
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     wanted = None if columns is None else {*columns, *([label_key] if label_key else [])}
-    given = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
-    given = {name: value for name, value in given.items() if value is not None}
-    reading_of: dict[str, Any] = {"label_key": label_key, "labels": labels, "make_unique": make_unique}
-    cells = CellsOnDisk([_open_file(file, wanted, given, **reading_of) for file in files], join=join)
+    asked = _CellsAsked(**reading)
+    reading_of: dict[str, Any] = {"label_key": label_key, "labels": labels, "make_unique": asked.make_unique}
+    parts = [_open_file(file, wanted, asked.given_values, **reading_of) for file in files]
+    cells = CellsOnDisk(parts, join=asked.join)
     if labels is not None:
         from anndata import AnnData
 
@@ -563,9 +545,9 @@ def open_cells(
     if label_key is not None and label_key not in cells.obs:
         where = f"the cells of '{files[0]}'"
         _refuse_label_key(pd.DataFrame(columns=[*cells.obs, *cells.files[0].columns]), label_key, where)
-    if len(drop_types):
+    if asked.drop_types:
         cells.obs = cells.obs.copy()
-        _without_types(cells.obs, label_key, drop_types)
+        _without_types(cells.obs, label_key, asked.drop_types)
     return cells
 
 # %% ../nbs/12_streaming.ipynb #feed30b5

@@ -49,7 +49,14 @@ from .masking import masking_curve, plot_masking_curves, predict_masked, random_
 from .models import NetworkShape, plot_network
 from .panels import GenePanel, panel_from_ranking, panel_overlap, read_panel
 from .saving import _expression_shares, load_model, save_model
-from .signatures import _check_choice, _check_settings, _describes_settings, _setting, _takes_settings
+from selectormlp.signatures import (
+    _CellsAsked,
+    _check_choice,
+    _check_settings,
+    _describes_settings,
+    _setting,
+    _takes_settings,
+)
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
 if TYPE_CHECKING:
@@ -70,7 +77,7 @@ __all__ = ['StudyConfig', 'Study', 'open_study', 'run_study']
 # %% ../nbs/09_report.ipynb #71d17556
 @_describes_settings
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(_CellsAsked):
     """What a study does: its cells, split, genes, models, masking curves and panels.
 
     Parameters
@@ -80,7 +87,8 @@ class StudyConfig:
     Raises
     ------
     InputError
-        Where a value cannot be or has no effect, a model is unknown, or a panel belongs to a model that is not trained.
+        Where a value cannot be or has no effect, a model is unknown, an ablation trains in no epochs, or a panel
+        belongs to a model that is not trained.
 
     Examples
     --------
@@ -117,11 +125,17 @@ class StudyConfig:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_settings(self)
         names = (*self.conditions, *self.ablations, *self.panel_conditions)
         models = [make_classifier(condition) for condition in names]
         if self.max_epochs is not None and not any(isinstance(model, NetworkClassifier) for model in models):
             raise InputError(f"max_epochs={self.max_epochs} has no effect: {', '.join(names)} trains in no epochs")
+        idle = [name for name in self.ablations if not isinstance(make_classifier(name), NetworkClassifier)]
+        if idle:
+            raise InputError(
+                f"ablations names {idle[0]!r}, which trains in no epochs: Figure 3 has nothing to show of it"
+            )
         absent = set(self.panel_conditions) - set(self.conditions)
         if absent:
             raise InputError(
@@ -209,7 +223,7 @@ class Study:
         self, config: StudyConfig, folder: str | Path, *, load: Callable[[StudyConfig], AnnData] | None = None
     ):
         self.config, self.folder = config, Path(folder)
-        self._load = load or (lambda given: load_cells(given.cells, given.label_key, given.labels))
+        self._load = load or (lambda asked: load_cells(asked.cells, asked.label_key, asked.labels, **asked.given))
         self._loads_files = load is None
         _compare(self.folder / "config.json", self._described(), self._usual())
         self._models: dict[str, GeneClassifier] = {}

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -135,9 +135,12 @@ def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[s
         assert re.search(rf"(--)?{re.escape(name)}( [A-Z0-9_{{\[].*?)? [a-z'].+\(", said), name
 
 
-def test_help_texts_are_those_of_the_fields() -> None:
-    assert set(cli._STUDY_HELP) == {field.name for field in fields(StudyConfig)}
-    assert set(cli._SIMULATION_HELP) == {field.name for field in fields(SimulationRecipe)}
+@pytest.mark.parametrize("settings", [StudyConfig, SimulationRecipe, PanelDesign])
+def test_help_texts_are_those_of_the_fields(settings: type) -> None:
+    parser = cli._CommandParser()
+    cli._add_fields(parser, settings)
+    said = {action.dest: action.help for action in parser._actions}
+    assert all(each.metadata["help"] and said[each.name] == each.metadata["help"] for each in fields(settings))
 
 
 # The commands
@@ -365,16 +368,21 @@ def test_report_takes_every_setting_of_a_study(here: Path, monkeypatch: pytest.M
         "label_key": "group", "labels": "l.csv", "protocol": "report", "seed": 5, "max_train": 11, "max_validation": 7,
         "max_test": 6, "min_cells": 9, "n_genes": 30, "conditions": ("selector_l1", "mlp", "svm_l1"),
         "ablations": ("mlp", "mlp_no_noise"), "max_epochs": 2, "step": 7, "n_orders": 3,
-        "panel_conditions": ("mlp",), "panel_sizes": (20, 10), "panel_step": 2,
+        "panel_conditions": ("mlp",), "panel_sizes": (20, 10), "panel_step": 2, "layer": "spliced", "use_raw": True,
+        "values": "log", "gene_names": "symbol", "join": "outer", "drop_types": ("doublet", "Unknown"),
+        "make_unique": True,
     }  # fmt: skip
     assert set(values) | {"cells"} == {field.name for field in fields(StudyConfig)}
     for name, value in values.items():
-        words = [str(item) for item in (value if isinstance(value, tuple) else (value,))]
+        words = [] if value is True else [str(item) for item in (value if isinstance(value, tuple) else (value,))]
         assert cli.main(["report", "cells.h5ad", "--label-key", "cell_type", f"--{name}", *words, "--out", "r"]) == 0
         assert seen[-1] == replace(base, **{name: value})
     Path("study.json").write_text(json.dumps({"cells": "cells.h5ad", "label_key": "cell_type", **values}))
     assert cli.main(["report", "--config", "study.json", "--out", "r"]) == 0
     assert seen[-1] == replace(base, **values)
+    Path("study.json").write_text(json.dumps(asdict(replace(base, use_raw=False))))
+    assert cli.main(["report", "--config", "study.json", "--out", "r"]) == 0
+    assert seen[-1] == replace(base, use_raw=False)
     assert cli.main(["report", "pbmc68k", "--out", "r"]) == 0
     assert (seen[-1].cells, seen[-1].label_key) == ("pbmc68k", "bulk_labels")
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, read_h5ad
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
@@ -271,6 +272,26 @@ def test_new_cells_get_their_types_in_a_copy(kind: str, saved: Path, cells, tmp_
     named.write_h5ad(tmp_path / "named.h5ad")
     with pytest.raises(InputError, match="has a column 'predicted_type' already"):
         annotate_cells(model, named)
+
+
+def test_types_are_of_the_values_that_are_asked_for_or_decided_on(saved: Path, cells, tmp_path) -> None:
+    """Scaled values in X, counts elsewhere; ids in the index, symbols in var: as if the counts had come alone."""
+    model = load_model(saved / "svm")
+    counts = AnnData(np.round(np.expm1(cells.X.toarray())).astype(np.float32), obs=cells.obs, var=cells.var)
+    right = annotate_cells(model, counts).obs["predicted_type"]
+    scaled = AnnData(counts.X - counts.X.mean(0), obs=cells.obs, var=cells.var, layers={"counts": counts.X})
+    scaled.layers["mirrored"] = counts.X[::-1].copy()
+    scaled.var["symbol"], scaled.var_names = scaled.var_names.to_numpy(), [f"ENSG{i:011d}" for i in range(8)]
+    scaled.write_h5ad(tmp_path / "scaled.h5ad")
+    for given in (scaled, read_h5ad(tmp_path / "scaled.h5ad", backed="r")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            named = annotate_cells(model, given, layer="counts", gene_names="symbol")
+        assert (named.obs["predicted_type"] == right).all() and named.var_names[0] == "ENSG00000000000"
+    mirrored = annotate_cells(model, scaled, layer="mirrored", gene_names="symbol").obs["predicted_type"]
+    assert (mirrored.to_numpy() == right.to_numpy()[::-1]).all() and (mirrored != right).any()
+    with pytest.raises(InputError, match="did you mean 'layer'"):
+        annotate_cells(model, scaled, layr="counts")
 
 
 def test_missing_genes_are_counted_aloud_and_raw_counts_are_normalised(saved: Path, cells) -> None:

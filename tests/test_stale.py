@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from selectormlp import book
 from selectormlp.cli import main
-from selectormlp.data import InputError, _read_json, _write_json
+from selectormlp.data import InputError, _read_json, _write_json, load_cells
 from selectormlp.files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
 from selectormlp.simulation import simulate_cells
 from selectormlp.study import Study, _study_config, _study_steps, run_study
@@ -292,12 +292,12 @@ def test_the_command_refuses_too_and_says_what_changed(again: Path, capsys: pyte
 
 
 @pytest.fixture
-def quick_book(monkeypatch: pytest.MonkeyPatch, counts: AnnData, tmp_path: Path) -> Callable[[str], Path]:
+def quick_book(monkeypatch: pytest.MonkeyPatch, counts: AnnData, tmp_path: Path) -> Callable[..., Path]:
     """A book without chapters and pages: who may go on is decided before them."""
     monkeypatch.setattr(book, "_book_chapters", list)
     monkeypatch.setattr(book, "_render_book", lambda out, index: out / "site" / "index.html")
     counts.write_h5ad(tmp_path / "cells.h5ad")
-    return lambda cells: book.run_book(tmp_path / cells, "cell_type", tmp_path / "book")
+    return lambda cells, **reading: book.run_book(tmp_path / cells, "cell_type", tmp_path / "book", **reading)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -305,7 +305,7 @@ def quick_book(monkeypatch: pytest.MonkeyPatch, counts: AnnData, tmp_path: Path)
 def test_a_book_of_changed_cells_is_refused(
     change: Callable[[AnnData], AnnData],
     ending: str,
-    quick_book: Callable[[str], Path],
+    quick_book: Callable[..., Path],
     counts: AnnData,
     tmp_path: Path,
 ) -> None:
@@ -317,6 +317,19 @@ def test_a_book_of_changed_cells_is_refused(
     write(change(counts.copy()))
     with pytest.raises(InputError, match="before it changed; name a new folder"):
         quick_book(path.name)
+
+
+def test_a_book_of_other_values_is_another_book(
+    quick_book: Callable[..., Path], counts: AnnData, tmp_path: Path
+) -> None:
+    counts.layers["twisted"] = counts.X[:, ::-1].copy()
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    for other in ({}, {"layer": "X"}, {"layer": "twisted"}):
+        quick_book("cells.h5ad", layer="twisted", drop_types=["type_00"])
+        with pytest.raises(InputError, match="with other settings; name a new folder"):
+            quick_book("cells.h5ad", **other)
+    kept = load_cells(tmp_path / "book" / "cells.h5ad", "cell_type")
+    assert (kept.X.toarray() == counts.X[:, ::-1].toarray()).all() and "type_00" not in set(kept.obs["cell_type"])
 
 
 def test_a_chapter_runs_again_when_a_file_of_a_folder_changed(counts: AnnData, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from selectormlp.data import InputError, _read_json, _write_json
 from selectormlp.panels import GenePanel
+from selectormlp.signatures import _READING
 from selectormlp.simulation import simulate_cells
 from selectormlp.study import Study, StudyConfig, _study_config, _study_steps, run_study
 
@@ -110,7 +111,7 @@ INPUTS = {"cells", "label_key", "labels"}
 
 
 def test_every_field_of_the_study_is_tried() -> None:
-    assert set(EFFECTS) | INPUTS == {field.name for field in fields(StudyConfig)}
+    assert set(EFFECTS) | INPUTS | set(_READING) == {field.name for field in fields(StudyConfig)}
 
 
 @pytest.mark.parametrize("name", EFFECTS)
@@ -119,6 +120,24 @@ def test_every_field_of_the_study_changes_a_table(name: str, config, study, tmp_
     after = tables_of(replace(config, **{name: EFFECTS[name]}), tmp_path)
     before = {name: table for name, table in tables(study.folder).items() if name != "cell_map.csv"}
     assert after != before
+
+
+def test_a_study_works_with_the_values_that_are_asked_for(config, counts, tmp_path) -> None:
+    """A layer, and types to leave out; they are kept in the folder, and others are another run."""
+    order = np.random.default_rng(0).permutation(counts.n_vars)
+    both, alone = counts.copy(), counts[counts.obs["cell_type"] != "type_03"].copy()
+    both.layers["twisted"], alone.X = both.X[:, order].copy(), alone.X[:, order].copy()
+    both.write_h5ad(tmp_path / "both.h5ad")
+    alone.write_h5ad(tmp_path / "alone.h5ad")
+    asked = replace(config, cells=str(tmp_path / "both.h5ad"), layer="twisted", drop_types=("type_03",))
+    with pytest.warns(UserWarning, match="cells have no label"):
+        study = Study(asked, tmp_path / "run")
+        genes = study.genes()
+    right = Study(replace(config, cells=str(tmp_path / "alone.h5ad")), tmp_path / "right")
+    assert study.types() == right.types() == ["type_00", "type_01", "type_02"] and genes == right.genes()
+    assert _read_json(tmp_path / "run" / "config.json")["layer"] == "twisted"
+    with pytest.raises(InputError, match="holds another run: its layer is 'twisted', not None"):
+        Study(replace(asked, layer=None), tmp_path / "run")
 
 
 def test_folder_of_another_run_or_of_changed_cells_is_refused(config, counts, study, tmp_path) -> None:
@@ -148,6 +167,8 @@ def test_study_that_cannot_start_leaves_nothing(config, tmp_path) -> None:
         ({"protocol": "fast"}, "protocol is 'fast'"),
         ({"conditions": ["mpl"]}, "there is no condition 'mpl'"),
         ({"conditions": ["mlp"], "panel_conditions": ["svm_l1"]}, "not in conditions"),
+        ({"ablations": ["svm_l1"]}, "ablations names 'svm_l1', which trains in no epochs"),
+        ({"join": "all"}, "join is 'all'; it must be one of 'inner', 'outer'"),
         ({"step": 0}, "of at least 1"),
     ],
 )
