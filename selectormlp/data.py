@@ -33,8 +33,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix, issparse, vstack
 
-from .signatures import _CellsAsked, _takes_settings, _ValuesAsked
-
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -1418,12 +1416,14 @@ def _log_per_total(X: csr_matrix, target_sum: float) -> csr_matrix:
     return X
 
 # %% ../nbs/00_data.ipynb #8b2c8a87
-@_takes_settings(_ValuesAsked)
 def normalise(
     adata: AnnData,
     *,
     target_sum: float = 1e4,
-    **reading: Any,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
 ) -> AnnData:
     """Make new cells with log-normalised values: each cell's total becomes `target_sum`, then log(1 + x).
 
@@ -1435,7 +1435,14 @@ def normalise(
         Cells x genes. Which of its values are taken is decided by `_choose_values`.
     target_sum : float, default 10000.0
         Total of each cell before the logarithm.
-    {settings}
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: inferred from the data.
+    use_raw : bool or None, default None
+        Take the values of raw.X; False: leave them out. None: inferred from the data.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: inferred from the data.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
 
     Returns
     -------
@@ -1453,7 +1460,7 @@ def normalise(
     >>> normalise(load_pancreas()).uns["selectormlp_values"]["kind"]
     'log-normalised'
     """
-    taken = _taken(adata, _ValuesAsked(**reading).given)
+    taken = _taken(adata, {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names})
     _refuse_other_values(taken.note, _summarise_values(taken.X, taken.adata.obs_names, taken.var.index))
     return _normalised(taken, target_sum=target_sum)
 
@@ -1563,14 +1570,16 @@ def _kept_labels(
     return kept
 
 
-@_takes_settings(_ValuesAsked)
 def prepare_cells(
     adata: AnnData,
     label_key: str,
     *,
     min_cells: int | None = None,
     drop_types: Sequence[str] = (),
-    **reading: Any,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
 ) -> AnnData:
     """Make new cells that are checked, log-normalised and labelled.
 
@@ -1586,7 +1595,14 @@ def prepare_cells(
         Types with fewer cells are left out, which is said. None: a type with fewer than 3 is an error.
     drop_types : sequence of str, default ()
         Types to leave out.
-    {settings}
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: inferred from the data.
+    use_raw : bool or None, default None
+        Take the values of raw.X; False: leave them out. None: inferred from the data.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: inferred from the data.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
 
     Returns
     -------
@@ -1606,7 +1622,7 @@ def prepare_cells(
     (1895, 20125)
     """
     _refuse_label_key(_obs_of(adata), label_key)
-    taken = _taken(adata, _ValuesAsked(**reading).given)
+    taken = _taken(adata, {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names})
     for note in _checked(taken).warnings:
         _logger.info(note)
     labels = _kept_labels(adata.obs, label_key, min_cells=min_cells, drop_types=drop_types)
@@ -2744,14 +2760,19 @@ def _with_chosen_values(adata: AnnData, path: Path, given: dict[str, Any], make_
     return found
 
 # %% ../nbs/00_data.ipynb #88507864
-@_takes_settings(_CellsAsked)
 def read_cells(
     paths: Paths,
     *,
     labels: Paths | None = None,
     label_key: str | None = None,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
+    join: str = "inner",
+    drop_types: Sequence[str] = (),
+    make_unique: bool = False,
     as_stored: bool = False,
-    **reading: Any,
 ) -> AnnData:
     """Read cells from one file or several: AnnData, MuData, SpatialData, loom, 10x, Parse, kallisto, csv or tsv.
 
@@ -2764,9 +2785,22 @@ def read_cells(
     label_key : str or None, default None
         The column of `obs` that must be there; it names the only column of a label file, or the label column of a
         table.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: inferred from the data.
+    use_raw : bool or None, default None
+        Take the values of raw.X; False: leave them out. None: inferred from the data.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: inferred from the data.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
+    join : {'inner', 'outer'}, default 'inner'
+        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
+    drop_types : sequence of str, default ()
+        Types to leave out, such as Unknown or doublet; needs `label_key`.
+    make_unique : bool, default False
+        Number cells and genes whose name occurs twice.
     as_stored : bool, default False
         Leave the values, the genes and their names as the file has them.
-    {settings}
 
     Returns
     -------
@@ -2791,22 +2825,18 @@ def read_cells(
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     label_files = [labels] if labels is None or isinstance(labels, str | Path) else list(labels)
     label_files = label_files * len(files) if len(label_files) == 1 else label_files
-    asked = _CellsAsked(**reading)
+    given = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
+    given = {name: value for name, value in given.items() if value is not None}
     if not files:
         raise InputError("no file of cells was named; pass one or more")
     if len(label_files) != len(files):
         raise InputError(f"there are {len(label_files)} label files for {len(files)} files of cells; pass one for each")
-    parts = [
-        _read_file(file, some, label_key, asked.make_unique) for file, some in zip(files, label_files, strict=True)
-    ]
+    parts = [_read_file(file, some, label_key, make_unique) for file, some in zip(files, label_files, strict=True)]
     if not as_stored:
-        parts = [
-            _with_chosen_values(part, file, asked.given_values, asked.make_unique)
-            for part, file in zip(parts, files, strict=True)
-        ]
-    adata = parts[0] if len(parts) == 1 else _join_files(parts, files, asked.join)
-    if asked.drop_types:
-        _without_types(adata.obs, label_key, asked.drop_types)
+        parts = [_with_chosen_values(part, file, given, make_unique) for part, file in zip(parts, files, strict=True)]
+    adata = parts[0] if len(parts) == 1 else _join_files(parts, files, join)
+    if len(drop_types):
+        _without_types(adata.obs, label_key, drop_types)
     return adata
 
 
@@ -2924,14 +2954,19 @@ EXAMPLES: dict[str, _Example] = {
 }
 
 # %% ../nbs/00_data.ipynb #35ec46c3
-@_takes_settings(_CellsAsked)
 def load_cells(
     source: Paths,
     label_key: str | None = None,
     labels: Paths | None = None,
     *,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    values: str | None = None,
+    gene_names: str | None = None,
+    join: str = "inner",
+    drop_types: Sequence[str] = (),
+    make_unique: bool = False,
     as_stored: bool = False,
-    **reading: Any,
 ) -> AnnData:
     """Load the cells of an example, or of files as `read_cells` reads them.
 
@@ -2943,9 +2978,22 @@ def load_cells(
         The column of `obs` that must be there; an example knows its own.
     labels : str or Path or sequence of those or None, default None
         Label files, as in `read_cells`; an example takes none.
+    layer : str or None, default None
+        The layer to take the values from; "X" for X itself. None: inferred from the data.
+    use_raw : bool or None, default None
+        Take the values of raw.X; False: leave them out. None: inferred from the data.
+    values : {'counts', 'log'} or None, default None
+        What the values are. None: inferred from the data.
+    gene_names : str or None, default None
+        The column of `var` that names the genes; "index": the table's own names. None: inferred from the data.
+    join : {'inner', 'outer'}, default 'inner'
+        Genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells.
+    drop_types : sequence of str, default ()
+        Types to leave out, such as Unknown or doublet; needs `label_key`.
+    make_unique : bool, default False
+        Number cells and genes whose name occurs twice.
     as_stored : bool, default False
         Leave the values, the genes and their names as the file has them.
-    {settings}
 
     Returns
     -------
@@ -2963,21 +3011,33 @@ def load_cells(
     >>> load_cells("pancreas").n_obs
     1937
     """
-    asked = _CellsAsked(**reading)
     if isinstance(source, str) and source in EXAMPLES:
-        for name, idle in {"labels": labels, "join": asked.join != "inner", "make_unique": asked.make_unique}.items():
+        for name, idle in {"labels": labels, "join": join != "inner", "make_unique": make_unique}.items():
             if idle:
                 raise InputError(f"{name} has no effect on the example '{source}'; leave it out")
         adata = EXAMPLES[source].load()
-        if asked.given_values:
-            adata = _take_values(adata, **asked.given_values)
-        if asked.drop_types:
-            _without_types(adata.obs, label_key or EXAMPLES[source].label_key, asked.drop_types)
+        asked: dict[str, Any] = {"layer": layer, "use_raw": use_raw, "values": values, "gene_names": gene_names}
+        if any(value is not None for value in asked.values()):
+            adata = _take_values(adata, **asked)
+        if len(drop_types):
+            _without_types(adata.obs, label_key or EXAMPLES[source].label_key, drop_types)
         return adata
     if isinstance(source, str) and re.fullmatch(r"[\w-]*", source) and not Path(source).exists():
         hint = _did_you_mean(source, EXAMPLES, f"pass the path of a file, or one of {', '.join(EXAMPLES)}")
         raise InputError(f"'{source}' is neither a file nor an example; {hint}")
-    return read_cells(source, labels=labels, label_key=label_key, as_stored=as_stored, **reading)
+    return read_cells(
+        source,
+        labels=labels,
+        label_key=label_key,
+        layer=layer,
+        use_raw=use_raw,
+        values=values,
+        gene_names=gene_names,
+        join=join,
+        drop_types=drop_types,
+        make_unique=make_unique,
+        as_stored=as_stored,
+    )
 
 # %% ../nbs/00_data.ipynb #cef84b26
 _FORMULA = re.compile(

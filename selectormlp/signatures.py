@@ -492,7 +492,9 @@ def _takes_settings(*classes: type, leave_out: Collection[str] = ()) -> Callable
 class _ValuesAsked:
     """Which values of the cells are worked with, where the decision is overruled."""
 
-    layer: str | None = _setting('layer to take the values from; "X" for X itself. None: inferred from the data', None)
+    layer: str | None = _setting(
+        'the layer to take the values from; "X" for X itself. None: inferred from the data', None
+    )
     use_raw: bool | None = _setting(
         "take the values of raw.X; False: leave them out. None: inferred from the data", None
     )
@@ -500,7 +502,7 @@ class _ValuesAsked:
         "what the values are. None: inferred from the data", None, kind="{'counts', 'log'} or None"
     )
     gene_names: str | None = _setting(
-        'column of `var` that names the genes; "index": the table\'s own names. None: inferred from the data', None
+        'the column of `var` that names the genes; "index": the table\'s own names. None: inferred from the data', None
     )
 
     @property

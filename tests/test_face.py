@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,15 @@ from numpydoc.validate import validate
 
 import selectormlp
 from selectormlp import InputError
-from selectormlp.signatures import _check_settings, _setting, _settings_of, _takes_settings
+from selectormlp.signatures import (
+    _CellsAsked,
+    _check_settings,
+    _setting,
+    _setting_entry,
+    _settings_of,
+    _takes_settings,
+    _ValuesAsked,
+)  # fmt: skip
 
 LIBRARY = "selectormlp"
 # What numpydoc asks for and we do not, each with the reason.
@@ -314,6 +322,23 @@ def test_functions_have_the_defaults_of_their_settings(name: str, cls: str) -> N
     for setting_name, each in described.items():
         default = signature[setting_name].default
         assert default == each.default or default is inspect.Parameter.empty
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("normalise", _ValuesAsked),
+        ("prepare_cells", _ValuesAsked),
+        ("read_cells", _CellsAsked),
+        ("load_cells", _CellsAsked),
+    ],
+)
+def test_settings_of_reading_that_are_written_by_hand_are_the_same(name: str, settings: type) -> None:
+    function = getattr(selectormlp, name)
+    documented, signature = " ".join(function.__doc__.split()), inspect.signature(function).parameters
+    for each in _settings_of(settings):
+        entry = _setting_entry(each, get_type_hints(settings)[each.name])
+        assert signature[each.name].default == each.default and " ".join(entry.split()) in documented, each.name
 
 
 @pytest.mark.parametrize(

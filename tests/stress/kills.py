@@ -1,12 +1,16 @@
 """Is nothing lost when a run is killed? Kills studies, trainings and books at random moments until they end.
 
-    python tests/stress/kills.py [--study 60] [--training 60] [--book 3] [--seed 0] [--out FILE]
+    python tests/stress/kills.py [--study 60] [--training 60] [--select 60] [--predict 30] [--collection 60] [--book 3]
+                                 [--seed 0] [--out FILE]
 
 Each kind runs once in peace. Then it is started again and again, and stopped at random (seeded) moments, until so many
 interruptions have happened and the last run has ended. After each, every file that is there must be whole and hold
 the bytes that it holds after the run in peace; at the end all must be there. Logs are left out: Lightning appends to
 them. The full disk is a small tmpfs that grows (root only; else a limit to the size of a file, RLIMIT_FSIZE).
-Writes data/studies/stress/kills.csv.
+
+`select`, `predict` and the saving of a model into a collection are killed while they replace an older result: what is
+there then must be of the old one or of the new one, all of it.
+Writes data/studies/stress/kills.csv; the rows of what was not asked for stay.
 """
 
 import argparse
@@ -23,6 +27,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -36,7 +41,9 @@ import sklearn.svm  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
 from selectormlp import panels, selection  # noqa: F401
-from selectormlp.classifiers import SelectorMLPClassifier
+from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier
+from selectormlp.cli import main as main_of_library
+from selectormlp.collection import ModelCollection
 from selectormlp.data import InputError, _write_table, normalise
 from selectormlp.saving import save_model
 from selectormlp.simulation import simulate_cells
@@ -76,8 +83,37 @@ def book(cells: Path, folder: Path) -> None:
     os.execv(sys.executable, [sys.executable, *command])
 
 
+def select(cells: Path, folder: Path, *, n_genes: int = 9) -> None:
+    """A panel with its page, where there is one already."""
+    out = ["--out", str(folder / "panel.csv"), "--n-jobs", "1", "--n-genes", str(n_genes)]
+    if main_of_library(["select", str(cells), "--label-key", "cell_type", *out]) != 0:
+        raise RuntimeError("select failed")
+
+
+def saved_model(cells: Path, folder: Path, *, C: float = 1.0) -> None:
+    """A linear model, saved into a collection that has one of that name."""
+    from anndata import read_h5ad
+
+    adata = normalise(read_h5ad(cells))
+    labels = adata.obs["cell_type"].to_numpy().astype(str)
+    model = LinearSVMClassifier(C=C).fit(adata.X, labels, gene_names=adata.var_names)
+    ModelCollection(folder / "models").save(model, "m", replace=True)
+
+
+def predict(cells: Path, folder: Path, *, model: str = "new") -> None:
+    """A table of types, where there is one already."""
+    given = ["--model", str(cells.parent / model), "--out", str(folder / "p.csv")]
+    if main_of_library(["predict", str(cells), *given]) != 0:
+        raise RuntimeError("predict failed")
+
+
 Work = Callable[[Path, Path], None]
 WORKS: dict[str, Work] = {"study": study, "training": training, "book": book}
+REPLACED: dict[str, tuple[Work, Work]] = {  # the older result, and what is killed while it replaces it
+    "select": (partial(select, n_genes=6), select),
+    "predict": (partial(predict, model="old"), predict),
+    "collection": (partial(saved_model, C=0.1), saved_model),
+}
 
 
 # -------------------------------------------------------------------------------------------------- how it is stopped
@@ -242,25 +278,55 @@ def full_disk(name: str, cells: Path, expected: dict[str, bytes], *, first: int,
                     grow(size)
 
 
+def replaced(name: str, cells: Path, *, times: int, seed: int) -> Tally:
+    """Kill a command so many times while it replaces an older result; what is left belongs together."""
+    tally, rng, (before, after) = Tally(name, "SIGKILL, over an older result"), random.Random(seed), REPLACED[name]
+    (old, _), (new, seconds) = in_peace(before, cells), in_peace(after, cells)
+    if not set(old) & set(new) or any(old.get(file) == new[file] for file in WHOLE if file in new):
+        raise RuntimeError(f"the two results of {name} cannot be told apart")
+    while tally.interruptions < times and not tally.differences:
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "work"
+            folder.mkdir()
+            for work, patience in ((before, LONGEST), (after, rng.uniform(0, seconds)), (after, LONGEST)):
+                number = start(work, cells, folder)
+                tally.runs += 1
+                if wait(number, patience) is None:
+                    os.kill(number, signal.SIGKILL)
+                    os.waitpid(number, 0)
+                    tally.interruptions += 1
+                found = files_of(folder)
+                tally.files += len(found)
+                wrong = [{file for file, value in found.items() if result.get(file) != value} for result in (old, new)]
+                lacking = (set(old) & set(new) & set(WHOLE)) - set(found)
+                tally.differences += [f"{file} is missing" for file in lacking]
+                tally.differences += [f"{file} is of another result" for file in min(wrong, key=len)]
+            tally.differences += [f"{file} differs at the end" for file in new if found.get(file) != new[file]]
+    return tally
+
+
 # ------------------------------------------------------------------------------------------------------------ the whole
 
+WHOLE = ("panel.csv", "p.csv", "models/m/config.json")  # these are there at any moment, of the old or the new result
 
-def in_peace(name: str, cells: Path) -> tuple[dict[str, bytes], float]:
+
+def in_peace(work: Work, cells: Path) -> tuple[dict[str, bytes], float]:
     """What a work leaves that nobody stops, and the seconds it takes."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "work"
         folder.mkdir()
         begin = time.monotonic()
-        status = wait(start(WORKS[name], cells, folder), LONGEST)
+        status = wait(start(work, cells, folder), LONGEST)
         if status != 0:
-            raise RuntimeError(f"{name} ended with {status}: {last_line(folder)}")
+            raise RuntimeError(f"{work} ended with {status}: {last_line(folder)}")
         return files_of(folder), time.monotonic() - begin
 
 
 def main() -> int:
     """Stop everything in every way, and say what was lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, times in {"study": 60, "training": 60, "book": 3, "seed": 0}.items():
+    usual = {"study": 60, "training": 60, "select": 60, "predict": 30, "collection": 60, "book": 3, "seed": 0}
+    for name, times in usual.items():
         parser.add_argument(f"--{name}", type=int, default=times)
     parser.add_argument("--out", type=Path, default=TABLE)
     given = parser.parse_args()
@@ -268,11 +334,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         cells = Path(place) / "cells.h5ad"
         simulate_in_a_fork(cells)
+        for name in REPLACED:
+            if getattr(given, name):
+                tallies.append(replaced(name, cells, times=getattr(given, name), seed=given.seed))
+                report(tallies[-1])
         for name in ("training", "study", "book"):
             times = getattr(given, name)
             if times == 0:
                 continue
-            expected, seconds = in_peace(name, cells)
+            expected, seconds = in_peace(WORKS[name], cells)
             print(f"{name}: {len(expected)} files in {seconds:.1f} s", flush=True)
             ways = {"SIGKILL": times, "SIGHUP": times // 6, "SIGINT": times // 6}
             for way, count in ways.items():
@@ -290,7 +360,11 @@ def main() -> int:
                 report(tallies[-1])
     rows = [(t.what, t.how, t.runs, t.interruptions, t.files, len(t.differences)) for t in tallies]
     columns = ["what", "stopped_by", "runs", "interruptions", "files_checked", "differences"]
-    _write_table(pd.DataFrame(rows, columns=columns), given.out)
+    table = pd.DataFrame(rows, columns=columns)
+    if given.out.exists():
+        before = pd.read_csv(given.out)
+        table = pd.concat([before[~before["what"].isin(table["what"])], table])
+    _write_table(table, given.out)
     return int(any(tally.differences for tally in tallies))
 
 
@@ -299,6 +373,9 @@ def simulate_in_a_fork(cells: Path) -> None:
 
     def write(_: Path, folder: Path) -> None:
         simulate_cells(n_cells=500, n_genes=120, n_types=4, size_ratio=3, seed=0).write_h5ad(cells)
+        for name, C in {"old": 1e-4, "new": 1.0}.items():
+            saved_model(cells, folder, C=C)
+            (folder / "models" / "m").rename(folder / name)
 
     if wait(start(write, cells, cells.parent), LONGEST) != 0:
         raise RuntimeError("the cells could not be made")
