@@ -204,6 +204,44 @@ def measure_start(n_cells: int | None) -> pd.DataFrame:
     return table.assign(more_processor_seconds=more)
 
 
+# ------------------------------------------------------------------------------------------------------------- guard
+
+
+def wide_cells(path: Path, n_cells: int, n_genes: int) -> None:
+    """Write cells of random counts, one value in twenty above zero, ten types of which each has genes of its own."""
+    from scipy.sparse import csr_matrix
+
+    rng, each = np.random.default_rng(0), n_genes // 20
+    columns = np.minimum(np.cumsum(rng.integers(1, 40, (n_cells, each), dtype=np.int32), axis=1), n_genes - 1)
+    values = rng.integers(1, 9, (n_cells, each), dtype=np.int32)
+    types = np.arange(n_cells) % 10
+    values[columns // 20 % 10 == types[:, None]] *= 8
+    X = csr_matrix((values.ravel(), columns.ravel(), np.arange(0, values.size + 1, each)), shape=(n_cells, n_genes))
+    X.sum_duplicates()
+    obs = pd.DataFrame({"cell_type": types.astype(str)}, index=[f"c{i}" for i in range(n_cells)])
+    AnnData(X.astype(np.float32), obs, pd.DataFrame(index=[f"g{i}" for i in range(n_genes)])).write_h5ad(path)
+
+
+def measure_guard(n_cells: int | None) -> pd.DataFrame:
+    """(h) The process that watches the command line while it reads: `select` with it and without it."""
+    unguarded = "import sys; from selectormlp.cli import main; sys.exit(main(sys.argv[1:]))"
+    ways = {"guarded": ["-m", "selectormlp"], "without a guard": ["-c", unguarded]}
+    tables = []
+    with tempfile.TemporaryDirectory() as folder:
+        wide = Path(folder) / "wide.h5ad"
+        wide_cells(wide, n_cells or 100_000, 20_000)
+        for path, turns in ((ROOT / "data" / "pancreas.h5ad", 7), (wide, 3)):
+            options = ["select", str(path), "--label-key", "cell_type", "--page", "false", "--out", f"{folder}/p.csv"]
+
+            def chosen(way: list[str], options: list[str] = options) -> Callable[[], Any]:
+                return lambda: subprocess.run([sys.executable, *way, *options], check=True, capture_output=True)
+
+            table, _ = in_turn({name: chosen(way) for name, way in ways.items()}, turns=turns)
+            table.insert(0, "file", "the shipped file" if path != wide else f"{n_cells or 100_000:,} x 20,000")
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
 # ---------------------------------------------------------------------------------------------------------- training
 
 
@@ -368,6 +406,7 @@ PARTS: dict[str, Callable[[int | None], pd.DataFrame]] = {
     "atlas": measure_atlas,
     "reading": measure_reading,
     "start": measure_start,
+    "guard": measure_guard,
 }
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scripts import chromium
 
-from selectormlp import data
+from selectormlp import book, data
 from selectormlp.book import _first_page, _render_site
 from selectormlp.cli import _check_place, main
 from selectormlp.data import (
@@ -273,6 +274,62 @@ def test_the_first_page_of_a_book_runs_nothing(tmp_path: Path) -> None:
 def test_messages_hold_no_commands_to_the_terminal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["select", "\x1b[2Jcells.h5ad", "--label-key", "x", "--out", "p.csv"]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+ACTIVE = [
+    "<script>pwned=1</script>", "<img src=x onerror=pwned=1>", "</script><script>pwned=1</script>",
+    "\"><svg onload=pwned=1>", "' onmouseover='pwned=1", "[a](javascript:pwned=1)", "![a](http://127.0.0.1:9/a.png)",
+    "<a href=http://127.0.0.1:9>a</a>", "<style>@import 'http://127.0.0.1:9/a.css'</style>", "@fig-curve",
+    "{{< include /etc/passwd >}}", "$\\frac{", "<!--", "]]>", "\u202egnp.exe", "=cmd|'/c x'!A1",
+]  # fmt: skip
+
+
+def hostile_cells() -> AnnData:
+    """Cells whose types, genes, names and label column are written in the languages of pages."""
+    cells = simulate_cells(n_cells=480, n_genes=120, n_types=len(ACTIVE), n_markers_per_type=1, size_ratio=1, seed=0)
+    types = dict(zip(sorted(cells.obs["cell_type"].unique()), ACTIVE, strict=True))
+    cells.obs[ACTIVE[0]] = cells.obs["cell_type"].astype(str).map(types)
+    del cells.obs["cell_type"]
+    cells.obs_names = [f"{ACTIVE[i % len(ACTIVE)]}{i}" for i in range(cells.n_obs)]
+    cells.var_names = [f"{ACTIVE[i % len(ACTIVE)]}{i}" for i in range(cells.n_vars)]
+    return cells
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_pages_of_hostile_cells_run_nothing_and_ask_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page of a panel, of a report and of a book, in a browser."""
+    driver = pytest.importorskip("playwright.sync_api")
+    monkeypatch.chdir(tmp_path)
+    name, key = "<img src=x onerror=pwned=1>@fig-a$y$.h5ad", ACTIVE[0]
+    hostile_cells().write_h5ad(name)
+    assert main(["select", name, "--label-key", key, "--out", "p.csv", "--n-genes", "20", "--n-jobs", "1"]) == 0
+    quick = {"conditions": ["svm_l1"], "panel_conditions": ["svm_l1"], "panel_sizes": [10], "ablations": []}
+    Path("study.json").write_text(json.dumps({"cells": name, "label_key": key, **quick}))
+    assert main(["report", "--config", "study.json", "--out", "run"]) == 0
+    chapters = [path for path in book._book_chapters() if path.stem == "02_data_split"]
+    monkeypatch.setattr(book, "_book_chapters", lambda: chapters)
+    assert main(["book", name, "--label-key", key, "--out", "book"]) == 0
+    pages = [Path("p_report/panel.html"), Path("run/report.html"), *Path("book/site").rglob("*.html")]
+    assert len(pages) >= 4
+    with driver.sync_playwright() as playwright:
+        tab = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"]).new_page()
+        asked: list[str] = []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("dialog", lambda dialog: pytest.fail(dialog.message))
+        for page in pages:
+            tab.goto(page.absolute().as_uri())
+            tab.mouse.move(200, 200)
+            assert tab.evaluate("typeof pwned") == "undefined", page
+            links = tab.evaluate("[...document.querySelectorAll('[href], [src]')].map(e => e.href || e.src)")
+            assert not [link for link in links if isinstance(link, str) and re.match("javascript:|http://127", link)], (
+                page
+            )
+        shown = tab.goto(pages[0].absolute().as_uri()) and tab.locator("body").inner_text()
+        assert all(any(f"{kind}{i}" in shown for i in range(120)) for kind in ACTIVE if kind not in ("\u202egnp.exe",))
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))]
 
 
 # ------------------------------------------------------------------------------------------------------- files of cells
