@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -2445,6 +2446,11 @@ _TABLE_METADATA = re.compile(
     re.IGNORECASE,
 )
 _FEATURE_COUNTS = ["Chr", "Start", "End", "Strand", "Length"]
+_ABOUT_GENES = re.compile(
+    r"(gene|ensembl|hgnc|mgi)[ ._]?(gene[ ._]?)?(names?|symbols?|ids?|types?|biotype|short[ ._]?name|description)"
+    r"|symbols?|description",
+    re.IGNORECASE,
+)
 
 
 def _read_text_table(path: Path, label_key: str | None) -> AnnData:
@@ -2452,8 +2458,8 @@ def _read_text_table(path: Path, label_key: str | None) -> AnnData:
     from anndata import AnnData
 
     head = _table_head(path)
-    if head.names[:5] == _FEATURE_COUNTS:
-        return _read_feature_counts(path, head)
+    if n_about := _columns_about_genes(head):
+        return _read_genes_in_rows(path, head, n_about)
     aside = [name for name in head.names if name == label_key or _TABLE_METADATA.match(name)]
     blocks, cells, others = [], [], []
     for rows in _table_rows(path, head, chunksize=1000, low_memory=False, converters={0: str}):
@@ -2472,17 +2478,25 @@ def _read_text_table(path: Path, label_key: str | None) -> AnnData:
     return AnnData(vstack(blocks, format="csr"), obs=obs, var=pd.DataFrame(index=pd.Index(rows.columns, dtype=str)))
 
 
-def _read_feature_counts(path: Path, head: _TableHead) -> AnnData:
-    """Read what featureCounts writes: genes in rows, after five columns that say where they are."""
+def _columns_about_genes(head: _TableHead) -> int:
+    """Count the columns after the first that tell of genes: then a row is a gene; 0 where a row is a cell."""
+    if head.names[:5] == _FEATURE_COUNTS:
+        return 5
+    return next((n for n, name in enumerate(head.names) if not _ABOUT_GENES.fullmatch(name.strip())), 0)
+
+
+def _read_genes_in_rows(path: Path, head: _TableHead, n_about: int) -> AnnData:
+    """Read a table whose rows are genes, and whose first columns tell of them, as featureCounts and archives have it."""
     from anndata import AnnData
 
-    table = _table_rows(path, head)
+    table = _table_rows(path, head, converters={0: str})
     table.columns = head.names
-    counts = table.drop(columns=_FEATURE_COUNTS)
+    counts, index = table.iloc[:, n_about:], pd.Index(table.index.astype(str))
     _refuse_text(counts, path)
     names = [re.sub(r"\.(sorted\.)?bam$", "", Path(name).name) for name in counts.columns]
-    var = pd.DataFrame(index=pd.Index(counts.index.astype(str)))
-    return AnnData(csr_matrix(counts.to_numpy(dtype=np.float32).T), obs=pd.DataFrame(index=names), var=var)
+    about = {name: table[name].astype(str).to_numpy() for name in head.names[:n_about] if name not in _FEATURE_COUNTS}
+    values = csr_matrix(counts.to_numpy(dtype=np.float32).T)
+    return AnnData(values, obs=pd.DataFrame(index=names), var=pd.DataFrame(about, index=index))
 
 # %% ../nbs/00_data.ipynb #df666447
 _READERS: dict[str, Callable[[Path, str | None], AnnData]] = {
@@ -2508,7 +2522,9 @@ def _find_reader(path: Path) -> Callable[[Path, str | None], AnnData]:
     for known, step in _NEXT_STEPS.items():
         if path.is_file() and name.endswith(known):
             raise InputError(f"'{path}' cannot be read: {step}")
-    inside = [file.name for file in sorted(path.iterdir()) if _is_cells(file)] if path.is_dir() else []
+    levels = ("*", "*/*", "*/*/*") if path.is_dir() else ()
+    places = ([file for file in sorted(islice(path.glob(level), 9999)) if _is_cells(file)] for level in levels)
+    inside = [str(file.relative_to(path)) for file in next(filter(None, places), [])]
     if inside:
         raise InputError(f"'{path}' is a folder that holds {', '.join(inside[:5])}; pass one of these, or several")
     kind = "folder" if path.is_dir() else "file"
@@ -2518,7 +2534,7 @@ def _find_reader(path: Path) -> Callable[[Path, str | None], AnnData]:
 def _is_cells(path: Path) -> bool:
     """Say whether a file or folder inside of a folder looks like one of cells."""
     return path.name.lower().endswith((".h5ad", ".h5", ".h5mu", ".zarr", ".loom")) or (
-        path.is_dir() and any(path.glob("*matrix.mtx*"))
+        path.is_dir() and any(path.glob("*.mtx*"))
     )
 
 # %% ../nbs/00_data.ipynb #90ff3ac6

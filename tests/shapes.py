@@ -62,6 +62,7 @@ SOURCES = {  # where a shape is described or complained of
     "SeuratDisk": "https://github.com/mojaveazure/seurat-disk/issues/123",
     "SoupX, CellBender": "https://github.com/constantAmateur/SoupX",
     "spatialdata": "https://spatialdata.scverse.org/en/stable/design_doc.html",
+    "STARsolo": "https://github.com/alexdobin/STAR/blob/master/docs/STARsolo.md",
     "subread": "https://subread.sourceforge.net/featureCounts.html",
     "Xenium": "https://www.10xgenomics.com/support/software/xenium-onboard-analysis/latest/analysis/xoa-output-understanding-outputs",
 }
@@ -475,7 +476,7 @@ def _h5seurat(folder: Path) -> Path:
 
 def folder_of(folder: Path, prefix: str = "", rows: slice = slice(None)) -> Path:
     """Files of a 10x folder."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     mmwrite(folder / f"{prefix}matrix.mtx", sparse.coo_matrix(counts()[rows].T.astype(int)))
     pd.DataFrame({"id": IDS, "name": SYMBOLS, "type": KINDS}).to_csv(
         folder / f"{prefix}features.tsv", sep="\t", header=False, index=False
@@ -565,6 +566,14 @@ def _feature_counts(folder: Path) -> Path:
     return folder / "counts.txt"
 
 
+@shape("tsv of genes in rows, ids and symbols before the cells", GEO)
+def _ids_and_symbols(folder: Path) -> Path:
+    found = pd.DataFrame(counts().astype(int).T, index=pd.Index(IDS, name="gene_id"), columns=obs().index)
+    found.insert(0, "gene_name", SYMBOLS)
+    found.to_csv(folder / "GSE1_counts.tsv", sep="\t")
+    return folder / "GSE1_counts.tsv"
+
+
 def pair(folder: Path) -> list[Path]:
     """Two files; each lacks ten genes of the other."""
     first, second = cells()[:60, :50].copy(), cells()[60:, 10:].copy()
@@ -588,6 +597,14 @@ for name, content, said in (
 SHAPES.append(Shape("an R object", SEURAT, lambda folder: text(folder / "cells.rds", "x"), refused="chapter 18b"))
 SHAPES.append(
     Shape("a spreadsheet", "Excel", lambda folder: text(folder / "cells.xlsx", "x"), refused="save its table as csv")
+)
+SHAPES.append(
+    Shape(
+        "a folder above that of the matrix",
+        "STARsolo",
+        lambda folder: folder_of(folder / "run" / "Solo.out" / "Gene" / "filtered").parents[2],
+        refused="holds Solo.out/Gene/filtered",
+    )
 )
 SHAPES.append(Shape("an archive", GEO, lambda folder: text(folder / "GSE1_RAW.tar", "x"), refused="unpack it"))
 

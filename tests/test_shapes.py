@@ -58,6 +58,7 @@ def test_the_values_are_those_of_the_counts_whatever_else_the_file_holds(tmp_pat
         "loom",
         "Parse folder",
         "csv with comment lines",
+        "tsv of genes in rows, ids and symbols before the cells",
     ):
         (shape,) = [shape for shape in SHAPES if shape.name == name]
         folder = tmp_path / str(len(name))
