@@ -47,7 +47,8 @@ def _say(text: str) -> None:
     """Write a line of a result to the standard output."""
     from selectormlp.data import _terminal_text
 
-    sys.stdout.write(_terminal_text(text) + "\n")
+    if sys.stdout is not None:  # None where the shell closed it
+        sys.stdout.write(_terminal_text(text) + "\n")
 
 
 def _shown(text: str) -> str:

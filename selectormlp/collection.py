@@ -380,6 +380,7 @@ def _download(url: str, path: Path, limits: tuple[int, float]) -> None:
     import time
 
     import requests
+    from urllib3.exceptions import HTTPError
 
     ends, first_is_local = time.monotonic() + limits[1], _host_of(url)[1] in _LOCAL
     with requests.Session() as session:
@@ -394,14 +395,17 @@ def _download(url: str, path: Path, limits: tuple[int, float]) -> None:
             raise ValueError(f"it is sent on more than {_MOST_HOPS} times")
         response.raise_for_status()
         left = limits[0]
-        with path.open("wb") as file:
-            while part := response.raw.read1(2**16):
-                left -= len(part)
-                if left < 0:
-                    raise ValueError(f"it is larger than {limits[0]:,} bytes")
-                if time.monotonic() > ends:
-                    raise ValueError(f"it takes longer than {limits[1]:g} seconds")
-                file.write(part)
+        try:
+            with path.open("wb") as file:
+                while part := response.raw.read1(2**16):
+                    left -= len(part)
+                    if left < 0:
+                        raise ValueError(f"it is larger than {limits[0]:,} bytes")
+                    if time.monotonic() > ends:
+                        raise ValueError(f"it takes longer than {limits[1]:g} seconds")
+                    file.write(part)
+        except HTTPError as error:  # of urllib3, below requests
+            raise OSError(f"the answer was cut short: {error}") from None
 
 
 def _download_in_time(url: str, path: str, limits: tuple[int, float]) -> None:

@@ -21,7 +21,7 @@ import tempfile
 import textwrap
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -539,11 +539,11 @@ _ID_COLUMNS = (
 )  # fmt: skip
 
 
-def _texts(values: Any) -> np.ndarray:
-    """Return names as text, "" where one is missing."""
+def _texts(values: Any, *, missing: Collection[str] = _MISSING_LABELS) -> np.ndarray:
+    """Return names as text, "" where one is missing; words such as "nan" say that too, unless `missing` is empty."""
     series = pd.Series(np.asarray(values, dtype=object))
     texts = series.map(lambda value: value.decode() if isinstance(value, bytes) else str(value).strip())
-    return texts.where(~(series.isna() | texts.str.lower().isin(_MISSING_LABELS)), "").to_numpy(dtype=object)
+    return texts.where(~(series.isna() | texts.str.lower().isin(missing)), "").to_numpy(dtype=object)
 
 
 def _share_of_ids(names: np.ndarray) -> float:
@@ -661,7 +661,7 @@ def _named_genes(var: pd.DataFrame, gene_names: str | None = None) -> pd.DataFra
     >>> _named_genes(pd.DataFrame({"feature_name": ["INS", "GCG"]}, index=["ENSG00000254647", "ENSG00000115263"])).index
     Index(['INS', 'GCG'], dtype='object')
     """
-    own = _texts(var.index)
+    own = _texts(var.index, missing=())  # a gene may be called NA, or nan
     own_are_ids, column = _share_of_ids(own) > 0.8, None
     if gene_names is not None and gene_names != "index":
         if gene_names not in var.columns:
@@ -684,6 +684,7 @@ def _named_genes(var: pd.DataFrame, gene_names: str | None = None) -> pd.DataFra
         if column is not None or not pd.Index(names).is_unique:
             names = _name_genes(pd.Series(names), pd.Series(np.where(ids == "", own, ids))).to_numpy()
     table.index = pd.Index(names.astype(str), dtype=object)
+    _refuse_unusable_names(table.index, "gene")
     return table
 
 
@@ -1109,6 +1110,7 @@ def _decide(adata: AnnData, given: dict[str, Any] | None = None) -> _Decided:
     if 0 in adata.shape and adata.X is not None:
         raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
     noted_base = float(adata.uns["log1p"].get("base") or math.e) if "log1p" in adata.uns else None
+    _refuse_unusable_names(adata.obs_names, "cell")
     choice = _choose_values(_held_by(adata), noted_base=noted_base, **given)
     X = adata.X if choice.place == "X" else adata.raw.X if choice.place == "raw.X" else adata.layers[choice.place[8:-2]]
     columns = None if len(choice.columns) == X.shape[1] else choice.columns
@@ -1236,15 +1238,30 @@ def _refuse_measurement(labels: pd.Series) -> None:
 
 # %% ../nbs/00_data.ipynb #c510d80b
 _LONGEST_NAME = 1000  # characters, of cells, genes and types
+_BROKEN = re.compile("[\0\n\r\v\f\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
 
 
-def _refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
-    """Raise InputError where cells or genes share a name."""
-    longest = max(map(len, map(str, names)), default=0)
+def _is_usable_name(text: str) -> bool:
+    """Say whether a name can stand in a table: neither empty nor endless, and without an end of a line in it."""
+    return 0 < len(text.strip()) and len(text) <= _LONGEST_NAME and not _BROKEN.search(text)
+
+
+def _refuse_unusable_names(names: Iterable[object], what: Literal["cell", "gene", "type"]) -> None:
+    """Raise InputError where a name is too long, or holds what no table can: an end of a line, a NUL, half a letter."""
+    texts = [str(name) for name in names]
+    longest = max(map(len, texts), default=0)
     if longest > _LONGEST_NAME:
         raise InputError(
             f"a {what} has a name of {longest:,} characters; names of up to {_LONGEST_NAME:,} can be worked with"
         )
+    if _BROKEN.search("".join(texts)):
+        first = next(text for text in texts if _BROKEN.search(text))
+        raise InputError(f"the name {first!r} of a {what} holds an end of a line, a NUL or half a letter; rename it")
+
+
+def _refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
+    """Raise InputError where cells or genes share a name, or have one that cannot be worked with."""
+    _refuse_unusable_names(names, what)
     repeated = names[names.duplicated()].unique()
     if len(repeated):
         first, remedy = repeated[0], f"adata.{ {'cell': 'obs', 'gene': 'var'}[what] }_names_make_unique()"
@@ -1257,6 +1274,7 @@ def _refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> No
 def _count_types(labels: pd.Series, min_cells: int) -> pd.Series:
     """Return the cells of each type, largest first; raise InputError where types cannot be told apart."""
     counts = labels.value_counts().rename("cells").rename_axis(labels.name)
+    _refuse_unusable_names(counts.index, "type")
     counts = counts.sort_index().sort_values(ascending=False, kind="stable")
     if len(counts) < 2:
         found = f"one type only, '{counts.index[0]}'" if len(counts) else "no label at all"
@@ -1568,6 +1586,7 @@ def _kept_labels(
             f" {labels.value_counts().max()}, and 2 such types are needed; lower min_cells"
         )
     _count_types(kept, 3 if min_cells is None else min_cells)
+    _refuse_unusable_names(kept.index, "cell")
     return kept
 
 
@@ -1737,11 +1756,15 @@ def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = 
 # %% ../nbs/00_data.ipynb #07915657
 def _existing_path(path: Path) -> Path:
     """Return the path, or raise InputError that names the file most like it in its folder."""
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # a name that no disk can have
+        raise InputError(f"'{str(path)[:60]}...' cannot be looked for ({error.strerror}); check the path") from error
     if not path.parent.is_dir():
         raise InputError(f"'{path}' does not exist: there is no folder '{path.parent}'; check the path")
-    siblings = sorted(path.parent.iterdir(), key=lambda other: (other.suffix == path.suffix, other.name))
+    seen = [other for other in path.parent.iterdir() if not other.name.startswith(".")]
+    siblings = sorted(seen, key=lambda other: (other.suffix == path.suffix, other.name))
     names = {sibling.stem: sibling.name for sibling in siblings}  # of two that differ in the ending, the like one
     nearest = names.get(_nearest_name(path.stem, names) or "")
     hint = f"did you mean '{nearest}'?" if nearest else "check the path"
@@ -2104,7 +2127,7 @@ def _with_single_floats(group: Any) -> AnnData:
 # %% ../nbs/00_data.ipynb #9545bbe5
 def _strings(values: Any) -> np.ndarray:
     """Return a column of an HDF5 file as text."""
-    return _texts(values[:])
+    return _texts(values[:], missing=())
 
 
 def _read_10x_h5(root: Any, path: Path) -> AnnData:
@@ -2151,7 +2174,9 @@ def _read_loom(root: Any, path: Path) -> AnnData:
     var = pd.DataFrame({name: _strings(root["row_attrs"][name]) for name in root["row_attrs"]
                         if root["row_attrs"][name].ndim == 1})  # fmt: skip
     columns = {name: root["col_attrs"][name][:] for name in root["col_attrs"] if root["col_attrs"][name].ndim == 1}
-    obs = pd.DataFrame({name: _texts(value) if value.dtype.kind in "OSU" else value for name, value in columns.items()})
+    obs = pd.DataFrame(
+        {name: _strings(value) if value.dtype.kind in "OSU" else value for name, value in columns.items()}
+    )
     genes = next((name for name in ("Gene", "gene", "var_names", "gene_names", "Accession") if name in var), None)
     cells = next((name for name in ("CellID", "obs_names", "cell_id", "cell_names", "barcode") if name in obs), None)
     if genes is None or cells is None:
@@ -3056,10 +3081,11 @@ def load_cells(
     )
 
 # %% ../nbs/00_data.ipynb #cef84b26
-_FORMULA = re.compile(
-    r"'*[=+\-@\t\r].", re.DOTALL
-)  # what a spreadsheet takes for a formula, and what was seen to before
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_INVISIBLE = r"\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f"
+_FORMULA = re.compile(  # what a spreadsheet takes for a formula, full-width too, and what was seen to before
+    rf"'*[{_INVISIBLE}]*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20].", re.DOTALL
+)
+_UNSEEN = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_INVISIBLE}]")
 _MARKS = re.compile(r"[!\"#$&'()*:<=>@\[\\\]^`{|}~]|(?<![^\W_])_|_(?![^\W_])|-(?=-)|(?<=-)-|\.(?=\.)|(?<=\.)\.")
 _LONGEST_NAME_DRAWN = 60
 
@@ -3144,6 +3170,14 @@ def _with_texts(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFra
     return pd.DataFrame(columns, index=table.index).set_axis([change(name) for name in table.columns], axis=1)
 
 
+def _has_returns(table: pd.DataFrame) -> bool:
+    """Say whether a text of a table holds a carriage return, which ends a line for most programs."""
+    texts = [table[name].dropna().astype(str) for name in table.columns if table[name].dtype == object]
+    return any(column.str.contains("\r", regex=False).any() for column in texts) or any(
+        "\r" in n for n in table.columns
+    )
+
+
 def _write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Path], None] | None = None) -> None:
     """Write a table as csv, whole or not at all: without its index, floats to six digits; `_read_table` reads it.
 
@@ -3152,7 +3186,8 @@ def _write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Pat
     """
     with _write_whole(path) as temporary:
         safe = _with_texts(table, _spreadsheet_text)
-        safe.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        quoting = csv.QUOTE_NONNUMERIC if _has_returns(safe) else csv.QUOTE_MINIMAL  # csv does not quote a lone \\r
+        safe.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n", quoting=quoting)
         if before is not None:
             before(temporary)
 
@@ -3176,6 +3211,8 @@ def _plain_value(value: object) -> object:
 def _write_json(value: object, path: str | Path) -> None:
     """Write a value as JSON, whole or not at all; numpy values and paths are made plain."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain_value)
+    halves = re.compile("[\ud800-\udfff]")  # of letters, as in the name of a file that is no UTF-8
+    text = halves.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     with _write_whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -3184,9 +3221,11 @@ def _read_json(path: str | Path) -> Any:
     """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
     path = _existing_path(Path(path))
     try:
-        if path.stat().st_size > _MOST_METADATA:
+        with path.open("rb") as file:  # what is no plain file may say that it is empty, and never end
+            content = file.read(_MOST_METADATA + 1)
+        if len(content) > _MOST_METADATA:
             raise ValueError(f"it is larger than {_MOST_METADATA:,} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(content.decode("utf-8"))
     except RecursionError as error:
         raise InputError(
             f"'{path}' is not a readable JSON file (lists within lists without end); write it again"

@@ -40,9 +40,10 @@ def _reading_seconds(path: str | Path) -> float:
     --------
     >>> _reading_seconds("cells.h5ad")
     """
-    set_by_hand = os.environ.get("SELECTORMLP_READ_SECONDS", "")
     with suppress(ValueError):
-        return float(set_by_hand)
+        set_by_hand = float(os.environ.get("SELECTORMLP_READ_SECONDS", ""))
+        if 0 < set_by_hand < float("inf"):  # anything else is as if it were not set
+            return set_by_hand
     with suppress(OSError):
         if os.path.isfile(path):
             return _SECONDS + os.path.getsize(path) / _BYTES_PER_SECOND

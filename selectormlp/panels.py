@@ -189,9 +189,12 @@ def _read_note(note: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(found, dict) or found.get("format") != _PANEL_FORMAT:
         return None
-    if found.get("format_version", 0) > _FORMAT_VERSION:
+    version, genes = found.get("format_version", 0), found.get("genes")
+    if isinstance(version, int) and version > _FORMAT_VERSION:
         raise InputError(f"a newer version of selectormlp wrote '{note}'; update selectormlp to read it")
-    return found
+    whole = isinstance(version, int) and isinstance(genes, list) and all(isinstance(gene, str) for gene in genes)
+    whole = whole and all(isinstance(found.get(name, ""), str) for name in ("label_key", "method"))
+    return found if whole and isinstance(found.get("settings", {}), dict) else None
 
 # %% ../nbs/07_retraining.ipynb #c6b20bcc
 def panel_from_ranking(
@@ -279,6 +282,8 @@ def read_panel(path: str | Path) -> GenePanel:
         return _panel_of_note(path)
     with _reading(path):
         table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False)
+    if not isinstance(table.index, pd.RangeIndex) and list(table.index) != list(range(1, len(table) + 1)):
+        raise InputError(f"'{path}' has rows of more values than its first row has names; name every column, or none")
     if "gene" not in table.columns:
         table = pd.DataFrame({"gene": _gene_list(table, path)})
     table = table.assign(gene=table["gene"].map(_unescaped_text).str.strip())

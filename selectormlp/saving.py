@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .classifiers import _KINDS, GeneClassifier, NetworkClassifier, _classifier_kind
 from selectormlp.data import (
-    InputError, _row_blocks, _existing_path, _nearest_name, _take_values, normalise, _read_json, _read_table,
+    InputError, _row_blocks, _existing_path, _is_usable_name, _nearest_name, _take_values, normalise, _read_json, _read_table,
     _user_level, _VALUES, _write_json, _write_table, _write_whole,
 )  # fmt: skip
 from .signatures import _takes_settings, _ValuesAsked
@@ -177,7 +177,7 @@ def _in_todays_format(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _names(value: Any, *, least: int) -> bool:
     """Whether a value is a list of that many different names, or numbers, at least."""
     plain = isinstance(value, list) and all(isinstance(name, str | int | float) for name in value)
-    plain = plain and all(np.isfinite(name) for name in value if not isinstance(name, str))
+    plain = plain and all(_is_usable_name(name) if isinstance(name, str) else np.isfinite(name) for name in value)
     return plain and len(value) >= least and len(set(value)) == len(value) and len(set(map(type, value))) == 1
 
 
@@ -210,7 +210,10 @@ def _unfitted(config: dict[str, Any], folder: Path) -> GeneClassifier:
             raise _damaged(folder, f"{config['model']} has no setting {name!r}" + (f" ({near!r}?)" if near else ""))
     for name, needed in {"class_weight": dict, "hidden_sizes": tuple}.items():
         if isinstance(settings.get(name), list):
-            settings[name] = needed(settings[name])
+            try:
+                settings[name] = needed(settings[name])
+            except (TypeError, ValueError):
+                raise _damaged(folder, f"its setting {name!r} is {str(settings[name])[:60]}") from None
     return kind(**settings)
 
 # %% ../nbs/05b_saved_models.ipynb #4ba7a5ad
@@ -221,7 +224,7 @@ def _checked_arrays(model: GeneClassifier, folder: Path, path: Path) -> dict[str
 
     try:
         expected, arrays = model.array_shapes(), load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, AttributeError) as error:  # the last: a number of a kind that numpy lacks
         raise _damaged(folder, f"weights.safetensors cannot be read ({error})") from None
     except (TypeError, ValueError, RuntimeError, KeyError, OverflowError) as error:
         raise _damaged(folder, f"its settings describe no network ({str(error).splitlines()[0]})") from None
@@ -276,8 +279,7 @@ def load_model(folder: str | Path) -> GeneClassifier:
         model.history_ = _history(folder, _own_file(folder, "history.csv", config["checksums"]))
         model.best_epoch_ = config["best_epoch"]
     if _BASIS in (config["checksums"] or {}):
-        basis = _read_table(_own_file(folder, _BASIS, config["checksums"]))
-        model.normalised_over_ = pd.Series(basis["share"].to_numpy(), index=basis["gene"])
+        model.normalised_over_ = _basis(folder, _own_file(folder, _BASIS, config["checksums"]))
     _refuse_useless_scores(model, folder)
     return model
 
@@ -292,6 +294,18 @@ def _refuse_useless_scores(model: GeneClassifier, folder: Path) -> None:
         useful = False
     if not useful:
         raise _damaged(folder, "its settings or weights give scores that are not numbers")
+
+
+def _basis(folder: Path, path: Path) -> pd.Series:
+    """The shares of the genes that a model's values were normalised over."""
+    try:
+        table = _read_table(path)
+        shares = pd.Series(table["share"].to_numpy(dtype=float), index=table["gene"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(folder, f"{_BASIS} cannot be read ({type(error).__name__})") from None
+    if shares.index.hasnans or not shares.index.is_unique or not (np.isfinite(shares) & (shares >= 0)).all():
+        raise _damaged(folder, f"{_BASIS} holds no shares of genes")
+    return shares
 
 
 def _history(folder: Path, path: Path) -> pd.DataFrame:
@@ -467,7 +481,7 @@ def annotate_cells(
     3
     """
     if key in adata.obs:
-        raise InputError(f"adata.obs has a column {key!r} already; choose another with key=...")
+        raise InputError(f"adata.obs has a column {key!r} already; choose another with key=..., or take it out")
     taken = _take_values(adata, **_ValuesAsked(**reading).given)
     logged = taken.uns[_VALUES]["kind"] not in ("raw counts", "normalised, not logged")
     cells = _normalised_alike(model, normalise(taken), logged=logged, max_missing=max_missing)

@@ -127,7 +127,9 @@ def _limits(about: Mapping[str, Any]) -> str:
 
 def _is_number(value: object, kind: type, about: Mapping[str, Any]) -> bool:
     """Say whether a value is a finite (whole) number within the limits; True and False are no numbers here."""
-    if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
+        return False
+    if (kind is int and abs(value) >= 2**63) or not isfinite(value):  # no array would hold such a whole number
         return False
     least, most = about["least"], about["most"]
     return (least is None or least <= value) and (most is None or value <= most)

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 __all__ = ['TabNetClassifier', 'explain_cells', 'explain_types', 'plot_type_shares', 'PretrainedEncoder', 'pretrain_tabnet']
 
 # %% ../nbs/14_attention_masks.ipynb #b85e0d6e
+_MOST_LAYERS = 1000  # more would take for ever to build, whoever asks for them
+
+
 @dataclass(frozen=True)
 class _TabNetShape:
     """What a TabNet is made of (Arik & Pfister 2021, Table 7): `n_decision` and `n_attention` numbers pass through each
@@ -77,6 +80,11 @@ class _TabNetShape:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if self.n_independent + self.n_shared < 1:
             raise InputError("n_independent and n_shared are both 0; a step needs at least one layer")
+        n_layers = self.n_steps * (self.n_independent + self.n_shared)
+        if n_layers > _MOST_LAYERS:
+            raise InputError(
+                f"n_steps, n_independent and n_shared ask for {n_layers:,} layers; {_MOST_LAYERS:,} are the most"
+            )
         if self.gamma < 1:
             raise InputError(f"gamma is {self.gamma}; it must be 1 or more")
 

@@ -43,6 +43,7 @@ from selectormlp.panels import GenePanel, plot_panel, read_panel
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import CellSplit, read_split
+from selectormlp.study import _study_config, run_study
 from selectormlp.streaming import open_cells
 
 
@@ -232,6 +233,45 @@ def test_tables_of_hostile_names_come_back_and_hold_no_formula(tmp_path: Path) -
     )
     CellSplit(parts).to_csv(tmp_path / "s.csv")
     assert read_split(tmp_path / "s.csv").table.equals(parts)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\0", "\x0b", "\x85", "\u2028", "\ud800"])
+@pytest.mark.parametrize("what", ["gene", "cell", "type"])
+def test_a_name_that_no_table_can_hold_is_refused(what: str, end: str, counts: AnnData) -> None:
+    """A lone carriage return ends a row of a csv, and what comes after it begins a cell."""
+    cells, name = counts.copy(), f"x{end}=cmd|'/c calc'!A0"
+    if what == "gene":
+        cells.var_names = [name, *cells.var_names[1:]]
+    elif what == "cell":
+        cells.obs_names = [name, *cells.obs_names[1:]]
+    else:
+        cells.obs["cell_type"] = cells.obs["cell_type"].astype(str).replace("type_00", name)
+    with pytest.raises(InputError, match=f"of a {what} holds an end of a line, a NUL or half a letter; rename it"):
+        select_genes(cells, "cell_type", 3)
+
+
+def test_a_table_with_carriage_returns_in_its_texts_keeps_its_rows(tmp_path: Path) -> None:
+    table = pd.DataFrame({"gene": ["a\r=1+1", "b"], "n": [1, 2]})
+    _write_table(table, tmp_path / "t.csv")
+    pd.testing.assert_frame_equal(_read_table(tmp_path / "t.csv"), table)
+    import csv
+
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.reader(file))) == 3
+
+
+@pytest.mark.parametrize("called", ["NA", "nan", "None", "NULL", "N/A"])
+def test_a_gene_may_be_called_as_what_is_missing_is(called: str, here: Path, counts: AnnData) -> None:
+    best = select_genes(counts, "cell_type", 3).genes[0]
+    counts = counts.copy()
+    counts.var_names = [called if gene == best else gene for gene in counts.var_names]
+    counts.write_h5ad("named.h5ad")
+    out = ["--out", "p.csv", "--n-genes", "3", "--page", "false"]
+    assert main(["select", "named.h5ad", "--label-key", "cell_type", *out]) == 0
+    assert read_panel("p.csv").genes[0] == called and read_panel("p.json").genes[0] == called
+    quick = {"conditions": ["svm_l1"], "panel_conditions": ["svm_l1"], "panel_sizes": [3], "ablations": []}
+    study = run_study(_study_config(cells="named.h5ad", label_key="cell_type", **quick), "run", progress=False)
+    assert called in study.genes() and called in set(study.ranking("svm_l1")["gene"])
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -534,6 +574,105 @@ def test_the_command_refuses_them_too(
         assert main(["predict", "few.h5ad", "--model", "model", "--out", "few.csv", "--on-disk", on_disk]) == 2
         assert "over which the model's values were normalised" in capsys.readouterr().err
     assert (here / "yes.csv").read_bytes() == (here / "no.csv").read_bytes() and not (here / "few.csv").exists()
+
+
+BASES = [b"x", b"", b"gene,share\ng,abc\n", b"\xff", b"gene,share\ng,-1\n", b"gene,share\ng,1\ng,1\n"]
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_shares_of_genes_that_are_none_are_refused(basis: bytes, deep: tuple[Any, AnnData], tmp_path: Path) -> None:
+    import hashlib
+
+    from selectormlp.saving import _expression_shares, load_model, save_model
+
+    model, cells = deep
+    save_model(model, tmp_path / "m", normalised_over=_expression_shares(cells.X, cells.var_names))
+    (tmp_path / "m" / "normalised_over.csv").write_bytes(basis)
+    described = json.loads((tmp_path / "m" / "config.json").read_text())
+    described["checksums"]["normalised_over.csv"] = hashlib.sha256(basis).hexdigest()
+    (tmp_path / "m" / "config.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"normalised_over\.csv (cannot be read|holds no shares)"):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("types", "a\rb", "'types' in config.json"),
+        ("types", "", "'types' in config.json"),
+        ("types", "\ud800", "'types' in config.json"),
+        ("types", "x" * 2000, "'types' in config.json"),
+        ("genes", "a\nb", "'genes' in config.json"),
+        ("class_weight", [1], "its setting 'class_weight' is"),
+        ("class_weight", [[]], "its setting 'class_weight' is"),
+    ],
+)
+def test_a_strangers_model_has_names_and_settings_that_can_be(
+    name: str, value: Any, words: str, deep: tuple[Any, AnnData], tmp_path: Path
+) -> None:
+    from selectormlp.saving import load_model, save_model
+
+    save_model(deep[0], tmp_path / "m")
+    described = json.loads((tmp_path / "m" / "config.json").read_text())
+    if name in described:
+        described[name][0] = value
+    else:
+        described["settings"][name] = value
+    (tmp_path / "m" / "config.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=words):
+        load_model(tmp_path / "m")
+
+
+def test_a_model_of_endless_layers_is_refused_before_it_is_built() -> None:
+    from selectormlp.tabnet import TabNetClassifier
+
+    for name in ("n_steps", "n_shared", "n_independent"):
+        with pytest.raises(InputError, match="layers; 1,000 are the most"):
+            TabNetClassifier(**{name: 10**9}).fit(np.ones((4, 2), np.float32), ["a", "a", "b", "b"])
+
+
+@pytest.mark.parametrize(
+    "harm", [{"format_version": None}, {"format_version": []}, {"genes": 3}, {"genes": [[]]}, {"settings": 3}]
+)
+def test_a_strangers_description_of_a_panel_is_whole_or_is_none(
+    harm: dict[str, Any], here: Path, counts: AnnData
+) -> None:
+    panel = select_genes(counts, "cell_type", 3)
+    panel.to_csv("p.csv")
+    Path("p.json").write_text(json.dumps({**json.loads(Path("p.json").read_text()), **harm}))
+    assert read_panel("p.csv").genes == panel.genes
+    with pytest.raises(InputError, match="does not describe a panel"):
+        read_panel("p.json")
+
+
+@pytest.mark.parametrize("row", ["INS,1,GCG,3", "INS,1,GCG"])
+def test_a_row_of_more_values_than_names_is_refused(row: str, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(f"gene,importance\n{row}\n")
+    with pytest.raises(InputError, match="rows of more values than its first row has names"):
+        read_panel(tmp_path / "p.csv")
+    (tmp_path / "r.csv").write_text('"gene","importance"\n"1","INS",1\n"2","GCG",2\n')  # as R writes it
+    assert read_panel(tmp_path / "r.csv").genes == ["INS", "GCG"]
+
+
+def test_settings_without_end_are_not_read_to_their_end(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("endless.json")
+    threading.Thread(target=feed, args=("endless.json",), daemon=True).start()
+    assert main(["select", "--config", "endless.json"]) == 2
+    assert "is larger than 268,435,456 bytes" in capsys.readouterr().err
+
+
+def feed(pipe: str) -> None:
+    """Write into a pipe until nobody reads it."""
+    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as file:
+        while True:
+            file.write(b" " * 2**20)
+
+
+def test_a_closed_output_and_half_a_letter_are_no_fault(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    given = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", "p.csv", "--page", "false"]
+    assert main([*given, "--n-genes", "3", "--exclude", "\udcff"]) == 0
+    assert len(read_panel("p.csv")) == 3 and _read_json("p.json")["settings"]["rules"]["exclude"] == ["\udcff"]
 
 
 @pytest.mark.parametrize("harm", ["weights", "leak", "a type that is no name"])
