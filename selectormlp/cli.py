@@ -406,6 +406,9 @@ def _error_sentence(error: Exception, parser: _CommandParser) -> str:
     return " ".join(text.split()).rstrip(".")
 
 # %% ../nbs/16_command_line.ipynb #1440f597
+_STORES = (".zgroup", ".zarray", ".zattrs", "zarr.json")  # what a folder of a .zarr store holds
+
+
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
     """Show each warning to the user as one line on the error stream."""
@@ -437,10 +440,10 @@ def _check_place(
     if any(_same_place(place, name) for name in inputs if Path(name).exists()):
         reason = "it is the file of cells that is read"
     elif above.is_dir() != (not endings or above != place):
-        reason = f"'{above.name}' is a {'file' if above.is_file() else 'folder'}"
+        reason = f"'{above.name or above}' is a {'file' if above.is_file() else 'folder'}"
     elif not os.access(above, os.W_OK):
         reason = f"there is no right to write to '{above}'"
-    elif any((place / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
+    elif any((on_the_way / name).exists() for on_the_way in (place, *place.parents) for name in _STORES):
         reason = "a .zarr store is there"
     if reason:
         raise InputError(f"cannot write '{path}': {reason}; choose another place")
@@ -554,11 +557,12 @@ def _run_select(options: _SelectOptions, design: PanelDesign, taken: _CellsAsked
     from selectormlp.inspection import _PAGE_FILES, write_panel_report
     from selectormlp.panels import _note_beside
 
+    lists = (design.must_include, design.exclude, design.candidates)
+    others = [*options.labels, options.extend, *(name for names in lists for name in names)]
+    _check_place(options.out, endings=[".csv"], inputs=options.cells, others=others)
+    note = _note_beside(options.out)
+    _check_place(note, endings=[".json"], inputs=options.cells, others=others)
     folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
-    note, others = _note_beside(options.out), [*options.labels, options.extend]
-    others += [name for names in (design.must_include, design.exclude, design.candidates) for name in names]
-    for place, ending in ((options.out, ".csv"), (note, ".json")):
-        _check_place(place, endings=[ending], inputs=options.cells, others=others)
     _check_place(folder, inputs=options.cells, others=others, writes=_PAGE_FILES)
     with _only_writer(options.out):
         panel, adata = _panel_and_cells(options, _with_lists(design, options.extend), taken)

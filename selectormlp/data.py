@@ -17,6 +17,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 import textwrap
 import uuid
@@ -1210,6 +1211,8 @@ def _refuse_label_key(
 def _cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     """Return the labels of the cells as text, None where missing."""
     _refuse_label_key(obs, label_key)
+    if list(obs.columns).count(label_key) > 1:
+        raise InputError(f"obs has more than one column '{label_key}'; keep one, or rename the others")
     column = pd.Categorical(obs[label_key])
     names = np.array([*map(_label_text, column.categories), None], dtype=object)
     longest = max((len(name) for name in names if name), default=0)
@@ -1243,7 +1246,7 @@ _BROKEN = re.compile("[\0\n\r\v\f\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
 
 def _is_usable_name(text: str) -> bool:
     """Say whether a name can stand in a table: neither empty nor endless, and without an end of a line in it."""
-    return 0 < len(text.strip()) and len(text) <= _LONGEST_NAME and not _BROKEN.search(text)
+    return bool(text.strip()) and len(text) <= _LONGEST_NAME and not _BROKEN.search(text)
 
 
 def _refuse_unusable_names(names: Iterable[object], what: Literal["cell", "gene", "type"]) -> None:
@@ -1872,39 +1875,74 @@ def _untrusted(path: object, what: str) -> InputError:
     return InputError(f"'{name}' {what}, and a file of cells must hold its own data; copy them into one file first")
 
 
+def _referred(thing: Any) -> Iterator[Any]:
+    """Yield what the attributes of an HDF5 object refer to: no link leads there, and a reader may follow them."""
+    import h5py
+
+    for name in thing.attrs:
+        if not re.search(r"h5py\.h5r|[RV]eference", repr(thing.attrs.get_id(name).dtype.metadata)):
+            continue
+        values = [thing.attrs[name]]
+        while values:
+            value = values.pop()
+            if isinstance(value, h5py.h5r.Reference):
+                if value:
+                    yield thing.file[value]
+            else:
+                values.extend(np.ravel(value))
+
+
 def _refuse_outside_hdf5(path: Any) -> None:
     """Raise InputError where an HDF5 file has parts in other files; soft links stay inside, and are not followed."""
     import h5py
 
     with h5py.File(path, "r") as file:
-        groups, seen = [file["/"]], set()
-        while groups:
-            group = groups.pop()
-            for name in group:
-                link = group.get(name, getlink=True)
+        found, seen = [file["/"]], set()
+        while found:
+            thing = found.pop()
+            place = h5py.h5o.get_info(thing.id).addr
+            if place in seen:
+                continue
+            seen.add(place)
+            found.extend(_referred(thing))
+            outside = isinstance(thing, h5py.Dataset) and (
+                thing.is_virtual or thing.id.get_create_plist().get_external_count()
+            )
+            if outside:
+                raise _untrusted(path, f"keeps {thing.name or 'what no name leads to'} in another file")
+            for name in thing if isinstance(thing, h5py.Group) else ():
+                link = thing.get(name, getlink=True)
                 if isinstance(link, h5py.SoftLink):
                     continue
                 if not isinstance(link, h5py.HardLink):
-                    raise _untrusted(path, f"leads to another file at '{group.name}/{name}'")
-                found = group[name]
-                if isinstance(found, h5py.Dataset):
-                    if found.is_virtual or found.id.get_create_plist().get_external_count():
-                        raise _untrusted(path, f"keeps '{found.name}' in another file")
-                elif isinstance(found, h5py.Group) and (place := h5py.h5o.get_info(found.id).addr) not in seen:
-                    seen.add(place)
-                    groups.append(found)
+                    raise _untrusted(path, f"leads to another file at '{thing.name.rstrip('/')}/{name}'")
+                found.append(thing[name])
+
+
+def _zarr_nodes(about: Any) -> Iterator[dict[str, Any]]:
+    """Yield the description of each array and group in the metadata of a zarr store, those put together in one too."""
+    if not isinstance(about, dict):
+        return
+    together = about.get("consolidated_metadata")
+    inside = about if together is None else together
+    inside = inside.get("metadata") if isinstance(inside, dict) else None
+    for name, node in inside.items() if isinstance(inside, dict) else ():
+        if together is not None or not str(name).endswith(".zattrs"):  # format 2 has attributes beside the arrays
+            yield from _zarr_nodes(node)
+    yield {key: value for key, value in about.items() if key not in ("attributes", "consolidated_metadata", "metadata")}
 
 
 def _codecs(value: Any) -> Iterator[str]:
-    """Yield the names of the codecs in the metadata of a zarr array or store."""
+    """Yield the names of the codecs in the description of a zarr array."""
     for key, item in value.items() if isinstance(value, dict) else ():
         if key in ("compressor", "compressors", "filters", "codecs", "index_codecs", "serializer"):
             for codec in item if isinstance(item, list) else [item]:
-                if codec is not None:
-                    name = codec if isinstance(codec, str) else codec.get("id") or codec.get("name")
-                    yield str(name).removeprefix("numcodecs.")
-                    yield from _codecs(codec) if isinstance(codec, dict) else ()
-        elif not key.endswith((".zattrs", "attributes")):
+                if codec is not None:  # format 2 goes by the id, format 3 by the name: each must be known
+                    called = [codec.get("id"), codec.get("name")] if isinstance(codec, dict) else [codec]
+                    for name in [name for name in called if name is not None] or ["a codec without a name"]:
+                        yield str(name).removeprefix("numcodecs.")
+                    yield from _codecs(codec)
+        else:
             yield from _codecs(item)
 
 
@@ -1913,8 +1951,13 @@ def _refuse_outside_zarr(path: Path) -> None:
     given, path = path, path.resolve()
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
-            if Path(folder, name).is_symlink():
+            kind = os.lstat(Path(folder, name)).st_mode
+            if stat.S_ISLNK(kind):
                 raise _untrusted(path, f"holds the link '{name}'")
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise InputError(
+                    f"'{path}' holds '{name}', which is no plain file; take it out, or get the cells again"
+                )
         for name in {".zarray", ".zmetadata", "zarr.json"}.intersection(files):
             try:
                 about = _read_json(Path(folder, name))
@@ -1941,7 +1984,7 @@ def _refuse_outside_zip(path: Path) -> None:
 
 def _refuse_codecs(about: Any, path: Path) -> None:
     """Raise InputError where the metadata of a store name a codec that is not trusted."""
-    for codec in _codecs(about):
+    for codec in (codec for node in _zarr_nodes(about) for codec in _codecs(node)):
         if codec not in _TRUSTED_CODECS:
             raise InputError(
                 f"'{path}' is packed with {codec!r}, which is not among the codecs that are known to run no code; have"
@@ -2198,6 +2241,9 @@ def _read_store(path: Path, label_key: str | None, unpacked: Any = None) -> AnnD
         raise ValueError("it is neither HDF5 nor zarr")
     adata = _read_anndata(root, path, path if unpacked is None else unpacked)
     if adata is not None:
+        repeated = adata.obs.columns.duplicated()  # a file can list a column twice; it holds it once
+        if repeated.any():
+            adata.obs = adata.obs.loc[:, ~repeated]
         return adata
     held = set(root)
     if {"matrix", "row_attrs", "col_attrs"} <= held:
@@ -2265,7 +2311,14 @@ def _one_file(folder: Path, *endings: str, prefix: str = "") -> Path:
     if len(found) != 1:
         held = " and ".join(file.name for file in found) or "none"
         raise InputError(f"'{folder}' must hold one {' or '.join(endings)} (or .gz) but holds {held}; leave one there")
-    return found[0]
+    return _plain_file(found[0])
+
+
+def _plain_file(path: Path) -> Path:
+    """Return the path of a plain file: a pipe or a device can be read once, or for ever."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"'{path}' is no plain file; write what it holds into one")
+    return path
 
 # %% ../nbs/00_data.ipynb #8776f4a3
 def _name_table(path: Path) -> pd.DataFrame:
@@ -2397,7 +2450,7 @@ def _table_head(path: Path) -> _TableHead:
     `write.table`.
     """
     opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+    with opener(_plain_file(path), "rt", encoding="utf-8-sig", newline="") as file:
         comments, line = 0, file.readline(_LONGEST_LINE)
         while line.startswith("#") and not line.startswith("#\t"):
             comments, line = comments + 1, file.readline(_LONGEST_LINE)

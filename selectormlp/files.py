@@ -372,10 +372,20 @@ def _only_writer(path: str | Path) -> Iterator[None]:
                 break
         os.close(handle)
     try:
+        for killed in (path.name, f"{path.stem}.json"):
+            _sweep_one(path.parent, killed)
+        _sweep(path.with_name(f"{path.stem}_report"))
         yield
     finally:
         lock.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _sweep_one(folder: Path, name: str) -> None:
+    """Remove what a killed program left of one file before it was whole."""
+    for path in folder.iterdir():
+        if re.fullmatch(rf"\.[0-9a-f]{{8}}\.{re.escape(name)}", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 # %% ../nbs/00a_files.ipynb #21e4a5f5
 def _remove_companions(folder: str | Path, owned: Iterable[str]) -> None:

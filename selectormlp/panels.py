@@ -120,13 +120,11 @@ class GenePanel:
         'cell_type'
         """
         about = {"label_key": self.label_key, "method": self.method, "settings": self.settings}
-        note = _note_beside(path)
+        note = _note_beside(path)  # it is of the panel that this one replaces: it goes first, the new one comes last
+        _write_table(self.table, path, before=lambda _: note.unlink(missing_ok=True))
         if any(about.values()):
             head = {"format": _PANEL_FORMAT, "format_version": _FORMAT_VERSION}
             _write_json({**head, **about, "genes": self.genes}, note)
-        elif note.exists():
-            note.unlink()  # it is of the panel that this one replaces
-        _write_table(self.table, path)
 
     def annotate(self, adata: AnnData) -> None:
         """Write the choice into cells, in place, as scverse tools do.

@@ -129,8 +129,8 @@ def _is_number(value: object, kind: type, about: Mapping[str, Any]) -> bool:
     """Say whether a value is a finite (whole) number within the limits; True and False are no numbers here."""
     if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
         return False
-    if (kind is int and abs(value) >= 2**63) or not isfinite(value):  # no array would hold such a whole number
-        return False
+    if isinstance(value, Integral) and int(value).bit_length() > 63 or not isfinite(value):
+        return False  # no array holds such a whole number
     least, most = about["least"], about["most"]
     return (least is None or least <= value) and (most is None or value <= most)
 

@@ -225,8 +225,17 @@ class Study:
         self.config, self.folder = config, Path(folder)
         self._load = load or (lambda asked: load_cells(asked.cells, asked.label_key, asked.labels, **asked.given))
         self._loads_files = load is None
+        if (self.folder / "split.csv").exists() and not (self.folder / "config.json").exists():
+            self._refuse_part("config.json")
         _compare(self.folder / "config.json", self._described(), self._usual())
         self._models: dict[str, GeneClassifier] = {}
+
+    def _refuse_part(self, lacking: str) -> None:
+        """Raise an `InputError` for a folder that holds a part of a run: nobody can say what it was made from."""
+        raise InputError(
+            f"the folder {str(self.folder)!r} holds a run without its {lacking}, which says what it was made from; copy"
+            " it anew, or choose another folder"
+        )
 
     def _described(self) -> dict[str, Any]:
         """The configuration as JSON has it."""
@@ -249,6 +258,8 @@ class Study:
     def _refuse_other_cells(self, cells: AnnData) -> None:
         """Raise an `InputError`, which says what changed, where the run in the folder was made from other cells."""
         note, path = self.folder / "data.json", self.folder / "split.csv"
+        if path.exists() and not note.exists():
+            self._refuse_part("data.json")
         before = _read_json(note) if note.exists() else self._fingerprint
         if "fingerprint" not in before:
             _compare(note, _first_fingerprint(cells))

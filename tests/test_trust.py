@@ -43,8 +43,8 @@ from selectormlp.panels import GenePanel, plot_panel, read_panel
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import CellSplit, read_split
-from selectormlp.study import _study_config, run_study
 from selectormlp.streaming import open_cells
+from selectormlp.study import _study_config, run_study
 
 
 @pytest.fixture(scope="module")
@@ -400,6 +400,133 @@ def poisoned(place: Path, how: str) -> Path:
             file["X"] = h5py.SoftLink("/values")
             file["uns"]["loop"] = h5py.SoftLink("/uns")
     return path
+
+
+@pytest.mark.parametrize("on_disk", ["yes", "no"])
+def test_what_only_a_reference_leads_to_is_looked_at_too(on_disk: str, here: Path, counts: AnnData, capsys) -> None:
+    """The types of an old file are what an attribute refers to: here bytes of another file, which no link leads to."""
+    Path("secret.txt").write_text("SECRETpass=hunter2\n")
+    shutil.copy("cells.h5ad", "evil.h5ad")
+    with h5py.File("evil.h5ad", "r+") as file:
+        del file["obs/cell_type"]
+        codes = file.create_dataset("obs/cell_type", data=(np.arange(counts.n_obs) % 2).astype("i1"))
+        file["obs"].attrs["encoding-version"] = "0.1.0"
+        hidden = file.create_group("hidden")
+        hidden["itself"] = hidden
+        secret = [(str(here / "secret.txt"), 0, 18)]
+        codes.attrs["categories"] = hidden.create_dataset("types", shape=(2,), dtype="S9", external=secret).ref
+        del file["hidden"]
+    given = ["select", "evil.h5ad", "--label-key", "cell_type", "--out", "p.csv", "--n-genes", "3", "--page", "false"]
+    assert main([*given, "--on-disk", on_disk]) == 2 and not Path("p.csv").exists()
+    assert "in another file, and a file of cells must hold its own data" in capsys.readouterr().err
+
+
+PICKLED = {
+    "zarr_format": 2, "node_type": "array", "shape": [3], "chunks": [3], "dtype": "|O", "fill_value": "", "order": "C",
+    "compressor": {"id": "pickle", "protocol": 5}, "filters": None, "dimension_separator": ".",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"zarr_format": 3, "node_type": "group", "consolidated_metadata": {"metadata": {"obs/attributes": PICKLED}}},
+        {"zarr_format": 3, "node_type": "group", "consolidated_metadata": {"metadata": {"obs/.zattrs": PICKLED}}},
+        {"zarr_format": 3, "node_type": "group", "consolidated_metadata": {"metadata": {"metadata": PICKLED}}},
+        {"zarr_consolidated_format": 1, "metadata": {"obs/attributes/.zarray": PICKLED}},
+        {"zarr_format": 3, "node_type": "array", "codecs": [{"id": "zstd", "name": "nosuch.codec"}]},
+        {"zarr_format": 2, "compressor": {"id": "nosuch.codec", "name": "zstd"}},
+        {"codecs": [{"name": "sharding_indexed", "configuration": {"codecs": [{"id": "zstd", "name": "pickle"}]}}]},
+        {"codecs": [{"configuration": {}}]},
+    ],
+)
+def test_no_codec_hides_behind_a_name(about: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not among the codecs that are known to run no code"):
+        data._refuse_codecs(about, tmp_path / "cells.zarr")
+
+
+def test_attributes_of_a_store_may_speak_of_filters(tmp_path: Path) -> None:
+    own = {"attributes": {"filters": ["median"], "codecs": "none"}}
+    inside = {"consolidated_metadata": {"metadata": {"obs": {"zarr_format": 3, **own}}}}
+    data._refuse_codecs({"zarr_format": 3, **own, **inside}, tmp_path)
+    data._refuse_codecs({"metadata": {"obs/.zattrs": own["attributes"]}}, tmp_path)
+
+
+@pytest.mark.parametrize("where", ["zarr", "10x", "labels"])
+def test_a_pipe_among_files_is_refused_and_not_waited_for(where: str, here: Path, counts: AnnData) -> None:
+    labels = None
+    if where == "zarr":
+        counts.write_zarr("cells.zarr")
+        os.mkfifo("cells.zarr/X/pipe")
+        cells = "cells.zarr"
+    elif where == "10x":
+        os.mkdir("folder")
+        (here / "folder" / "matrix.mtx").write_text("%%MatrixMarket matrix coordinate integer general\n1 1 1\n1 1 1\n")
+        os.mkfifo("folder/barcodes.tsv")
+        os.mkfifo("folder/features.tsv")
+        cells = "folder"
+    else:
+        os.mkfifo("labels.csv")
+        cells, labels = "cells.h5ad", "labels.csv"
+    with pytest.raises(InputError, match="no plain file"):
+        read_cells(cells, labels=labels, label_key="cell_type" if labels else None)
+
+
+def test_a_column_that_a_file_lists_twice_is_read_once(here: Path) -> None:
+    with h5py.File("cells.h5ad", "r+") as file:
+        twice = np.array(["cell_type", "cell_type"], dtype=object)
+        file["obs"].attrs.create("column-order", twice, dtype=h5py.string_dtype())
+    memory = select_genes(read_cells("cells.h5ad"), "cell_type", 3)
+    assert main(["select", "cells.h5ad", "--label-key", "cell_type", "--out", "p.csv", "--n-genes", "3",
+                 "--page", "false", "--on-disk", "yes"]) == 0  # fmt: skip
+    assert read_panel("p.csv").genes == memory.genes
+    cells = read_cells("cells.h5ad")
+    cells.obs = pd.concat([cells.obs, cells.obs], axis=1)
+    with pytest.raises(InputError, match="more than one column 'cell_type'"):
+        select_genes(cells, "cell_type", 3)
+
+
+@pytest.mark.parametrize("out", [".", "./", "/", ""])
+def test_a_folder_is_no_place_for_a_panel(out: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["select", "cells.h5ad", "--label-key", "cell_type", "--out", out]) == 2
+    assert "is a folder; choose another place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["other.zarr/p.csv", "other.zarr/X/p.csv", "other.zarr/new/p.csv"])
+def test_no_store_of_cells_is_a_place_for_results(out: str, here: Path, counts: AnnData, capsys) -> None:
+    counts.write_zarr("other.zarr")
+    assert main(["select", "cells.h5ad", "--label-key", "cell_type", "--out", out]) == 2
+    assert "a .zarr store is there" in capsys.readouterr().err
+    assert main(["simulate", "--out", str(Path(out).with_suffix(".h5ad"))]) == 2
+
+
+def test_a_panel_that_is_killed_while_it_is_written_has_no_description_of_another(
+    here: Path, counts: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    select_genes(counts, "cell_type", 5).to_csv("p.csv")
+
+    def killed(*given: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("selectormlp.panels._write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        select_genes(counts, "cell_type", 7).to_csv("p.csv")
+    assert len(read_panel("p.csv")) == 7 and not Path("p.json").exists()
+    Path(".0123abcd.p.csv").touch()
+    Path(".0123abcd.p.json").touch()
+    Path(".0123abcd.other.csv").touch()
+    with _only_writer("p.csv"):
+        assert sorted(path.name for path in here.glob(".0*")) == [".0123abcd.other.csv"]
+
+
+@pytest.mark.parametrize("lacking", ["config.json", "data.json"])
+def test_a_run_that_was_copied_in_part_is_not_gone_on_with(lacking: str, here: Path) -> None:
+    quick = {"conditions": ["svm_l1"], "panel_conditions": ["svm_l1"], "panel_sizes": [3], "ablations": []}
+    config = _study_config(cells="cells.h5ad", label_key="cell_type", **quick)
+    run_study(config, "run", progress=False)
+    Path("run", lacking).unlink()
+    with pytest.raises(InputError, match=f"holds a run without its {lacking}"):
+        run_study(config, "run", progress=False)
 
 
 @pytest.mark.parametrize("how", ["external link", "external link below", "virtual dataset", "external storage"])
