@@ -1218,7 +1218,7 @@ def _run_feature_selection(step: _FeatureSelectionStep, reading: _Reading, taken
     from selectormlp.data import _write_json
 
     folder = Path(step.results_dir)
-    _check_place(folder, inputs=(step.adata_input,))
+    _check_place(folder, inputs=(step.adata_input,), others=(step.model_path,))
     model, kind = _read_trained_model(step)
     note, settings = folder / f"{kind}_config.json", {**asdict(step), "model_type": kind} | taken.given
     _refuse_other_run(note, settings)

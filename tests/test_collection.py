@@ -299,6 +299,34 @@ def test_files_that_the_index_does_not_promise_are_refused(remote, models, svm) 
     assert "svm" in (remote.folder / _INDEX).read_text()  # the good copy is kept
 
 
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [(("Content-Length", "1000"), b'{"format"'), (("Transfer-Encoding", "chunked"), b"zz\r\n{}\r\n0\r\n\r\n")],
+)
+def test_an_answer_that_is_cut_short_is_one_sentence(head, body, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header(*head)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(body)
+            self.close_connection = True
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    place = ModelCollection(f"http://127.0.0.1:{running.server_port}/models/", cache=tmp_path / "cache")
+    assert "could not be fetched (the answer was cut short" in refusal(place.table)
+    running.shutdown()
+    running.server_close()
+
+
 @pytest.mark.parametrize("where", ["file", "model"])
 def test_an_index_cannot_have_files_written_elsewhere(where: str, remote, models) -> None:
     (models.folder / "x").write_bytes(b"x")

@@ -226,7 +226,7 @@ class OutsideFiles:
     def case(self, seed: int, number: int) -> Outcome:
         """Make one, and read it."""
         rng = random.Random(seed * 10**9 + number)
-        path = self.bad_store(rng) if rng.random() < 0.4 else self.bad_file(rng)
+        path = rng.choices([self.bad_file, self.bad_store, self.bomb], [6, 4, 1])[0](rng)
         try:
             read_cells(path)
         except InputError as error:
@@ -249,20 +249,45 @@ class OutsideFiles:
             place = rng.choice(groups) + "/" + rng.choice(["x", "data", "zz"])
             if place in file:
                 del file[place]
-            how = rng.randrange(3)
+            how = rng.randrange(4)
             if how == 0:
                 file[place] = h5py.ExternalLink(rng.choice([str(self.secret), "/etc/passwd", "none"]), "/X")
             elif how == 1:
                 layout = h5py.VirtualLayout((3,), np.float32)
                 layout[:] = h5py.VirtualSource(str(self.secret), "X/data", (3,))
                 file.create_virtual_dataset(place, layout)
-            else:
+            elif how == 2:
                 file.create_dataset(place, (3,), np.float32, external=[(str(self.secret), 0, 12)])
+            else:  # only a reference leads there
+                hidden = file.create_group("hidden")
+                hidden["itself"] = hidden
+                part = hidden.create_dataset("part", (2,), "S5", external=[(str(self.secret), 0, 10)])
+                file[rng.choice(["/", *(name for name in names if name in file)])].attrs[
+                    rng.choice(["categories", "x"])
+                ] = part.ref
+                del file["hidden"]
         if rng.random() < 0.3:
             packed = path.with_name("bad.h5ad.gz")
             packed.write_bytes(gzip.compress(path.read_bytes()))
             path.unlink()
             return packed
+        return path
+
+    def bomb(self, rng: random.Random) -> Path:
+        """A small file that would fill the memory or the disk, were it read as it wants; limits are those of a test."""
+        import gzip
+
+        how = rng.randrange(3)
+        if how == 0:
+            path = self.folder / "bomb.h5ad.gz"
+            path.write_bytes(gzip.compress(data._HDF5_BEGINS + bytes(rng.randrange(2, 9) * 2**24)))
+        elif how == 1:
+            path = self.folder / "bomb.csv.gz"
+            path.write_bytes(gzip.compress(b",a,b\nx,1," + b"1" * rng.randrange(2, 9) * 2**20))
+        else:
+            path = Path(shutil.copytree(self.store, self.folder / "bomb.zarr"))
+            place = rng.choice([*path.rglob(".zarray"), *path.rglob(".zmetadata")])
+            place.write_text('{"a":' * 10**5 + "1" + "}" * 10**5, encoding="utf-8")
         return path
 
     def bad_store(self, rng: random.Random) -> Path:
@@ -272,12 +297,22 @@ class OutsideFiles:
         path = Path(shutil.copytree(self.store, self.folder / "bad.zarr"))
         if rng.random() < 0.5:
             folders = [each for each in path.rglob("*") if each.is_dir()]
-            (rng.choice(folders) / "zz").symlink_to(rng.choice(["/etc", str(self.secret), "nowhere"]))
+            bad = rng.choice(folders) / "zz"
+            os.mkfifo(bad) if rng.random() < 0.3 else bad.symlink_to(rng.choice(["/etc", str(self.secret), "nowhere"]))
             return path
-        place = rng.choice([*path.rglob(".zarray"), *path.rglob("zarr.json")])
+        place = rng.choice([*path.rglob(".zarray"), *path.rglob(".zmetadata"), *path.rglob("zarr.json")])
         about = json.loads(place.read_text(encoding="utf-8"))
-        codec = {"id": rng.choice(["pickle", "numcodecs.pickle", "os.system", "unknown"])}
-        about["filters" if place.name == ".zarray" else "codecs"] = [codec]
+        names = [rng.choice(["pickle", "numcodecs.pickle", "os.system", "unknown"]), "zstd"]
+        codec = dict(
+            zip(rng.sample(["id", "name"], 2), names, strict=True) if rng.random() < 0.5 else [("id", names[0])]
+        )
+        if place.name == ".zmetadata":
+            about["metadata"][f"obs/{rng.choice(['attributes', 'x'])}/.zarray"] = {
+                "zarr_format": 2,
+                "compressor": codec,
+            }
+        else:
+            about["filters" if place.name == ".zarray" else "codecs"] = [codec]
         place.write_text(json.dumps(about), encoding="utf-8")
         return path
 
@@ -447,6 +482,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
     asked = parser.parse_args()
     os.environ["SELECTORMLP_READ_SECONDS"] = LIMIT
+    data._MOST_UNPACKED, data._LONGEST_LINE = 2**24, 2**20
     warnings.simplefilter("ignore")
     multiprocessing.set_start_method("fork", force=True)
     rows = []
