@@ -5,7 +5,8 @@
 Six kinds of cases, each drawn from a seed: damaged files read under the guard of the command line; inputs that changed
 behind a run's back; hostile names through every escape; files that lead outside; two writers at a time; kills in the
 middle of a write. A case is good when it ends in a result that can be worked with, in a refusal of one sentence, or,
-for the guarded reader, in the guard's sentence. Everything else is a fault. The time is shared between the kinds.
+for the guarded reader, in the guard's sentence. Everything else is a fault. Cases, and the time, are shared
+between the kinds; `fuzz.py` damages another 11,000 files.
 """
 
 from __future__ import annotations
@@ -441,12 +442,12 @@ class Kills:
 # -------------------------------------------------------------------------------------------------------------- counts
 
 KINDS: dict[str, tuple[Callable[[Path], Any], float]] = {
-    "damaged files, guarded": (DamagedFiles, 0.45),
-    "inputs that changed": (StaleInputs, 0.20),
-    "hostile names": (HostileNames, 0.20),
-    "files that lead outside": (OutsideFiles, 0.05),
-    "overlapping writers": (OverlappingWriters, 0.03),
-    "kills in a write": (Kills, 0.07),
+    "damaged files, guarded": (DamagedFiles, 0.25),
+    "inputs that changed": (StaleInputs, 0.25),
+    "hostile names": (HostileNames, 0.25),
+    "files that lead outside": (OutsideFiles, 0.10),
+    "overlapping writers": (OverlappingWriters, 0.05),
+    "kills in a write": (Kills, 0.10),
 }
 OUTCOMES = ("read", "refused", "guarded", "faults")
 
