@@ -540,6 +540,28 @@ _ID_COLUMNS = (
 )  # fmt: skip
 
 
+_LONGEST_NAME = 1000  # characters, of cells, genes and types
+_BROKEN = re.compile("[\0\n\r\v\f\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
+
+
+def _is_usable_name(text: str) -> bool:
+    """Say whether a name can stand in a table: neither empty nor endless, and without an end of a line in it."""
+    return bool(text.strip()) and len(text) <= _LONGEST_NAME and not _BROKEN.search(text)
+
+
+def _refuse_unusable_names(names: Iterable[object], what: Literal["cell", "gene", "type"]) -> None:
+    """Raise InputError where a name is too long, or holds what no table can: an end of a line, a NUL, half a letter."""
+    texts = [str(name) for name in names]
+    longest = max(map(len, texts), default=0)
+    if longest > _LONGEST_NAME:
+        raise InputError(
+            f"a {what} has a name of {longest:,} characters; names of up to {_LONGEST_NAME:,} can be worked with"
+        )
+    if _BROKEN.search("".join(texts)):
+        first = next(text for text in texts if _BROKEN.search(text))
+        raise InputError(f"the name {first!r} of a {what} holds an end of a line, a NUL or half a letter; rename it")
+
+
 def _texts(values: Any, *, missing: Collection[str] = _MISSING_LABELS) -> np.ndarray:
     """Return names as text, "" where one is missing; words such as "nan" say that too, unless `missing` is empty."""
     series = pd.Series(np.asarray(values, dtype=object))
@@ -1240,28 +1262,6 @@ def _refuse_measurement(labels: pd.Series) -> None:
         )
 
 # %% ../nbs/00_data.ipynb #c510d80b
-_LONGEST_NAME = 1000  # characters, of cells, genes and types
-_BROKEN = re.compile("[\0\n\r\v\f\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
-
-
-def _is_usable_name(text: str) -> bool:
-    """Say whether a name can stand in a table: neither empty nor endless, and without an end of a line in it."""
-    return bool(text.strip()) and len(text) <= _LONGEST_NAME and not _BROKEN.search(text)
-
-
-def _refuse_unusable_names(names: Iterable[object], what: Literal["cell", "gene", "type"]) -> None:
-    """Raise InputError where a name is too long, or holds what no table can: an end of a line, a NUL, half a letter."""
-    texts = [str(name) for name in names]
-    longest = max(map(len, texts), default=0)
-    if longest > _LONGEST_NAME:
-        raise InputError(
-            f"a {what} has a name of {longest:,} characters; names of up to {_LONGEST_NAME:,} can be worked with"
-        )
-    if _BROKEN.search("".join(texts)):
-        first = next(text for text in texts if _BROKEN.search(text))
-        raise InputError(f"the name {first!r} of a {what} holds an end of a line, a NUL or half a letter; rename it")
-
-
 def _refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> None:
     """Raise InputError where cells or genes share a name, or have one that cannot be worked with."""
     _refuse_unusable_names(names, what)

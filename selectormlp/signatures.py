@@ -500,8 +500,11 @@ class _ValuesAsked:
     use_raw: bool | None = _setting(
         "take the values of raw.X; False: leave them out. None: inferred from the data", None
     )
-    values: Literal["counts", "log"] | None = _setting(
-        "what the values are. None: inferred from the data", None, kind="{'counts', 'log'} or None"
+    values: str | None = _setting(
+        "what the values are. None: inferred from the data",
+        None,
+        kind="{'counts', 'log'} or None",
+        option=Literal["counts", "log"] | None,
     )
     gene_names: str | None = _setting(
         'the column of `var` that names the genes; "index": the table\'s own names. None: inferred from the data', None
@@ -523,9 +526,11 @@ class _ValuesAsked:
 class _CellsAsked(_ValuesAsked):
     """How files of cells are read: which values, genes and cells are taken of them."""
 
-    join: Literal["inner", "outer"] = _setting(
+    join: str = _setting(
         "genes of several files: those that all have, or all; a gene that a file did not measure is 0 in its cells",
         "inner",
+        kind="{'inner', 'outer'}",
+        option=Literal["inner", "outer"],
     )
     drop_types: tuple[str, ...] = _setting(
         "types to leave out, such as Unknown or doublet; needs `label_key`", (), kind="sequence of str"
