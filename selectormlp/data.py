@@ -2564,7 +2564,7 @@ def _columns_about_genes(head: _TableHead) -> int:
 
 
 def _read_genes_in_rows(path: Path, head: _TableHead, n_about: int) -> AnnData:
-    """Read a table whose rows are genes, and whose first columns tell of them, as featureCounts and archives have it."""
+    """Read a table whose rows are genes and whose first columns tell of them, as featureCounts has it."""
     from anndata import AnnData
 
     table = _table_rows(path, head, converters={0: str})
