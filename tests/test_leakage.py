@@ -17,8 +17,9 @@ from scipy.sparse import csr_matrix
 from selectormlp import LinearSVMClassifier, SelectorMLPClassifier
 from selectormlp.benchmark import _DataSet, _prepare_split
 from selectormlp.classifiers import _gene_spread
-from selectormlp.data import choose_variable_genes, prepare_cells
+from selectormlp.data import _write_json, choose_variable_genes, prepare_cells
 from selectormlp.evaluation import compare_panels
+from selectormlp.files import _fingerprint_cells
 from selectormlp.masking import masking_curve, random_masking_curve, rank_genes
 from selectormlp.peers import choose_with
 from selectormlp.selection import select_genes
@@ -167,6 +168,7 @@ def test_nothing_before_the_scores_knows_the_test_cells(counts, split, tmp_path)
     table = pd.read_csv(tmp_path / "plain" / "split.csv", dtype=str)
     table["cell_type"] = other.obs["cell_type"].reindex(table["cell"]).to_numpy()
     table.to_csv(tmp_path / "changed" / "split.csv", index=False)  # a split with other labels would be another run
+    _write_json(_fingerprint_cells(other, "cell_type"), tmp_path / "changed" / "data.json")  # and so would other cells
     changed = left_by(other, tmp_path / "changed")
     assert set(changed) == set(plain) and {"genes.csv", "rankings.csv", "masking.csv", "overlap.csv"} < set(plain)
     notes = {"split.csv", "tables.json"}  # the labels themselves, and the digests of all tables
