@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from .signatures import _CellsAsked, _setting, _words_for
+from .signatures import _CellsAsked, _fields_of, _setting, _words_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -288,7 +288,7 @@ def _list_items(kind: Any) -> Any:
 def _add_fields(parser: _CommandParser, kind: Any, *, prefix: str = "") -> None:
     """Add an option to the parser for each field of a dataclass, and for those of its sections."""
     hints = get_type_hints(kind)
-    for each in sorted(fields(kind), key=lambda each: each.kw_only is True):
+    for each in _fields_of(kind):
         name, hint = prefix + each.name, hints[each.name]
         if is_dataclass(hint):
             _add_fields(parser, hint, prefix=f"{name}.")
@@ -406,9 +406,6 @@ def _error_sentence(error: Exception, parser: _CommandParser) -> str:
     return " ".join(text.split()).rstrip(".")
 
 # %% ../nbs/16_command_line.ipynb #1440f597
-_STORES = (".zgroup", ".zarray", ".zattrs", "zarr.json")  # what a folder of a .zarr store holds
-
-
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
     """Show each warning to the user as one line on the error stream."""
@@ -423,6 +420,9 @@ def _one_line_warnings() -> Iterator[None]:
         yield
 
 # %% ../nbs/16_command_line.ipynb #36b3cc3b
+_STORES = (".zgroup", ".zarray", ".zattrs", "zarr.json")  # what a folder of a .zarr store holds
+
+
 def _check_place(
     path: str | Path, *, endings: Sequence[str] = (), inputs: Iterable[str] = (), others: Iterable[str | None] = (),
     writes: Sequence[str] = (),
@@ -667,12 +667,8 @@ def _run_reader_book(options: _BookOptions, taken: _CellsAsked = _AS_DECIDED) ->
     from selectormlp.book import run_book
 
     _check_place(options.out, inputs=(options.cells,), writes=("book.json", "cells.h5ad"))
-    settings = {
-        "protocol": options.protocol,
-        "seed": options.seed,
-        "few": _cells_of_book(options, taken),
-        **taken.given,
-    }
+    settings = {"protocol": options.protocol, "seed": options.seed, **taken.given}
+    settings["few"] = _cells_of_book(options, taken)
     _say(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
 
 

@@ -1057,10 +1057,7 @@ def _raw_genes(raw_var: pd.DataFrame, var: pd.DataFrame) -> pd.DataFrame | None:
     return raw_var.join(var[wanted].astype(object))
 
 # %% ../nbs/00_data.ipynb #704c5520
-def _take_values(
-    adata: AnnData,
-    **asked: Any,
-) -> AnnData:
+def _take_values(adata: AnnData, **asked: Any) -> AnnData:
     """Return cells with one matrix: the values that are worked with, under the genes' names; nothing is copied.
 
     Parameters
@@ -1238,7 +1235,7 @@ def _cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     column = pd.Categorical(obs[label_key])
     names = np.array([*map(_label_text, column.categories), None], dtype=object)
     longest = max((len(name) for name in names if name), default=0)
-    if longest > 1000:
+    if longest > _LONGEST_NAME:
         raise InputError(f"'{label_key}' holds a label of {longest:,} characters; a type needs a name that can be read")
     return pd.Series(names[column.codes], index=obs.index, name=label_key)
 
@@ -1880,16 +1877,15 @@ def _referred(thing: Any) -> Iterator[Any]:
     import h5py
 
     for name in thing.attrs:
-        if not re.search(r"h5py\.h5r|[RV]eference", repr(thing.attrs.get_id(name).dtype.metadata)):
-            continue
-        values = [thing.attrs[name]]
+        refers = thing.attrs.get_id(name).get_type().detect_class(h5py.h5t.REFERENCE)
+        values = [thing.attrs[name]] if refers else []
         while values:
             value = values.pop()
             if isinstance(value, h5py.h5r.Reference):
-                if value:
+                with suppress(ValueError, KeyError, OSError, RuntimeError):  # it leads nowhere, for any reader
                     yield thing.file[value]
-            else:
-                values.extend(np.ravel(value))
+            elif isinstance(value, np.ndarray | np.void | list | tuple):
+                values.extend(value if isinstance(value, list | tuple) else np.atleast_1d(value).tolist())
 
 
 def _refuse_outside_hdf5(path: Any) -> None:
@@ -1923,12 +1919,11 @@ def _zarr_nodes(about: Any) -> Iterator[dict[str, Any]]:
     """Yield the description of each array and group in the metadata of a zarr store, those put together in one too."""
     if not isinstance(about, dict):
         return
-    together = about.get("consolidated_metadata")
-    inside = about if together is None else together
-    inside = inside.get("metadata") if isinstance(inside, dict) else None
-    for name, node in inside.items() if isinstance(inside, dict) else ():
-        if together is not None or not str(name).endswith(".zattrs"):  # format 2 has attributes beside the arrays
-            yield from _zarr_nodes(node)
+    for holder in (about, about.get("consolidated_metadata")):
+        inside = holder.get("metadata") if isinstance(holder, dict) else None
+        for name, node in inside.items() if isinstance(inside, dict) else ():
+            if holder is not about or not str(name).endswith(".zattrs"):  # format 2 has attributes beside the arrays
+                yield from _zarr_nodes(node)
     yield {key: value for key, value in about.items() if key not in ("attributes", "consolidated_metadata", "metadata")}
 
 
@@ -2526,7 +2521,7 @@ _TABLE_METADATA = re.compile(
 _FEATURE_COUNTS = ["Chr", "Start", "End", "Strand", "Length"]
 _ABOUT_GENES = re.compile(
     r"(gene|ensembl|hgnc|mgi)[ ._]?(gene[ ._]?)?(names?|symbols?|ids?|types?|biotype|short[ ._]?name|description)"
-    r"|symbols?|description",
+    r"|symbols?",
     re.IGNORECASE,
 )
 
@@ -2536,7 +2531,7 @@ def _read_text_table(path: Path, label_key: str | None) -> AnnData:
     from anndata import AnnData
 
     head = _table_head(path)
-    if n_about := _columns_about_genes(head):
+    if n_about := _columns_about_genes(head, label_key):
         return _read_genes_in_rows(path, head, n_about)
     aside = [name for name in head.names if name == label_key or _TABLE_METADATA.match(name)]
     blocks, cells, others = [], [], []
@@ -2556,11 +2551,12 @@ def _read_text_table(path: Path, label_key: str | None) -> AnnData:
     return AnnData(vstack(blocks, format="csr"), obs=obs, var=pd.DataFrame(index=pd.Index(rows.columns, dtype=str)))
 
 
-def _columns_about_genes(head: _TableHead) -> int:
+def _columns_about_genes(head: _TableHead, label_key: str | None) -> int:
     """Count the columns after the first that tell of genes: then a row is a gene; 0 where a row is a cell."""
     if head.names[:5] == _FEATURE_COUNTS:
         return 5
-    return next((n for n, name in enumerate(head.names) if not _ABOUT_GENES.fullmatch(name.strip())), 0)
+    of_genes = [bool(_ABOUT_GENES.fullmatch(name.strip())) and name != label_key for name in head.names]
+    return of_genes.index(False) if False in of_genes else 0
 
 
 def _read_genes_in_rows(path: Path, head: _TableHead, n_about: int) -> AnnData:
@@ -3227,7 +3223,7 @@ def _has_returns(table: pd.DataFrame) -> bool:
     """Say whether a text of a table holds a carriage return, which ends a line for most programs."""
     texts = [table[name].dropna().astype(str) for name in table.columns if table[name].dtype == object]
     return any(column.str.contains("\r", regex=False).any() for column in texts) or any(
-        "\r" in n for n in table.columns
+        "\r" in str(name) for name in table.columns
     )
 
 
@@ -3239,7 +3235,7 @@ def _write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Pat
     """
     with _write_whole(path) as temporary:
         safe = _with_texts(table, _spreadsheet_text)
-        quoting = csv.QUOTE_NONNUMERIC if _has_returns(safe) else csv.QUOTE_MINIMAL  # csv does not quote a lone \\r
+        quoting = csv.QUOTE_NONNUMERIC if _has_returns(safe) else csv.QUOTE_MINIMAL  # csv does not quote a lone \r
         safe.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n", quoting=quoting)
         if before is not None:
             before(temporary)
@@ -3264,10 +3260,8 @@ def _plain_value(value: object) -> object:
 def _write_json(value: object, path: str | Path) -> None:
     """Write a value as JSON, whole or not at all; numpy values and paths are made plain."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain_value)
-    halves = re.compile("[\ud800-\udfff]")  # of letters, as in the name of a file that is no UTF-8
-    text = halves.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    with _write_whole(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    with _write_whole(path) as temporary:  # half a letter, as in a file's name that is no UTF-8, is written as \udcff
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 # %% ../nbs/00_data.ipynb #94890b5e
 def _read_json(path: str | Path) -> Any:

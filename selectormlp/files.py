@@ -307,10 +307,11 @@ def _make(folder: Path) -> bool:
     return made
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what has a name that `_write_whole` gives to what is not whole yet."""
-    for path in list(folder.rglob(".*")):
-        if re.fullmatch(r"\.[0-9a-f]{8}\..+", path.name):
+def _sweep(folder: Path, *names: str) -> None:
+    """Remove what has a name that `_write_whole` gives to what is not whole yet: all below a folder, or files of it."""
+    of_these = "|".join(map(re.escape, names)) or ".+"
+    for path in list(folder.glob(".*") if names else folder.rglob(".*")):
+        if re.fullmatch(rf"\.[0-9a-f]{{8}}\.({of_these})", path.name):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
@@ -372,20 +373,12 @@ def _only_writer(path: str | Path) -> Iterator[None]:
                 break
         os.close(handle)
     try:
-        for killed in (path.name, f"{path.stem}.json"):
-            _sweep_one(path.parent, killed)
+        _sweep(path.parent, path.name, f"{path.stem}.json")
         _sweep(path.with_name(f"{path.stem}_report"))
         yield
     finally:
         lock.unlink(missing_ok=True)
         os.close(handle)
-
-
-def _sweep_one(folder: Path, name: str) -> None:
-    """Remove what a killed program left of one file before it was whole."""
-    for path in folder.iterdir():
-        if re.fullmatch(rf"\.[0-9a-f]{{8}}\.{re.escape(name)}", path.name) and path.is_file():
-            path.unlink(missing_ok=True)
 
 # %% ../nbs/00a_files.ipynb #21e4a5f5
 def _remove_companions(folder: str | Path, owned: Iterable[str]) -> None:

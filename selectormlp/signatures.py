@@ -71,6 +71,11 @@ def _setting(
     return field(default=default, metadata=about)
 
 
+def _fields_of(cls: type) -> list[Field]:
+    """Return the fields of a dataclass, those that can be given by name only last."""
+    return sorted(fields(cls), key=lambda each: each.kw_only is True)
+
+
 def _settings_of(cls: type) -> tuple[Field, ...]:
     """List the fields of a dataclass that `setting` made.
 
@@ -93,8 +98,7 @@ def _settings_of(cls: type) -> tuple[Field, ...]:
     >>> [each.name for each in _settings_of(Recipe)]
     ['n_cells']
     """
-    found = [each for each in fields(cls) if "help" in each.metadata]
-    return tuple(sorted(found, key=lambda each: each.kw_only is True))
+    return tuple(each for each in _fields_of(cls) if "help" in each.metadata)
 
 # %% ../nbs/00a_signatures.ipynb #bb11ae68
 _WORDS: dict[Any, str] = {
@@ -129,10 +133,10 @@ def _is_number(value: object, kind: type, about: Mapping[str, Any]) -> bool:
     """Say whether a value is a finite (whole) number within the limits; True and False are no numbers here."""
     if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
         return False
-    if isinstance(value, Integral) and int(value).bit_length() > 63 or not isfinite(value):
-        return False  # no array holds such a whole number
+    if isinstance(value, Integral) and int(value).bit_length() > 63:  # no array holds such a whole number
+        return False
     least, most = about["least"], about["most"]
-    return (least is None or least <= value) and (most is None or value <= most)
+    return isfinite(value) and (least is None or least <= value) and (most is None or value <= most)
 
 # %% ../nbs/00a_signatures.ipynb #9b6515d9
 def _fits(value: object, hint: Any, about: Mapping[str, Any]) -> bool:

@@ -128,10 +128,10 @@ class StudyConfig(_CellsAsked):
         super().__post_init__()
         _check_settings(self)
         names = (*self.conditions, *self.ablations, *self.panel_conditions)
-        models = [make_classifier(condition) for condition in names]
-        if self.max_epochs is not None and not any(isinstance(model, NetworkClassifier) for model in models):
+        has_epochs = {name: isinstance(make_classifier(name), NetworkClassifier) for name in names}
+        if self.max_epochs is not None and not any(has_epochs.values()):
             raise InputError(f"max_epochs={self.max_epochs} has no effect: {', '.join(names)} trains in no epochs")
-        idle = [name for name in self.ablations if not isinstance(make_classifier(name), NetworkClassifier)]
+        idle = [name for name in self.ablations if not has_epochs[name]]
         if idle:
             raise InputError(
                 f"ablations names {idle[0]!r}, which trains in no epochs: Figure 3 has nothing to show of it"

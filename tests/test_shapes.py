@@ -68,6 +68,15 @@ def test_the_values_are_those_of_the_counts_whatever_else_the_file_holds(tmp_pat
         np.testing.assert_allclose(found.X.toarray(), expected, rtol=1e-3, atol=1e-3, err_msg=name)
 
 
+def test_a_label_column_that_is_called_like_one_of_genes_makes_no_row_a_gene(tmp_path: Path) -> None:
+    table = pd.DataFrame(shapes.counts().astype(int), index=shapes.obs().index, columns=shapes.SYMBOLS)
+    table.insert(0, "gene_type", shapes.obs()["cell_type"])
+    table.to_csv(tmp_path / "cells.csv")
+    found = data.read_cells(tmp_path / "cells.csv", label_key="gene_type")
+    assert found.shape == table.drop(columns="gene_type").shape
+    assert found.obs["gene_type"].tolist() == table["gene_type"].tolist()
+
+
 def test_the_table_of_the_book_is_that_of_the_shapes() -> None:
     stored = pd.read_csv(shapes.TABLE, keep_default_na=False)
     assert stored["shape"].tolist() == [shape.name for shape in SHAPES] and len(stored) >= 60

@@ -421,6 +421,26 @@ def test_what_only_a_reference_leads_to_is_looked_at_too(on_disk: str, here: Pat
     assert "in another file, and a file of cells must hold its own data" in capsys.readouterr().err
 
 
+def test_references_of_any_form_are_followed_and_none_is_waited_for(here: Path) -> None:
+    """Dimension scales, lists and empty ones are in good files; a hidden part is found behind a compound, too."""
+    with h5py.File("cells.h5ad", "r+") as file:
+        scale, pair = file["X/indptr"], np.dtype([("part", h5py.ref_dtype), ("n", "i4")])
+        scale.make_scale("places")
+        file["X/data"].dims[0].attach_scale(scale)  # a list in one attribute, compounds in another
+        file.attrs.create("empty", h5py.Empty(h5py.ref_dtype))
+        file.attrs.create("null", h5py.Reference(), dtype=h5py.ref_dtype)
+    assert read_cells("cells.h5ad").n_obs == 120
+    Path("secret.txt").write_text("SECRET")
+    with h5py.File("cells.h5ad", "r+") as file:
+        hidden = file.create_group("hidden")
+        hidden["itself"] = hidden
+        part = hidden.create_dataset("part", (1,), "S6", external=[(str(here / "secret.txt"), 0, 6)])
+        file.attrs.create("pair", np.array([(part.ref, 1)], dtype=pair), dtype=pair)
+        del file["hidden"]
+    with pytest.raises(InputError, match="in another file"):
+        read_cells("cells.h5ad")
+
+
 PICKLED = {
     "zarr_format": 2, "node_type": "array", "shape": [3], "chunks": [3], "dtype": "|O", "fill_value": "", "order": "C",
     "compressor": {"id": "pickle", "protocol": 5}, "filters": None, "dimension_separator": ".",
@@ -434,6 +454,7 @@ PICKLED = {
         {"zarr_format": 3, "node_type": "group", "consolidated_metadata": {"metadata": {"obs/.zattrs": PICKLED}}},
         {"zarr_format": 3, "node_type": "group", "consolidated_metadata": {"metadata": {"metadata": PICKLED}}},
         {"zarr_consolidated_format": 1, "metadata": {"obs/attributes/.zarray": PICKLED}},
+        {"metadata": {"obs/x/.zarray": PICKLED}, "consolidated_metadata": {}},
         {"zarr_format": 3, "node_type": "array", "codecs": [{"id": "zstd", "name": "nosuch.codec"}]},
         {"zarr_format": 2, "compressor": {"id": "nosuch.codec", "name": "zstd"}},
         {"codecs": [{"name": "sharding_indexed", "configuration": {"codecs": [{"id": "zstd", "name": "pickle"}]}}]},

@@ -278,6 +278,9 @@ def full_disk(name: str, cells: Path, expected: dict[str, bytes], *, first: int,
                     grow(size)
 
 
+WHOLE = ("panel.csv", "p.csv", "models/m/config.json")  # these are there at any moment, of the old or the new result
+
+
 def replaced(name: str, cells: Path, *, times: int, seed: int) -> Tally:
     """Kill a command so many times while it replaces an older result; what is left belongs together."""
     tally, rng, (before, after) = Tally(name, "SIGKILL, over an older result"), random.Random(seed), REPLACED[name]
@@ -306,8 +309,6 @@ def replaced(name: str, cells: Path, *, times: int, seed: int) -> Tally:
 
 
 # ------------------------------------------------------------------------------------------------------------ the whole
-
-WHOLE = ("panel.csv", "p.csv", "models/m/config.json")  # these are there at any moment, of the old or the new result
 
 
 def in_peace(work: Work, cells: Path) -> tuple[dict[str, bytes], float]:
