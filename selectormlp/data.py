@@ -545,12 +545,12 @@ _BROKEN = re.compile("[\0\n\r\v\f\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
 
 
 def _is_usable_name(text: str) -> bool:
-    """Say whether a name can stand in a table: neither empty nor endless, and without an end of a line in it."""
+    """Say whether a name can stand in a table: neither empty nor endless, and without a line break in it."""
     return bool(text.strip()) and len(text) <= _LONGEST_NAME and not _BROKEN.search(text)
 
 
 def _refuse_unusable_names(names: Iterable[object], what: Literal["cell", "gene", "type"]) -> None:
-    """Raise InputError where a name is too long, or holds what no table can: an end of a line, a NUL, half a letter."""
+    """Raise InputError where a name is too long, or holds a line break, a NUL or an unpaired surrogate."""
     texts = [str(name) for name in names]
     longest = max(map(len, texts), default=0)
     if longest > _LONGEST_NAME:
@@ -559,7 +559,9 @@ def _refuse_unusable_names(names: Iterable[object], what: Literal["cell", "gene"
         )
     if _BROKEN.search("".join(texts)):
         first = next(text for text in texts if _BROKEN.search(text))
-        raise InputError(f"the name {first!r} of a {what} holds an end of a line, a NUL or half a letter; rename it")
+        raise InputError(
+            f"the name {first!r} of a {what} holds a line break, a NUL or an unpaired surrogate; rename it"
+        )
 
 
 def _texts(values: Any, *, missing: Collection[str] = _MISSING_LABELS) -> np.ndarray:
@@ -3260,7 +3262,7 @@ def _plain_value(value: object) -> object:
 def _write_json(value: object, path: str | Path) -> None:
     """Write a value as JSON, whole or not at all; numpy values and paths are made plain."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain_value)
-    with _write_whole(path) as temporary:  # half a letter, as in a file's name that is no UTF-8, is written as \udcff
+    with _write_whole(path) as temporary:  # an unpaired surrogate, as in a file name that is no UTF-8, becomes \udcff
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 # %% ../nbs/00_data.ipynb #94890b5e

@@ -246,7 +246,7 @@ def test_a_name_that_no_table_can_hold_is_refused(what: str, end: str, counts: A
         cells.obs_names = [name, *cells.obs_names[1:]]
     else:
         cells.obs["cell_type"] = cells.obs["cell_type"].astype(str).replace("type_00", name)
-    with pytest.raises(InputError, match=f"of a {what} holds an end of a line, a NUL or half a letter; rename it"):
+    with pytest.raises(InputError, match=f"of a {what} holds a line break, a NUL or an unpaired surrogate; rename it"):
         select_genes(cells, "cell_type", 3)
 
 
@@ -816,7 +816,7 @@ def feed(pipe: str) -> None:
             file.write(b" " * 2**20)
 
 
-def test_a_closed_output_and_half_a_letter_are_no_fault(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_output_and_an_unpaired_surrogate_are_no_fault(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
     given = ["select", "cells.h5ad", "--label-key", "cell_type", "--out", "p.csv", "--page", "false"]
     assert main([*given, "--n-genes", "3", "--exclude", "\udcff"]) == 0
