@@ -35,6 +35,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from anndata import AnnData  # noqa: E402
 from speed_atlas import measure_atlas, measure_reading  # noqa: E402
+from speed_sources import measure_sources, wide_cells  # noqa: E402
 
 from selectormlp.classifiers import LinearSVMClassifier, make_classifier  # noqa: E402
 from selectormlp.data import _read_json, _write_json, normalise  # noqa: E402
@@ -205,21 +206,6 @@ def measure_start(n_cells: int | None) -> pd.DataFrame:
 
 
 # ------------------------------------------------------------------------------------------------------------- guard
-
-
-def wide_cells(path: Path, n_cells: int, n_genes: int) -> None:
-    """Write cells of random counts, one value in twenty above zero, ten types of which each has genes of its own."""
-    from scipy.sparse import csr_matrix
-
-    rng, each = np.random.default_rng(0), n_genes // 20
-    columns = np.minimum(np.cumsum(rng.integers(1, 40, (n_cells, each), dtype=np.int32), axis=1), n_genes - 1)
-    values = rng.integers(1, 9, (n_cells, each), dtype=np.int32)
-    types = np.arange(n_cells) % 10
-    values[columns // 20 % 10 == types[:, None]] *= 8
-    X = csr_matrix((values.ravel(), columns.ravel(), np.arange(0, values.size + 1, each)), shape=(n_cells, n_genes))
-    X.sum_duplicates()
-    obs = pd.DataFrame({"cell_type": types.astype(str)}, index=[f"c{i}" for i in range(n_cells)])
-    AnnData(X.astype(np.float32), obs, pd.DataFrame(index=[f"g{i}" for i in range(n_genes)])).write_h5ad(path)
 
 
 def measure_guard(n_cells: int | None) -> pd.DataFrame:
@@ -405,6 +391,7 @@ PARTS: dict[str, Callable[[int | None], pd.DataFrame]] = {
     "svm": measure_svm,
     "atlas": measure_atlas,
     "reading": measure_reading,
+    "sources": measure_sources,
     "start": measure_start,
     "guard": measure_guard,
 }

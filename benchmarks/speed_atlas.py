@@ -23,13 +23,9 @@ from selectormlp.data import load_cells, prepare_cells
 from selectormlp.peers import PEERS, LabelledCells, _peer_missing
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_to_file
+from selectormlp.sources import open_cells, read_blocks
 from selectormlp.split import split_cells
-from selectormlp.streaming import (
-    DiskMatrix,
-    open_cells,
-    read_blocks,
-    select_genes_on_disk,
-)
+from selectormlp.streaming import DiskMatrix
 from selectormlp.training import _BatchLoader, _CodedCells
 
 KEY = "cell_type"
@@ -49,7 +45,7 @@ def read_once(path: Path) -> int:
 
 def from_disk(path: Path) -> list[str]:
     """The default method on cells that stay on disk."""
-    return select_genes_on_disk(open_cells(path, label_key=KEY, columns=[]), KEY, 100).genes
+    return select_genes(open_cells(path, label_key=KEY, columns=[]), KEY, 100).genes
 
 
 def in_memory(path: Path) -> list[str]:
@@ -59,7 +55,7 @@ def in_memory(path: Path) -> list[str]:
 
 def network(path: Path) -> list[str]:
     """The ranking of the L1 selector, robust protocol, on cells that stay on disk."""
-    return select_genes_on_disk(open_cells(path, label_key=KEY, columns=[]), KEY, 100, method="selector_l1").genes
+    return select_genes(open_cells(path, label_key=KEY, columns=[]), KEY, 100, method="selector_l1").genes
 
 
 def by_peer(name: str) -> Callable[[Path], list[str]]:
@@ -75,7 +71,7 @@ def by_peer(name: str) -> Callable[[Path], list[str]]:
 
 WAYS: dict[str, Callable[[Path], Any]] = {
     "reading the file once": read_once,
-    "select_genes_on_disk": from_disk,
+    "select_genes, from disk": from_disk,
     "select_genes": in_memory,
     "selector_l1, on disk": network,
     **{name: by_peer(name) for name in ("random forest", "LassoNet", "stochastic gates", "PERSIST")},

@@ -22,7 +22,7 @@ _MODULE_OF = {
         "pipeline": "GeneSelector",
         "tabnet": "TabNetClassifier PretrainedEncoder explain_cells explain_types pretrain_tabnet",
         "bulk": "cross_validated_scores load_nci60 read_samples score_interval",
-        "streaming": "open_cells read_usable select_genes_on_disk",
+        "sources": "open_cells read_usable",
         "peers": "LabelledCells PEERS Peer available_peers choose_with",
     }.items()
     for name in names.split()

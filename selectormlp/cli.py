@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from selectormlp.simulation import SimulationRecipe
     from selectormlp.selection import DesignedPanel, PanelDesign
     from selectormlp.split import CellSplit
-    from selectormlp.streaming import CellsOnDisk
+    from selectormlp.sources import OpenCells
     from selectormlp.study import StudyConfig
 
 # %% auto #0
@@ -475,44 +475,23 @@ def _refuse_other_run(path: Path, settings: dict[str, Any], *, free: Sequence[st
             )
 
 # %% ../nbs/16_command_line.ipynb #50d7dc7e
-def _load_given(
-    cells: tuple[str, ...],
+def _take_given(
+    cells: Sequence[str],
+    on_disk: str = "auto",
+    *,
     label_key: str | None = None,
-    labels: tuple[str, ...] = (),
+    labels: Sequence[str] = (),
     taken: _CellsAsked = _AS_DECIDED,
-    *,
-    as_stored: bool = False,
-) -> AnnData:
-    """Load an example by its name, or one or more files."""
-    from selectormlp.data import load_cells
+    columns: Sequence[str] | None = None,
+) -> AnnData | OpenCells:
+    """An example by its name, or files: in memory where they fit; opened, which is said, where not."""
+    from selectormlp.sources import OpenCells, _take_cells
 
-    source = cells[0] if len(cells) == 1 else list(cells)
-    return load_cells(source, label_key, list(labels) or None, as_stored=as_stored, **taken.given)
-
-
-def _open_given(
-    cells: tuple[str, ...],
-    on_disk: str,
-    *,
-    labels: tuple[str, ...] = (),
-    taken: _CellsAsked = _AS_DECIDED,
-    **opening: Any,
-) -> CellsOnDisk | None:
-    """The cells on disk where they are to be read in blocks, which is said; None where they fit into memory."""
-    from selectormlp.data import EXAMPLES
-    from selectormlp.streaming import _open_if_large
-
-    if cells[0] in EXAMPLES or len(labels) > 1:
-        return None
-    opening |= taken.given
-    large = _open_if_large(list(cells), on_disk=on_disk, labels=labels[0] if labels else None, **opening)
-    return None if large is None else _told(large)
-
-
-def _told(large: CellsOnDisk) -> CellsOnDisk:
-    """The cells on disk, after saying so."""
-    _say(f"The {len(large.obs):,} cells are read from disk in blocks (all into memory: --on-disk no).")
-    return large
+    how: dict[str, Any] = {"on_disk": on_disk, "labels": labels, "columns": columns}
+    found = _take_cells(cells[0] if len(cells) == 1 else list(cells), label_key, **how, **taken.given)
+    if isinstance(found, OpenCells):
+        _say(f"The {len(found.obs):,} cells are read from disk in blocks (all into memory: --on-disk no).")
+    return found
 
 
 def _options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
@@ -583,7 +562,7 @@ def _processes(asked: int, adata: AnnData) -> int:
     from joblib import effective_n_jobs
 
     from selectormlp.data import InputError
-    from selectormlp.streaming import _processes_that_fit
+    from selectormlp.sources import _processes_that_fit
 
     if asked == 0:
         raise InputError("n_jobs is 0; pass 1 or more processes, or -1 for what cores, memory and cells call for")
@@ -600,14 +579,11 @@ def _panel_and_cells(
 ) -> tuple[DesignedPanel, AnnData]:
     """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
     from selectormlp.selection import _about_cells, _choose_panel, _source_of_files, _split_of
-    from selectormlp.streaming import _cells_for_panel, _choose_from
 
     key, columns = options.label_key, [*(design.groups or ()), *([design.batch_key] if design.batch_key else [])]
-    opening: dict[str, Any] = {"label_key": key, "labels": options.labels, "columns": columns}
-    large = _open_given(options.cells, options.on_disk, taken=taken, **opening)
-    cells: Any = _load_given(options.cells, key, options.labels, taken) if large is None else large
-    obs = cells.obs
-    split = _donor_split(obs, options, design) or _split_of(obs, key, design)
+    opening: dict[str, Any] = {"label_key": key, "labels": options.labels, "columns": columns, "taken": taken}
+    cells = _take_given(options.cells, options.on_disk, **opening)
+    split = _donor_split(cells.obs, options, design) or _split_of(cells.obs, key, design)
     source = _source_of_files(options.cells, options.labels, taken.given)
     if options.test_batches:
         source["test_batches"] = list(options.test_batches)
@@ -615,11 +591,9 @@ def _panel_and_cells(
         **(options.model_settings or {}),
         **({} if options.max_epochs is None else {"max_epochs": options.max_epochs}),
     }
-    more: dict[str, Any] = {"model_settings": models, "about": _about_cells(obs, key, design, split, source)}
-    if large is None:
-        return _choose_panel(cells, key, design, split, **more), cells
-    found = _cells_for_panel(large, key, design, split=split, progress=sys.stderr.isatty())
-    return _choose_from(found, key, design, **more), found.adata
+    about = _about_cells(cells.obs, key, design, split, source)
+    more: dict[str, Any] = {"model_settings": models, "about": about, "progress": sys.stderr.isatty()}
+    return _choose_panel(cells, key, design, split, **more)
 
 
 def _donor_split(obs: pd.DataFrame, options: _SelectOptions, design: PanelDesign) -> CellSplit | None:
@@ -645,16 +619,10 @@ def _run_report(output: _ReportOutput, config: StudyConfig) -> None:
     """Run the whole report (report)."""
     from selectormlp.study import _RUN_FILES, run_study
 
-    def load(config: StudyConfig) -> AnnData:
-        """All cells, or those that the split can use."""
-        from selectormlp.streaming import read_usable
-
-        key, labels = config.label_key, (config.labels,) if config.labels else ()
-        large = _open_given((config.cells,), output.on_disk, label_key=key, labels=labels, columns=[], taken=config)
-        if large is None:
-            return _load_given((config.cells,), key, labels, config)
-        most = config.max_train + config.max_validation + config.max_test
-        return read_usable(large, key, min_cells=config.min_cells, seed=config.seed, most=most)
+    def load(config: StudyConfig) -> AnnData | OpenCells:
+        """All cells, or opened ones."""
+        given: dict[str, Any] = {"label_key": config.label_key, "labels": [config.labels] if config.labels else []}
+        return _take_given([config.cells], output.on_disk, **given, taken=config, columns=[])
 
     _check_place(output.out, inputs=(config.cells,), others=(config.labels,), writes=_RUN_FILES)
     study = run_study(config if output.model is None else _of_one_model(config, output.model), output.out, load=load)
@@ -675,13 +643,14 @@ def _run_reader_book(options: _BookOptions, taken: _CellsAsked = _AS_DECIDED) ->
 def _cells_of_book(options: _BookOptions, taken: _CellsAsked = _AS_DECIDED) -> Callable[[], AnnData] | None:
     """What brings the cells that a split can take, where the file stays on disk; a book goes on as it began."""
     from selectormlp.data import EXAMPLES, _read_json
-    from selectormlp.streaming import _is_large, open_cells, read_usable
+    from selectormlp.sources import OpenCells, _is_large, read_usable
 
     def read() -> AnnData:
-        if not on_disk:
-            return _load_given((options.cells,), options.label_key, taken=taken)
-        large = _told(open_cells(options.cells, label_key=options.label_key, **taken.given))
-        few = read_usable(large, options.label_key, min_cells=1, seed=options.seed, progress=sys.stderr.isatty())
+        how = "yes" if on_disk else "no"
+        found = _take_given([options.cells], how, label_key=options.label_key, taken=taken)
+        if not isinstance(found, OpenCells):
+            return found
+        few = read_usable(found, options.label_key, min_cells=1, seed=options.seed, progress=sys.stderr.isatty())
         _say(f"The {few.n_obs:,} that a split can take are kept in '{options.out}', and the chapters read those.")
         return few
 
@@ -729,18 +698,17 @@ def _cells_to_label(
 
     from selectormlp.data import check_cells, normalise
     from selectormlp.saving import _normalised_alike
-    from selectormlp.streaming import read_blocks
+    from selectormlp.sources import OpenCells, read_blocks
 
     counts = ("raw counts", "normalised, not logged")
-    large = _open_given(options.cells, options.on_disk, columns=[], taken=taken)
-    if large is None:
-        adata = _load_given(options.cells, taken=taken)
-        logged = check_cells(adata).value_kind not in counts
-        yield _normalised_alike(model, normalise(adata), logged=logged, max_missing=options.max_missing)
+    given = _take_given(options.cells, options.on_disk, columns=[], taken=taken)
+    if not isinstance(given, OpenCells):
+        logged = check_cells(given).value_kind not in counts
+        yield _normalised_alike(model, normalise(given), logged=logged, max_missing=options.max_missing)
         return
-    for places, block in read_blocks(large, progress=sys.stderr.isatty(), what="labelling cells"):
-        cells = AnnData(block, obs=large.obs.iloc[places], var=large.var)
-        yield _normalised_alike(model, cells, logged=large.kind not in counts, max_missing=options.max_missing)
+    for places, block in read_blocks(given, progress=sys.stderr.isatty(), what="labelling cells"):
+        cells = AnnData(block, obs=given.obs.iloc[places], var=given.var)
+        yield _normalised_alike(model, cells, logged=given.kind not in counts, max_missing=options.max_missing)
 
 
 def _run_predict(options: _PredictOptions, taken: _CellsAsked = _AS_DECIDED) -> None:
@@ -778,10 +746,11 @@ def _write_predictions(model: GeneClassifier, options: _PredictOptions, taken: _
 # %% ../nbs/16_command_line.ipynb #675aa0cf
 def _write_annotated(model: GeneClassifier, options: _PredictOptions, taken: _CellsAsked = _AS_DECIDED) -> None:
     """A copy of the cells with their predicted types, as `annotate_cells` makes it."""
-    from selectormlp.data import _write_whole
+    from selectormlp.data import _write_whole, load_cells
     from selectormlp.saving import annotate_cells
 
-    cells = _load_given(options.cells, taken=taken, as_stored=not taken.given)
+    source = options.cells[0] if len(options.cells) == 1 else list(options.cells)
+    cells = load_cells(source, as_stored=not taken.given, **taken.given)
     named = annotate_cells(model, cells, max_missing=options.max_missing)
     with _write_whole(options.out) as path:
         named.write_h5ad(path)
@@ -803,54 +772,23 @@ def _split_step(cells: AnnData | pd.DataFrame, step: _SplitStep) -> CellSplit:
     }
     return split_cells(cells, step.y_column, **caps, shuffle=step.shuffle, seed=step.shuffle_seed)
 
-
-class _SplitCells(NamedTuple):
-    """A split, and what brings the cells of one of its parts, log-normalised."""
-
-    split: CellSplit
-    part: Callable[[str], AnnData]
-
-
-def _split_in_memory(step: _SplitStep, taken: _CellsAsked = _AS_DECIDED) -> _SplitCells:
-    """Read all cells and split them."""
-    from selectormlp.data import prepare_cells, read_cells
-
-    adata = read_cells(step.adata_path, label_key=step.y_column, **taken.given)
-    cells = prepare_cells(adata, step.y_column, min_cells=step.min_cluster_size)
-    split = _split_step(cells, step)
-    return _SplitCells(split, lambda part: split.subset(cells, part))
-
-
-def _split_on_disk(large: CellsOnDisk, step: _SplitStep) -> _SplitCells:
-    """Split by name and label; only the cells of a part are read, when it is asked for."""
-    from selectormlp.data import _kept_labels
-
-    key = step.y_column
-    split = _split_step(_kept_labels(large.obs, key, min_cells=step.min_cluster_size).to_frame(key), step)
-    return _SplitCells(split, lambda part: split.subset(_read_named(large, split.cells(part), key), part))
-
-
-def _read_named(large: CellsOnDisk, names: Iterable[str], label_key: str) -> AnnData:
-    """The named cells of a file on disk, log-normalised, all genes."""
-    from selectormlp.data import prepare_cells
-    from selectormlp.streaming import _read_some
-
-    return prepare_cells(_read_some(large, names, progress=sys.stderr.isatty()), label_key, min_cells=1)
-
 # %% ../nbs/16_command_line.ipynb #4c131dff
 def _run_split(step: _SplitStep, reading: _Reading, taken: _CellsAsked = _AS_DECIDED) -> None:
     """Split a file of cells into three (split_data)."""
-    from selectormlp.data import _write_json, _write_whole
+    from selectormlp.data import _kept_labels, _write_json, _write_whole
+    from selectormlp.sources import _log_values
 
     folder = Path(step.save_dir)
     _check_place(folder, inputs=(step.adata_path,), writes=(*_PART_FILES.values(), "split.csv", "config.json"))
     settings = asdict(step) | taken.given
     _refuse_other_run(folder / "config.json", settings)
-    large = _open_given((step.adata_path,), reading.on_disk, label_key=step.y_column, taken=taken)
-    split, cells = _split_in_memory(step, taken) if large is None else _split_on_disk(large, step)
+    cells = _take_given([step.adata_path], reading.on_disk, label_key=step.y_column, taken=taken)
+    kept = _kept_labels(cells.obs, step.y_column, min_cells=step.min_cluster_size)
+    split = _split_step(kept.to_frame(step.y_column), step)
     for part, name in _PART_FILES.items():
+        found = _log_values(cells, split.cells(part), step.y_column)
         with _write_whole(folder / name) as path:
-            cells(part).copy().write_h5ad(path)
+            split.subset(found, part).copy().write_h5ad(path)
     split.to_csv(folder / "split.csv")
     _write_json(settings, folder / "config.json")
     _say(f"{', '.join(f'{len(split.cells(part)):,} {part}' for part in _PART_FILES)} cells are in '{folder}'.")
@@ -899,31 +837,18 @@ def _read_part(step: _TrainStep, name: str, genes: np.ndarray | None = None, *, 
     """One part that split_data wrote, with the genes of the training cells; what is read in blocks stays sparse."""
     from selectormlp.saving import align_genes
 
-    data = step.data
+    from selectormlp.data import _kept_labels
+    from selectormlp.sources import OpenCells, _log_values
+
+    data, key = step.data, step.data.y_column
     size = {"train": data.train_cluster_size, "validation": data.val_cluster_size, "test": data.test_cluster_size}[name]
-    large = _open_given((str(Path(data.input_dir) / _PART_FILES[name]),), on_disk, label_key=data.y_column)
-    cells = _read_capped(step, name, size) if large is None else _read_capped_from(large, step, size)
+    given = _take_given([str(Path(data.input_dir) / _PART_FILES[name])], on_disk, label_key=key)
+    names = _capped(_kept_labels(given.obs, key, min_cells=1), size, step.seed).index
+    cells = _log_values(given, names, key)
     genes = cells.var_names.to_numpy() if genes is None else genes
     X = align_genes(cells, genes, max_missing=0)
-    X = X.toarray() if data.torch_sparsity_type == "dense" and large is None else X
-    return _Part(X, cells.obs[data.y_column].to_numpy().astype(str), genes)
-
-
-def _read_capped(step: _TrainStep, name: str, size: int | None) -> AnnData:
-    """Cells of a part, at most `size` of each type, from a file that is read whole."""
-    from selectormlp.data import prepare_cells, read_cells
-
-    key, file = step.data.y_column, Path(step.data.input_dir) / _PART_FILES[name]
-    cells = prepare_cells(read_cells(file, label_key=key), key, min_cells=1)
-    return cells[_capped(cells.obs[key], size, step.seed).index]
-
-
-def _read_capped_from(large: CellsOnDisk, step: _TrainStep, size: int | None) -> AnnData:
-    """The same cells, and no others, from disk."""
-    from selectormlp.data import _kept_labels
-
-    key = step.data.y_column
-    return _read_named(large, _capped(_kept_labels(large.obs, key, min_cells=1), size, step.seed).index, key)
+    X = X.toarray() if data.torch_sparsity_type == "dense" and not isinstance(given, OpenCells) else X
+    return _Part(X, cells.obs[key].to_numpy().astype(str), genes)
 
 # %% ../nbs/16_command_line.ipynb #ffc8019f
 _SELECTORS = {"std": "free", "clamped": "clamped", "none": "none", None: "none"}
@@ -1164,14 +1089,12 @@ def _cells_for_model(
 ) -> _Part:
     """The cells of `adata_input` with the model's genes; a type that the model does not know is an `InputError`."""
     from selectormlp.saving import align_genes
-    from selectormlp.data import InputError, prepare_cells, read_cells
+    from selectormlp.data import InputError, _kept_labels
+    from selectormlp.sources import _log_values
 
-    large = _open_given((step.adata_input,), on_disk, label_key=step.y_column, taken=taken)
-    if large is None:
-        adata = read_cells(step.adata_input, label_key=step.y_column, **taken.given)
-        cells = prepare_cells(adata, step.y_column, min_cells=1)
-    else:
-        cells = _read_genes(large, step.y_column, model.gene_names_)
+    given = _take_given([step.adata_input], on_disk, label_key=step.y_column, taken=taken)
+    names = _kept_labels(given.obs, step.y_column, min_cells=1).index
+    cells = _log_values(given, names, step.y_column, model.gene_names_.tolist())
     y = cells.obs[step.y_column].to_numpy().astype(str)
     if unknown := sorted(set(y) - set(model.classes_)):
         raise InputError(
@@ -1179,15 +1102,6 @@ def _cells_for_model(
             "know; use the y_column that it was trained with"
         )
     return _Part(align_genes(cells, model.gene_names_, max_missing=0), y, model.gene_names_)
-
-
-def _read_genes(large: CellsOnDisk, label_key: str, genes: Iterable[str]) -> AnnData:
-    """All labelled cells of a file on disk, log-normalised, with those of the genes that it has."""
-    from selectormlp.data import _kept_labels
-    from selectormlp.streaming import _read_some
-
-    labels, known = _kept_labels(large.obs, label_key, min_cells=1), [gene for gene in genes if gene in large.genes]
-    return _read_some(large, labels.index, genes=known, progress=sys.stderr.isatty())
 
 
 def _mask_genes(step: _FeatureSelectionStep, model: GeneClassifier, cells: _Part, stem: str) -> None:

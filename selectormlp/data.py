@@ -1121,6 +1121,12 @@ def _obs_of(cells: Any) -> pd.DataFrame:
     return cells.obs
 
 
+def _refuse_no_cells(adata: AnnData) -> None:
+    """Raise InputError where there are values of no cell, or of no gene."""
+    if 0 in adata.shape and adata.X is not None:
+        raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
+
+
 def _decide(adata: AnnData, given: dict[str, Any] | None = None) -> _Decided:
     """Decide which values of some cells, backed ones too, are worked with, unless that is noted."""
     given = {name: value for name, value in (given or {}).items() if value is not None}
@@ -1129,8 +1135,7 @@ def _decide(adata: AnnData, given: dict[str, Any] | None = None) -> _Decided:
     noted = adata.uns.get(_VALUES)
     if not given and noted is not None and 0 not in adata.shape and _still_true(noted, adata):
         return _Decided(adata.X, None, adata.var, dict(noted))
-    if 0 in adata.shape and adata.X is not None:
-        raise InputError(f"there are {adata.n_obs} cells x {adata.n_vars} genes with values; pass at least one of each")
+    _refuse_no_cells(adata)
     noted_base = float(adata.uns["log1p"].get("base") or math.e) if "log1p" in adata.uns else None
     _refuse_unusable_names(adata.obs_names, "cell")
     choice = _choose_values(_held_by(adata), noted_base=noted_base, **given)

@@ -15,8 +15,9 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import Matrix, make_classifier, _model_colour
-from .data import _OTHER_NAMES, InputError, _did_you_mean, _figure_text, _nearest_gene, _nearest_name
+from .data import _OTHER_NAMES, InputError, Paths, _did_you_mean, _figure_text, _nearest_gene, _nearest_name
 from .panels import GenePanel
+from .sources import OpenCells, _labelled_cells
 from .split import CellSplit, _map_points, plot_cell_map
 
 if TYPE_CHECKING:
@@ -314,9 +315,14 @@ def _judge_cells(
     return types[_make_judge(judge, seed=seed).fit(_dense(train[0]), codes).predict(_dense(X))]
 
 # %% ../nbs/08_test_accuracy.ipynb #799584e9
+def _listed_genes(panel: GenePanel | Iterable[str]) -> list[str]:
+    """Names of a panel's genes."""
+    return panel.genes if isinstance(panel, GenePanel) else list(panel)
+
+
 def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
     """Names of a panel's genes; one that the data lacks is an `InputError`."""
-    genes = panel.genes if isinstance(panel, GenePanel) else list(panel)
+    genes = _listed_genes(panel)
     missing = [gene for gene in genes if gene not in adata.var_names]
     if missing:
         hint = _did_you_mean(missing[0], adata.var_names, _OTHER_NAMES, find=_nearest_gene)
@@ -328,7 +334,7 @@ def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
 
 def score_panel(
     panel: GenePanel | list[str],
-    adata: AnnData,
+    adata: AnnData | OpenCells | Paths,
     split: CellSplit,
     label_key: str,
     *,
@@ -346,8 +352,8 @@ def score_panel(
     ----------
     panel : GenePanel or list of str
         The genes.
-    adata : AnnData
-        Cells x genes, log-normalised (`prepare_cells`).
+    adata : AnnData, OpenCells, str or Path, or a sequence of those
+        Cells x genes: log-normalised (`prepare_cells`) where they are in memory; others are brought so.
     split : CellSplit
         Which cells train, validate and test.
     label_key : str
@@ -387,6 +393,7 @@ def score_panel(
     >>> len(scores.per_type)
     9
     """
+    adata = _labelled_cells(adata, split.table["cell"], label_key, _listed_genes(panel))
     genes = _genes_in(panel, adata)
     X = {name: split.labelled(adata, name, label_key, genes) for name in ("train", "validation", part)}
     how: dict[str, Any] = {"seed": seed, "protocol": protocol, "model_settings": model_settings}
@@ -396,7 +403,7 @@ def score_panel(
 
 def compare_panels(
     panels: Mapping[str, GenePanel | list[str]],
-    adata: AnnData,
+    adata: AnnData | OpenCells | Paths,
     split: CellSplit,
     label_key: str,
     *,
@@ -412,8 +419,8 @@ def compare_panels(
     ----------
     panels : mapping of str to GenePanel or list of str
         The panels by name.
-    adata : AnnData
-        Cells x genes, log-normalised (`prepare_cells`).
+    adata : AnnData, OpenCells, str or Path, or a sequence of those
+        Cells x genes: log-normalised (`prepare_cells`) where they are in memory; others are brought so.
     split : CellSplit
         Which cells train, validate and test.
     label_key : str
@@ -449,7 +456,8 @@ def compare_panels(
     [3, 1]
     """
     how: dict[str, Any] = {"part": part, "seed": seed, "protocol": protocol, "model_settings": model_settings}
-    rows = {}
+    genes = dict.fromkeys(gene for panel in panels.values() for gene in _listed_genes(panel))
+    adata, rows = _labelled_cells(adata, split.table["cell"], label_key, list(genes)), {}
     for name, panel in panels.items():
         scores = score_panel(panel, adata, split, label_key, condition=condition, **how)
         worst = scores.per_type.loc[scores.per_type["recall"].idxmin()]

@@ -69,18 +69,25 @@ def _fingerprint_cells(adata: AnnData, label_key: str) -> dict[str, Any]:
     --------
     >>> before = _fingerprint_cells(adata, "cell_type")
     """
-    labels, used = _cell_labels(adata.obs, label_key), _decide(adata)
+    used = _decide(adata)
+    values = _digest_of_texts([adata.uns.get("values_taken_as"), _digest_of_values(used.X, used.columns)])
+    return _fingerprint_of(adata.obs, label_key, used.genes.index, values)
+
+
+def _fingerprint_of(obs: pd.DataFrame, label_key: str, genes: pd.Index, values: str | None) -> dict[str, Any]:
+    """The fingerprint of cells with this table and these genes; `values` is the digest of their values, if known."""
+    labels = _cell_labels(obs, label_key)
     return {
         "fingerprint": 2,
-        "n_cells": adata.n_obs,
-        "n_genes": len(used.genes),
-        "cells": _digest_of_texts(adata.obs_names),
-        "cell_names": _digest_of_texts(sorted(map(str, adata.obs_names))),
-        "genes": _digest_of_texts(used.genes.index),
-        "gene_names": _digest_of_texts(sorted(map(str, used.genes.index))),
+        "n_cells": len(obs),
+        "n_genes": len(genes),
+        "cells": _digest_of_texts(obs.index),
+        "cell_names": _digest_of_texts(sorted(map(str, obs.index))),
+        "genes": _digest_of_texts(genes),
+        "gene_names": _digest_of_texts(sorted(map(str, genes))),
         "labels": _digest_of_texts(labels),
         "types": {str(name): int(n) for name, n in labels.value_counts().sort_index().items()},
-        "values": _digest_of_texts([adata.uns.get("values_taken_as"), _digest_of_values(used.X, used.columns)]),
+        "values": values,
     }
 
 
@@ -104,7 +111,8 @@ def _changes_of_cells(before: Mapping[str, Any], now: Mapping[str, Any], *, rela
     Returns
     -------
     list of str
-        For example ["the labels of 37 cells"]. Where cells or genes are others, values are not compared.
+        For example ["the labels of 37 cells"]. Where cells or genes are others, or one of the two did not look at
+        values, these are not compared.
 
     Examples
     --------
@@ -124,7 +132,8 @@ def _changes_of_cells(before: Mapping[str, Any], now: Mapping[str, Any], *, rela
         renamed = f" ({gone[0]!r} is gone, {new[0]!r} is new)" if gone and new else ""
         how_many = "" if not relabelled else " of 1 cell" if relabelled == 1 else f" of {relabelled} cells"
         found.append(f"the labels{how_many}{renamed}")
-    return found or (["the values"] if before.get("values") != now["values"] else [])
+    values = {before.get("values"), now["values"]}
+    return found or (["the values"] if len(values - {None}) > 1 else [])
 
 # %% ../nbs/00a_files.ipynb #57934670
 def _fingerprint_path(path: str | Path, *, beside: bool = True) -> str | None:

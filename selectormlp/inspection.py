@@ -22,7 +22,8 @@ from .drawings import _Drawing, _sliding_bars
 from .files import _fingerprint_path, _remove_companions
 from .evaluation import _JUDGES, confusion_table, _judge_cells, plot_confusion, score_predictions
 from .platforms import Platform, _find_platform, simulate_platform
-from .selection import DesignedPanel, PanelDesign, _as_read, _choose_panel
+from .selection import DesignedPanel, PanelDesign, _as_read, _brought, _choose_panel
+from .sources import _log_values
 from .split import CellSplit, _draw_lots
 
 if TYPE_CHECKING:
@@ -54,8 +55,7 @@ def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> _Labelled
 
 def _prepared(panel: DesignedPanel, adata: AnnData) -> AnnData:
     """The cells of the panel's split, log-normalised."""
-    used = adata.obs_names.isin(_split_of(panel).table["cell"])
-    return prepare_cells(_as_read(panel, adata if used.all() else adata[used]), panel.label_key, min_cells=1)
+    return _log_values(_as_read(panel, adata), _split_of(panel).table["cell"], panel.label_key)
 
 # %% ../nbs/10c_reading_a_panel.ipynb #502e040c
 def _in_parallel(n_jobs: int | None, task: Callable[..., Any], arguments: Iterable[tuple]) -> list[Any]:
@@ -237,9 +237,8 @@ def _thinned_split(split: CellSplit, share: float, seed: int) -> CellSplit:
 def _chosen_again(panel: DesignedPanel, cells: AnnData, split: CellSplit) -> list[str]:
     """The genes of a panel made like this one, from the training cells of another split."""
     design = PanelDesign(**panel.settings["rules"])
-    return _choose_panel(
-        cells, panel.label_key, design, split, model_settings=panel.settings.get("model_settings")
-    ).genes
+    settings = panel.settings.get("model_settings")
+    return _choose_panel(cells, panel.label_key, design, split, model_settings=settings)[0].genes
 
 
 def panel_stability(
@@ -343,16 +342,16 @@ def _robustness_at(
 
 def _counts_of_parts(panel: DesignedPanel, adata: AnnData) -> dict[str, _Counts]:
     """Raw counts of the panel's genes, types and depths of the training and the test cells."""
-    adata = _as_read(panel, adata)
-    kind = value_kind(adata.X)
-    if panel.split is None or kind != "raw counts":
-        found = kind if panel.split else "not split"
-        raise InputError(f"thinning needs a panel with a split, and raw counts: these are {found}")
+    split = panel.split
+    cells = None if split is None else _brought(panel, adata, split)
+    kind = "not split" if cells is None else value_kind(cells.X)
+    if split is None or cells is None or kind != "raw counts":
+        raise InputError(f"thinning needs a panel with a split, and raw counts: these are {kind}")
     parts = {}
     for name in ("train", "test"):
-        X, y = panel.split.labelled(adata, name, panel.label_key)
+        X, y = split.labelled(cells, name, panel.label_key)
         depth = np.asarray(X.sum(axis=1), dtype=float).ravel()
-        parts[name] = (csr_matrix(X[:, adata.var_names.get_indexer(panel.genes)]), y, depth)
+        parts[name] = (csr_matrix(X[:, cells.var_names.get_indexer(panel.genes)]), y, depth)
     return parts
 
 
@@ -572,7 +571,7 @@ def _panel_tables(
 
     Judges see `_MOST_CELLS` training cells, and as many test cells, at most.
     """
-    adata = _as_read(panel, adata)
+    adata = _brought(panel, adata, _split_of(panel))
     cells, judged = _prepared(panel, adata), _lighter(panel)
     tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(judged, cells, n_jobs=n_jobs)}
     tables["recalls"] = panel_recalls(judged, cells, n_jobs=n_jobs)

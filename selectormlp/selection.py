@@ -22,6 +22,7 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 from .classifiers import make_classifier
 from selectormlp.data import (
     InputError,
+    Paths,
     _LACKING,
     _OTHER_NAMES,
     _VALUES,
@@ -48,6 +49,19 @@ from .masking import rank_genes
 from .panels import GenePanel, read_panel
 from .files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
 from .platforms import Platform, _find_platform
+from selectormlp.sources import (
+    OpenCells,
+    _fingerprint_open,
+    _fits,
+    _GeneSummary,
+    _log_values,
+    _moments,
+    _read_open,
+    _sum_by,
+    _summarise_genes,
+    _summarise_open,
+    _take_cells,
+)
 from selectormlp.signatures import (
     _VALUES_ASKED, _check_settings, _describes_settings, _setting, _settings_of, _takes_settings, _ValuesAsked,
 )  # fmt: skip
@@ -96,17 +110,6 @@ def _genes_by_cells(X: csc_matrix) -> list[csr_matrix]:
     return parts
 
 
-def _sum_by(codes: np.ndarray, n_groups: int, X: csr_matrix, *values: np.ndarray) -> list[np.ndarray]:
-    """Sums over the cells of each group (groups x genes), for each array of `values` in the places of those of `X`.
-
-    `X` is genes x cells; a code of -1 leaves a cell out.
-    """
-    genes, shape = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)), (X.shape[0], n_groups + 1)
-    places = genes * shape[1] + codes[X.indices] + 1
-    sums = (np.bincount(places, weights=each, minlength=shape[0] * shape[1]) for each in values)
-    return [np.ascontiguousarray(each.reshape(shape)[:, 1:].T) for each in sums]
-
-
 def _average_by(codes: np.ndarray, n_groups: int, parts: Iterable[csr_matrix]) -> np.ndarray:
     """Mean of each group's cells (groups x genes; nan where a group is empty), from the parts of `_genes_by_cells`."""
     sums = np.hstack([_sum_by(codes, n_groups, part, part.data)[0] for part in parts])
@@ -122,11 +125,6 @@ def _type_profiles(X: csc_matrix, y: ArrayLike) -> _TypeProfiles:
     means, squares, detected = (np.hstack(parts) / n_cells[:, None] for parts in zip(*sums, strict=True))
     spread = np.maximum(squares - means**2, 0) * (n_cells / np.maximum(n_cells - 1, 1))[:, None]
     return _TypeProfiles(types, codes, n_cells, means, detected, spread.mean(axis=0))
-
-
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is summed up of values: themselves, their squares, and whether they are above 0."""
-    return values, np.square(values, dtype=np.float64), values > 0
 
 # %% ../nbs/10_better_panels.ipynb #441f709b
 @dataclass(frozen=True)
@@ -575,62 +573,6 @@ def _refuse_contradictions(design: PanelDesign) -> None:
             without = "without" if name == "sibling_cost" else "beside"
             raise InputError(f"{name}={getattr(design, name)!r} has no effect {without} {beside}; {way_out}")
 
-# %% ../nbs/10_better_panels.ipynb #75e62a9d
-@dataclass(frozen=True)
-class _GeneSummary:
-    """Each gene over the training cells, log-normalised: arrays of shape (genes,).
-
-    `varying`: has more than one value; `highest_mean` and `most_detected`: in the type where they are largest.
-    """
-
-    names: pd.Index
-    mean: np.ndarray
-    variance: np.ndarray
-    varying: np.ndarray
-    highest_mean: np.ndarray
-    most_detected: np.ndarray
-
-    def above_trend(self) -> np.ndarray:
-        """How variable each gene is for its mean (chapter 00)."""
-        return _above_trend(self.names, self.mean, self.variance, self.varying)
-
-
-class _GeneSums:
-    """Adds up what a `_GeneSummary` needs, block of cells by block of cells."""
-
-    def __init__(self, n_genes: int, n_types: int):
-        self.sums, self.detected = np.zeros((n_types, n_genes)), np.zeros((n_types, n_genes))
-        self.squares, self.n_cells = np.zeros(n_genes), np.zeros(n_types)
-        self.highest, self.lowest = np.full(n_genes, -np.inf), np.full(n_genes, np.inf)
-
-    def add(self, X: Any, codes: np.ndarray) -> None:
-        """Take a block of log-normalised cells (cells x genes) and the codes of their types."""
-        block, n_types = csc_matrix(X, dtype=np.float64), len(self.n_cells)
-        sums, squares, detected = _sum_by(codes, n_types, block.T, *_moments(block.data))
-        self.sums += sums
-        self.detected += detected
-        self.squares += squares.sum(axis=0)
-        self.n_cells += np.bincount(codes, minlength=n_types)
-        self.highest = np.maximum(self.highest, block.max(axis=0).toarray().ravel())
-        self.lowest = np.minimum(self.lowest, block.min(axis=0).toarray().ravel())
-
-    def summary(self, names: pd.Index) -> _GeneSummary:
-        """What was added up, for genes of these names."""
-        total, sizes = self.n_cells.sum(), np.maximum(self.n_cells, 1)[:, None]
-        mean = self.sums.sum(axis=0) / total
-        variance = self.squares / total - mean**2
-        most = [(sums / sizes).max(axis=0) for sums in (self.sums, self.detected)]
-        return _GeneSummary(names, mean, variance, self.highest > self.lowest, most[0], most[1])
-
-
-def _summarise_genes(train: AnnData, label_key: str) -> _GeneSummary:
-    """The genes over training cells in memory."""
-    codes = np.unique(train.obs[label_key].to_numpy().astype(str), return_inverse=True)[1]
-    sums = _GeneSums(train.n_vars, int(codes.max()) + 1)
-    for start in range(0, train.n_obs, 4096):
-        sums.add(train.X[start : start + 4096], codes[start : start + 4096])
-    return sums.summary(train.var_names)
-
 # %% ../nbs/10_better_panels.ipynb #bf879784
 def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
     """The names that `exclude` leaves out: gene names, names of `UNWANTED_GENES`, and patterns (^... or ...$).
@@ -950,7 +892,7 @@ class DesignedPanel(GenePanel):
 
     def score(
         self,
-        adata: AnnData,
+        adata: AnnData | OpenCells | Paths,
         *,
         condition: str = "logistic_regression",
         part: str = "test",
@@ -961,8 +903,8 @@ class DesignedPanel(GenePanel):
 
         Parameters
         ----------
-        adata : anndata.AnnData
-            The cells that the panel was made from.
+        adata : anndata.AnnData, OpenCells, str or pathlib.Path, or a sequence of those
+            The cells that the panel was made from, wherever they lie.
         condition : str, default "logistic_regression"
             The classifier that is trained on the panel's genes, as in `score_panel`.
         part : {"test", "validation", "train"}, default "test"
@@ -992,36 +934,64 @@ class DesignedPanel(GenePanel):
         if self.split is None:
             raise InputError("this panel has no split; use score_panel(panel, cells, split, label_key)")
         used = self.split.table.loc[self.split.table["part"].isin(["train", "validation", part]), "cell"]
-        cells = prepare_cells(_as_read(self, adata[adata.obs_names.isin(used)]), self.label_key, min_cells=1)
+        cells = _log_values(_as_read(self, adata), used, self.label_key, self.genes)
         more: dict[str, Any] = {"condition": condition, "part": part, "seed": seed, "model_settings": model_settings}
         return score_panel(self, cells, self.split, self.label_key, **more)
 
 # %% ../nbs/10_better_panels.ipynb #87174559
-def _as_read(panel: GenePanel, adata: AnnData) -> AnnData:
-    """The cells with the values in X that the panel was chosen from; cells that were read already keep theirs."""
+def _as_read(panel: GenePanel, cells: Any) -> AnnData | OpenCells:
+    """The cells with the values that the panel was chosen from; cells that were read already keep theirs."""
     reading = panel.settings.get("source", {}).get("reading", {})
     asked = {name: reading[name] for name in _VALUES_ASKED if name in reading}
-    return _as_asked(adata, {} if _VALUES in adata.uns else asked)
+    kept = isinstance(cells, OpenCells) or _VALUES in getattr(cells, "uns", ())
+    return _take_cells(cells, panel.label_key, **({} if kept else asked))
+
+
+def _brought(panel: GenePanel, cells: Any, split: CellSplit) -> AnnData:
+    """The same in memory; of open cells those of a split."""
+    found = _as_read(panel, cells)
+    return _read_open(found, split.table["cell"]) if isinstance(found, OpenCells) else found
 
 
 def _choose_panel(
-    adata: AnnData,
+    cells: AnnData | OpenCells,
     label_key: str,
     design: PanelDesign,
     split: CellSplit,
     *,
     model_settings: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
-) -> DesignedPanel:
-    """Choose and describe a panel by its design; `about` is what is known of the cells, for `panel.settings`."""
-    adata = _as_asked(adata, {})
-    train = prepare_cells(split.subset(adata, "train"), label_key, min_cells=1)
-    design = _with_known_genes(design, train.var, adata.uns.get(_LACKING))
-    candidates = _candidate_genes(_summarise_genes(train, label_key), design)
-    ranked = _rank_by_model(adata, train, split, label_key, candidates.names, design, model_settings)
-    about = {**_with_genes_left_out(about or {}, candidates), "values": _values_of(train)}
-    train = _by_gene(train, candidates.names)  # and the cells as they were need no memory any more
-    return _build_panel(train, label_key, design, split, ranked=ranked, model_settings=model_settings, about=about)
+    memory: int | None = None,
+    progress: bool = False,
+) -> tuple[DesignedPanel, AnnData]:
+    """Choose and describe a panel by its design; return it and the cells of the split that were read for it.
+
+    Open cells are brought into memory where they fit into `memory` bytes (None: half of what is available); else the
+    genes are summed up where they lie, and only the candidates are brought. `about` is what is known of the cells, for
+    `panel.settings`.
+    """
+    names, train = split.table["cell"], None
+    if isinstance(cells, OpenCells):
+        n_values = cells.n_values * len(names) / len(cells.obs)
+        if _fits(n_values, memory) or len(cells.genes) <= design.n_variable:
+            cells = _read_open(cells, names, progress=progress)
+    if isinstance(cells, OpenCells):
+        labels = split.table[split.table["part"] == "train"].set_index("cell")["cell_type"]
+        genes, var, lacking = _summarise_open(cells, labels, progress=progress), cells.var, cells.lacking
+    else:
+        train = prepare_cells(split.subset(cells, "train"), label_key, min_cells=1)
+        genes, var, lacking = _summarise_genes(train, label_key), train.var, cells.uns.get(_LACKING)
+    design = _with_known_genes(design, var, lacking)
+    candidates = _candidate_genes(genes, design)
+    if isinstance(cells, OpenCells):
+        cells = _read_open(cells, names, genes=candidates.names, progress=progress)
+    if train is None:
+        train = prepare_cells(split.subset(cells, "train"), label_key, min_cells=1)
+    ranked = _rank_by_model(cells, train, split, label_key, candidates.names, design, model_settings)
+    about = {**_with_genes_left_out(about or {}, candidates), "values": {**_values_of(train), "n_genes": len(var)}}
+    train = _by_gene(train, candidates.names)  # and all genes of these cells need no memory any more
+    more: dict[str, Any] = {"ranked": ranked, "model_settings": model_settings, "about": about}
+    return _build_panel(train, label_key, design, split, **more), cells
 
 
 def _values_of(cells: AnnData) -> dict[str, Any]:
@@ -1202,12 +1172,14 @@ _OF_THE_LIST = ("n_genes", "must_include", "method", "protocol")  # rules that a
 
 @_takes_settings(PanelDesign, _ValuesAsked)
 def select_genes(
-    adata: AnnData,
+    adata: AnnData | OpenCells | Paths,
     label_key: str,
     n_genes: int = 100,
     *,
     split: CellSplit | None = None,
     model_settings: Mapping[str, Any] | None = None,
+    memory: int | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> DesignedPanel:
     """Choose a panel of exactly `n_genes` genes that tell cell types apart.
@@ -1217,8 +1189,9 @@ def select_genes(
 
     Parameters
     ----------
-    adata : anndata.AnnData
-        Raw counts or log-normalised expression, cells x genes.
+    adata : anndata.AnnData, OpenCells, str or pathlib.Path, or a sequence of those
+        Raw counts or log-normalised expression, cells x genes: in memory, backed, lazy or in dask arrays; or files,
+        which are read into memory where they fit. The panel is the same.
     label_key : str
         Column of obs with the cell types.
     {n_genes}
@@ -1226,6 +1199,11 @@ def select_genes(
         Training, validation and test cells; by default `split_cells` with `min_cells` and `seed`.
     model_settings : mapping or None, default None
         Settings of the classifier that `method` names, as in {'max_epochs': 20}; the search has none.
+    memory : int or None, default None
+        Bytes that cells may take which are not in memory; None: half of what is available. With less, only the genes
+        that can be chosen are brought.
+    progress : bool, default False
+        Whether a bar shows how far the reading is.
     {settings}
 
     Returns
@@ -1250,17 +1228,19 @@ def select_genes(
     >>> panel = select_genes(load_pancreas(), "cell_type", 10, min_cells=20, must_include=["INS"])
     >>> len(panel), panel.genes[0]
     (10, 'INS')
+    >>> select_genes("pancreas", "cell_type", 10, min_cells=20, must_include=["INS"]).genes == panel.genes
+    True
     """
     reading = {name: value for name in _VALUES_ASKED if (value := settings.pop(name, None)) is not None}
     design = PanelDesign(n_genes=n_genes, **settings)
     if split is not None:
         _refuse_idle_beside_a_split(design, settings)
-    chosen = split or _split_of(_obs_of(adata), label_key, design)
-    adata = _as_asked(adata, reading)
-    source = {"fingerprint": _fingerprint_cells(adata, label_key), "split": "drawn" if split is None else "given"}
-    source |= {"reading": reading} if reading else {}
-    about = _about_cells(adata.obs, label_key, design, chosen, source)
-    return _choose_panel(adata, label_key, design, chosen, model_settings=model_settings, about=about)
+    cells = _take_cells(adata, label_key, memory=memory, **reading)
+    chosen = split or _split_of(cells.obs, label_key, design)
+    source = _source_of(cells, adata, label_key, reading) | {"split": "drawn" if split is None else "given"}
+    about = _about_cells(cells.obs, label_key, design, chosen, source)
+    more: dict[str, Any] = {"model_settings": model_settings, "about": about, "memory": memory, "progress": progress}
+    return _choose_panel(cells, label_key, design, chosen, **more)[0]
 
 
 def _refuse_idle_beside_a_split(design: PanelDesign, settings: Mapping[str, Any]) -> None:
@@ -1276,7 +1256,7 @@ def _refuse_idle_beside_a_split(design: PanelDesign, settings: Mapping[str, Any]
 @_takes_settings(PanelDesign, _ValuesAsked, leave_out=_OF_THE_LIST)
 def extend_panel(
     panel: GenePanel | Sequence[str],
-    adata: AnnData,
+    adata: AnnData | OpenCells | Paths,
     n_more: int,
     *,
     label_key: str = "",
@@ -1289,8 +1269,8 @@ def extend_panel(
     ----------
     panel : GenePanel or sequence of str
         The genes that are in, in this order.
-    adata : anndata.AnnData
-        Raw counts or log-normalised expression, cells x genes.
+    adata : anndata.AnnData, OpenCells, str or pathlib.Path, or a sequence of those
+        Raw counts or log-normalised expression, cells x genes, wherever they lie; as in `select_genes`.
     n_more : int
         Genes to add, 0 or more.
     label_key : str, default ""
@@ -1325,7 +1305,7 @@ def extend_panel(
 @_takes_settings(PanelDesign, _ValuesAsked, leave_out=_OF_THE_LIST)
 def describe_panel(
     panel: GenePanel | Sequence[str],
-    adata: AnnData,
+    adata: AnnData | OpenCells | Paths,
     *,
     label_key: str = "",
     split: CellSplit | None = None,
@@ -1337,8 +1317,8 @@ def describe_panel(
     ----------
     panel : GenePanel or sequence of str
         The genes, in their order.
-    adata : anndata.AnnData
-        Raw counts or log-normalised expression, cells x genes.
+    adata : anndata.AnnData, OpenCells, str or pathlib.Path, or a sequence of those
+        Raw counts or log-normalised expression, cells x genes, wherever they lie; as in `select_genes`.
     label_key : str, default ""
         Column of obs with the cell types; a panel knows its own.
     split : CellSplit or None, default None
@@ -1365,12 +1345,27 @@ def describe_panel(
     return extend_panel(panel, adata, 0, label_key=label_key, split=split, **settings)
 
 # %% ../nbs/10_better_panels.ipynb #e91b60f2
+def _source_of(cells: AnnData | OpenCells, given: Any, label_key: str, reading: Mapping[str, Any]) -> dict[str, Any]:
+    """Where cells come from, for `panel.settings`: their files, or a fingerprint of those in memory."""
+    if isinstance(cells, OpenCells):
+        files = bool(cells.source)
+        return _source_of_files(**cells.source) if files else {"fingerprint": _fingerprint_open(cells, label_key)}
+    if not hasattr(given, "obs_names"):
+        return _source_of_files([given] if isinstance(given, str | Path) else given, reading=reading)
+    return {"fingerprint": _fingerprint_cells(cells, label_key), **({"reading": dict(reading)} if reading else {})}
+
+
 def _source_of_files(
-    cells: Sequence[str], labels: Sequence[str] = (), reading: Mapping[str, Any] | None = None
+    cells: Sequence[str | Path], labels: Sequence[str] = (), reading: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Where cells were read from: the files with their digests, and how they were read; for `panel.settings`."""
     files = {str(path): digest for path in (*cells, *labels) if (digest := _fingerprint_path(path)) is not None}
-    return {"cells": list(cells), "labels": list(labels) or None, "reading": dict(reading or {}), "files": files}
+    return {
+        "cells": [str(path) for path in cells],
+        "labels": list(labels) or None,
+        "reading": dict(reading or {}),
+        "files": files,
+    }
 
 
 def _located_source(source: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
@@ -1388,14 +1383,14 @@ def _located_source(source: Mapping[str, Any], folder: Path | None = None) -> di
     return {**source, **found}
 
 
-def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) -> DesignedPanel:
+def remake_panel(panel: GenePanel | str | Path, adata: AnnData | OpenCells | Paths | None = None) -> DesignedPanel:
     """Make a panel anew from what its .json file says.
 
     Parameters
     ----------
     panel : GenePanel, str or pathlib.Path
         A panel of `select_genes`, or the .json file beside one (its csv, too).
-    adata : anndata.AnnData or None, default None
+    adata : anndata.AnnData, OpenCells, str or pathlib.Path, a sequence of those, or None, default None
         The cells; by default they are read again from the files, or the example, that the panel names.
 
     Returns
@@ -1429,11 +1424,12 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
         if "cells" not in source:
             raise InputError("this panel does not name the files of its cells; pass the cells too")
         source = _located_source(source, folder)
-        cells, labels = source["cells"], source["labels"] or None
-        adata = load_cells(cells[0] if len(cells) == 1 else cells, key, labels, **source.get("reading", {}))
+        cells, labels = source["cells"], source["labels"]
+        found = _take_cells(cells, key, labels=labels, **source.get("reading", {}))
     else:
-        adata, noted = _as_read(panel, adata), source.get("fingerprint")
-        changes = _changes_of_cells(noted, _fingerprint_cells(adata, key)) if noted else []
+        found, noted = _as_read(panel, adata), source.get("fingerprint")
+        fingerprint = _fingerprint_open if isinstance(found, OpenCells) else _fingerprint_cells
+        changes = _changes_of_cells(noted, fingerprint(found, key)) if noted else []
         if changes:
             raise InputError(
                 f"these are not the cells of the panel ({'; '.join(changes)}); pass those that it was made of"
@@ -1441,11 +1437,11 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | None = None) ->
     rules, split = dict(settings["rules"]), None
     if source.get("test_batches"):
         about = {"batch_key": rules["batch_key"], "test": source["test_batches"]}
-        split = split_batches(adata.obs, key, **about, min_cells=rules.pop("min_cells"), seed=rules["seed"])
+        split = split_batches(found.obs, key, **about, min_cells=rules.pop("min_cells"), seed=rules["seed"])
     elif source.get("split") == "given":
         raise InputError(
             "this panel was made with a split of the caller's; call select_genes with it and panel.settings"
         )
     if split is not None and rules["method"] == "discriminant":
         rules.pop("seed")
-    return select_genes(adata, key, split=split, model_settings=settings["model_settings"] or None, **rules)
+    return select_genes(found, key, split=split, model_settings=settings["model_settings"] or None, **rules)

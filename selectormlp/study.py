@@ -28,7 +28,6 @@ from selectormlp.data import (
     InputError,
     choose_variable_genes,
     _is_whole,
-    load_cells,
     _nearest_name,
     prepare_cells,
     _read_json,
@@ -57,6 +56,7 @@ from selectormlp.signatures import (
     _setting,
     _takes_settings,
 )
+from .sources import OpenCells, _take_cells, read_usable
 from .split import CellSplit, map_cells, plot_cell_map, read_split, split_cells
 
 if TYPE_CHECKING:
@@ -216,14 +216,24 @@ def _all_settings(model: GeneClassifier) -> dict[str, Any]:
     return {"kind": type(model), **model.get_params(), **of_protocol}
 
 
+def _load_of_config(config: StudyConfig) -> AnnData | OpenCells:
+    """The cells of a configuration; files that do not fit into memory are opened."""
+    labels = [config.labels] if config.labels else []
+    return _take_cells(config.cells, config.label_key, labels=labels, columns=[], **config.given)
+
+
 class Study:
     """A run of the report in a folder: every method loads its part from there, or computes it and leaves it there."""
 
     def __init__(
-        self, config: StudyConfig, folder: str | Path, *, load: Callable[[StudyConfig], AnnData] | None = None
+        self,
+        config: StudyConfig,
+        folder: str | Path,
+        *,
+        load: Callable[[StudyConfig], AnnData | OpenCells] | None = None,
     ):
         self.config, self.folder = config, Path(folder)
-        self._load = load or (lambda asked: load_cells(asked.cells, asked.label_key, asked.labels, **asked.given))
+        self._load = load or _load_of_config
         self._loads_files = load is None
         if (self.folder / "split.csv").exists() and not (self.folder / "config.json").exists():
             self._refuse_part("config.json")
@@ -249,9 +259,12 @@ class Study:
     def cells(self) -> AnnData:
         """All labelled cells, log-normalised, cells x genes."""
         config = self.config
-        adata = self._load(config)
+        adata = _take_cells(self._load(config), config.label_key)
+        if isinstance(adata, OpenCells):
+            most = config.max_train + config.max_validation + config.max_test
+            adata = read_usable(adata, config.label_key, min_cells=config.min_cells, seed=config.seed, most=most)
         cells = prepare_cells(adata, config.label_key, min_cells=config.min_cells)
-        self._fingerprint = _fingerprint_cells(adata.to_memory() if adata.isbacked else adata, config.label_key)
+        self._fingerprint = _fingerprint_cells(adata, config.label_key)
         self._refuse_other_cells(cells)
         return cells
 
@@ -711,7 +724,7 @@ def _save_figure(study: Study, name: str) -> None:
 
 def run_study(
     config: StudyConfig, folder: str | Path, *, progress: bool = True,
-    load: Callable[[StudyConfig], AnnData] | None = None,
+    load: Callable[[StudyConfig], AnnData | OpenCells] | None = None,
 ) -> Study:  # fmt: skip
     """Run the whole report in a folder, or continue it where it stopped.
 

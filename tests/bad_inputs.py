@@ -33,7 +33,7 @@ from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from selectormlp import cli, data, streaming
+from selectormlp import cli, data, sources
 from selectormlp.benchmark import _DataSet, read_benchmark, run_benchmark
 from selectormlp.bulk import _prepare_samples, cross_validated_scores, read_samples, score_interval
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier, make_classifier
@@ -45,8 +45,9 @@ from selectormlp.pipeline import GeneSelector
 from selectormlp.saving import annotate_cells, load_model, save_model
 from selectormlp.selection import extend_panel, select_genes
 from selectormlp.simulation import simulate_cells, simulate_to_file
+from selectormlp.sources import open_cells, read_blocks
 from selectormlp.split import CellSplit, read_split, split_batches, split_cells
-from selectormlp.streaming import DiskMatrix, open_cells, read_blocks, select_genes_on_disk
+from selectormlp.streaming import DiskMatrix
 from selectormlp.study import Study, _study_config
 
 TABLE = Path(__file__).resolve().parent.parent / "data" / "faults" / "bad_inputs.csv"
@@ -233,7 +234,7 @@ def on_disk(folder: Path, found: AnnData) -> object:
 
 def without_room(do: Callable[[], object]) -> object:
     """Do something while every disk is full."""
-    with patch.object(streaming, "disk_usage", lambda place: SimpleNamespace(free=0)):
+    with patch.object(sources, "disk_usage", lambda place: SimpleNamespace(free=0)):
         return do()
 
 
@@ -482,7 +483,7 @@ several("parameters", {
     "groups that tear a type apart": lambda f: select(groups="donor"),
     "markers for each type, from a model's ranking": lambda f: select(method="svm_l1", min_markers=1),
     "the column of the donors is misspelt in a panel": lambda f: select(batch_key="doner"),
-    "a panel from disk of more genes than there are": lambda f: select_genes_on_disk(open_cells(file_of(f)), "cell_type", 500),
+    "a panel from disk of more genes than there are": lambda f: select_genes(open_cells(file_of(f)), "cell_type", 500),
     "a panel is extended by -1 genes": lambda f: extend_panel(["INS"], cells(), -1, label_key="cell_type"),
     "a panel is extended by another method": lambda f: extend_panel(["INS"], cells(), 1, label_key="cell_type", method="svm_l1"),
     "a condition that there is not": lambda f: make_classifier("selektor"),

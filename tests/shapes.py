@@ -28,7 +28,7 @@ from scipy import sparse
 from scipy.io import mmwrite
 
 from selectormlp import data
-from selectormlp.streaming import open_cells, read_blocks
+from selectormlp.sources import open_cells, read_blocks
 
 TABLE = Path(__file__).resolve().parent.parent / "data" / "faults" / "file_shapes.csv"
 N_CELLS, N_GENES, N_VARIABLE = 120, 60, 24

@@ -218,7 +218,7 @@ def test_processes_are_said_and_can_be_set(monkeypatch: pytest.MonkeyPatch, caps
     cells = anndata.AnnData(np.ones((2, 2), dtype=np.float32))
     monkeypatch.setattr("joblib.effective_n_jobs", lambda n: 8 + 1 + n)
     for fit, expected in ((3, 3), (100, 8), (1, 1)):
-        monkeypatch.setattr("selectormlp.streaming._processes_that_fit", lambda cells, fit=fit: fit)
+        monkeypatch.setattr("selectormlp.sources._processes_that_fit", lambda cells, fit=fit: fit)
         assert cli._processes(-1, cells) == expected and cli._processes(5, cells) == 5
         said = capsys.readouterr().out
         assert said == ("" if fit == 1 else f"{expected} processes ask the page's questions (one alone: --n-jobs 1).\n")
@@ -426,7 +426,7 @@ def test_book_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_book_keeps_the_cells_that_a_split_can_take(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from selectormlp import streaming
+    from selectormlp import sources
 
     seen: list[Any] = []
     monkeypatch.setattr("selectormlp.book.run_book", lambda *given, few, **more: seen.append(few) or "index.html")
@@ -438,7 +438,7 @@ def test_book_keeps_the_cells_that_a_split_can_take(
     said = capsys.readouterr().out
     assert "240 cells are read from disk" in said and "The 240 that a split can take are kept in 'my_book'" in said
     assert few.obs_names.equals(cells.obs_names) and (few.X != cells.X).nnz == 0 and "lineage" in few.obs
-    monkeypatch.setattr(streaming, "_available_memory", lambda: 1)
+    monkeypatch.setattr(sources, "_available_memory", lambda: 1)
     for note in ({"kept": "cells.h5ad"}, {}):  # a book goes on as it began, whatever memory there is now
         Path("my_book").mkdir(exist_ok=True)
         Path("my_book/book.json").write_text(json.dumps(note))

@@ -27,8 +27,8 @@ from selectormlp.classifiers import LinearSVMClassifier
 from selectormlp.data import InputError, choose_variable_genes, prepare_cells
 from selectormlp.masking import masking_curve, rank_genes
 from selectormlp.selection import DesignedPanel, select_genes
+from selectormlp.sources import open_cells
 from selectormlp.split import _PARTS, CellSplit, split_cells
-from selectormlp.streaming import open_cells, select_genes_on_disk
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 MORE = int(os.environ.get("SELECTORMLP_EXAMPLES", "0"))
@@ -239,9 +239,7 @@ def test_the_storage_of_the_values_changes_nothing(table: Table) -> None:
             panel = panel_of(adata)
             assert state(adata) == before
             found.append(panel.genes if isinstance(panel, DesignedPanel) else panel)
-        on_disk = or_sentence(
-            lambda: select_genes_on_disk(open_cells(Path(folder) / "cells.h5ad"), KEY, N_GENES, n_variable=6)
-        )
+        on_disk = or_sentence(lambda: select_genes(open_cells(Path(folder) / "cells.h5ad"), KEY, N_GENES, n_variable=6))
     assert found == found[:1] * len(STORAGES)
     assert isinstance(on_disk, str) == isinstance(found[0], str)
     if isinstance(on_disk, DesignedPanel):

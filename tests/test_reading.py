@@ -24,8 +24,8 @@ from selectormlp.panels import read_panel
 from selectormlp.platforms import fit_platform, simulate_platform
 from selectormlp.selection import describe_panel, extend_panel, remake_panel, select_genes, unwanted_genes
 from selectormlp.simulation import simulate_cells
+from selectormlp.sources import open_cells
 from selectormlp.split import split_cells
-from selectormlp.streaming import open_cells, select_genes_on_disk
 
 READY_LISTS = {
     "mitochondrial": (["MT-CO1", "MT.CO1", "mt-Co1", "mt-co1", "mt:CoI", "MTCE.21", "nduo-1", "ctb-1"], ["MTOR", "MT1A", "ctc-31"]),
@@ -57,16 +57,16 @@ def test_rules_take_ids_and_symbols_in_memory_and_from_disk(tmp_path: Path) -> N
     rules = {"must_include": [shapes.IDS[7], "SYM9"], "exclude": [f"{shapes.IDS[3]}.12"], "n_variable": 30}
     memory = select_genes(data.read_cells(path), "cell_type", 6, **rules)
     for most in (0, 10**12):
-        disk = select_genes_on_disk(open_cells(path), "cell_type", 6, memory=most, **rules)
+        disk = select_genes(open_cells(path), "cell_type", 6, memory=most, **rules)
         assert disk.genes == memory.genes
     assert memory.genes[:2] == ["SYM7", "SYM9"] and "SYM3" not in memory.genes
 
 
 def test_a_gene_that_one_file_lacks_is_named_with_the_file(tmp_path: Path) -> None:
     paths = shapes.pair(tmp_path)
-    for cells, choose in ((data.read_cells(paths), select_genes), (open_cells(paths), select_genes_on_disk)):
+    for cells in (data.read_cells(paths), open_cells(paths), paths):
         with pytest.raises(InputError, match="which the file 'b.h5ad' lacks"):
-            choose(cells, "cell_type", 4, must_include=["SYM1"])
+            select_genes(cells, "cell_type", 4, must_include=["SYM1"])
 
 
 def told(caplog: pytest.LogCaptureFixture) -> str:

@@ -12,28 +12,26 @@ import pytest
 from anndata import AnnData
 from scipy.sparse import csc_matrix, csr_matrix, random_array
 
-from selectormlp import streaming
+from selectormlp import sources
 from selectormlp.classifiers import SelectorMLPClassifier
 from selectormlp.data import InputError, normalise, prepare_cells, read_cells
-from selectormlp.selection import PanelDesign, _summarise_genes, select_genes
+from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
-from selectormlp.split import _usable_cells, split_cells
-from selectormlp.streaming import (
-    DiskMatrix,
+from selectormlp.sources import (
+    OpenCells,
     _available_memory,
-    _cells_for_panel,
-    _choose_from,
     _is_large,
-    _open_if_large,
     _processes_that_fit,
-    _read_some,
-    _summarise_on_disk,
+    _read_open,
+    _summarise_genes,
+    _summarise_open,
+    _take_cells,
     open_cells,
     read_blocks,
     read_usable,
-    select_genes_on_disk,
-    write_matrix,
 )
+from selectormlp.split import _usable_cells, split_cells
+from selectormlp.streaming import DiskMatrix, write_matrix
 from selectormlp.training import _WINDOW, _BatchLoader, _CodedCells
 
 KEY = "cell_type"
@@ -50,8 +48,8 @@ def cells() -> AnnData:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "_CELLS_PER_READ", 257)
-    monkeypatch.setattr(streaming, "_VALUES_TOGETHER", 20_000)
+    monkeypatch.setattr(sources, "_CELLS_PER_READ", 257)
+    monkeypatch.setattr(sources, "_VALUES_TOGETHER", 20_000)
 
 
 @pytest.fixture(scope="module", params=["h5ad", "packed", "zarr", "dense", "raw", "counts", "logged", *BY_GENE])
@@ -105,7 +103,7 @@ def test_the_panel_from_disk_is_the_panel_from_memory(stored: Path, cells: AnnDa
     with pytest.warns(UserWarning, match="no label"):
         expected = select_genes(cells, KEY, 15, **rules)
     with pytest.warns(UserWarning, match="no label"):
-        found = select_genes_on_disk(open_cells(stored), KEY, 15, memory=memory, **rules)
+        found = select_genes(open_cells(stored), KEY, 15, memory=memory, **rules)
     assert found.genes == expected.genes
     pd.testing.assert_frame_equal(found.split.table, expected.split.table)
     if stored.parent.name != "logged":
@@ -119,18 +117,18 @@ def test_a_window_of_expression_and_candidates_are_kept_on_disk(cells: AnnData, 
         {"min_detected": 0.3, "max_expression": 3.0, "n_variable": 40},
         {"candidates": [f"gene_{i:03d}" for i in range(90)]},
     ):
-        design = PanelDesign(n_genes=10, **rules)
         opened = open_cells(tmp_path / "a.h5ad", label_key=KEY)
-        found = _cells_for_panel(opened, KEY, design, memory=0)
-        assert (found.candidates is not None) == ("n_variable" in rules) or len(found.adata.var_names) <= 90
-        assert _choose_from(found, KEY, design).genes == select_genes(cells, KEY, 10, **rules).genes
+        found, expected = select_genes(opened, KEY, 10, memory=0, **rules), select_genes(cells, KEY, 10, **rules)
+        assert found.genes == expected.genes
+        assert found.settings["left_out"] == expected.settings["left_out"]
+        assert found.settings["values"] == expected.settings["values"]
 
 
 @pytest.mark.filterwarnings("ignore:.*no label")
 def test_a_model_ranks_the_genes_that_were_read(cells: AnnData, tmp_path: Path) -> None:
     cells.write_h5ad(tmp_path / "a.h5ad")
     rules = {"method": "svm_l1", "n_variable": 30}
-    found = select_genes_on_disk(open_cells(tmp_path / "a.h5ad"), KEY, 10, memory=0, **rules)
+    found = select_genes(open_cells(tmp_path / "a.h5ad"), KEY, 10, memory=0, **rules)
     assert set(found.table["reason"]) == {"ranked"} and found.genes == select_genes(cells, KEY, 10, **rules).genes
 
 
@@ -138,7 +136,7 @@ def test_sums_over_blocks_are_those_of_memory(cells: AnnData, tmp_path: Path) ->
     prepared = prepare_cells(cells[cells.obs[KEY].notna()], KEY)
     cells.write_h5ad(tmp_path / "a.h5ad")
     expected = _summarise_genes(prepared, KEY)
-    found = _summarise_on_disk(open_cells(tmp_path / "a.h5ad"), prepared.obs[KEY])
+    found = _summarise_open(open_cells(tmp_path / "a.h5ad"), prepared.obs[KEY])
     for name in ("mean", "variance", "varying", "highest_mean", "most_detected"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-9)
     np.testing.assert_allclose(found.mean, prepared.X.toarray().mean(axis=0, dtype=np.float64), rtol=1e-5)
@@ -170,9 +168,9 @@ def test_several_files_are_joined_as_in_memory(cells: AnnData, tmp_path: Path) -
     assert opened.obs["file"].astype(str).tolist() == joined.obs["file"].astype(str).tolist()
     assert opened.n_values == first.X.nnz + second.X.nnz
     some = joined.obs_names[[5, 999, 1000, 2999]]
-    assert (_read_some(opened, some).X != joined[some].X).nnz == 0
+    assert (_read_open(opened, some).X != joined[some].X).nnz == 0
     with pytest.warns(UserWarning, match="no label"):
-        assert select_genes_on_disk(opened, KEY, 8).genes == select_genes(joined, KEY, 8).genes
+        assert select_genes(opened, KEY, 8).genes == select_genes(joined, KEY, 8).genes
 
 
 def test_cells_of_one_name_in_two_files_are_told_apart(cells: AnnData, tmp_path: Path) -> None:
@@ -251,19 +249,20 @@ def _as_csv(path: Path) -> Path:
 
 def test_large_files_are_read_from_disk(cells: AnnData, tmp_path: Path) -> None:
     path = _written(cells, tmp_path / "a.h5ad")
-    assert _open_if_large(path) is None and _open_if_large([_as_csv(tmp_path / "a.csv")], memory=0) is None
-    assert _open_if_large(path, memory=0) is not None and _open_if_large(path, on_disk="yes") is not None
-    assert _open_if_large(path, on_disk="no", memory=0) is None
+    assert isinstance(_take_cells(path), AnnData) and isinstance(_take_cells(path, on_disk="no", memory=0), AnnData)
+    assert isinstance(_take_cells([_as_csv(tmp_path / "a.csv")], memory=0), AnnData)
+    for how in ({"memory": 0}, {"on_disk": "yes"}):
+        assert isinstance(_take_cells(path, **how), OpenCells)
     assert not _is_large(path) and _is_large([path, path], memory=0) and _is_large(path, on_disk="yes")
     with pytest.raises(InputError, match="on_disk is 'maybe'"):
-        _open_if_large(path, on_disk="maybe")
+        _take_cells(path, on_disk="maybe")
 
 
 @pytest.mark.parametrize("form", [csr_matrix, csc_matrix, csr_matrix.toarray])
 def test_what_is_stored_decides_whether_a_file_is_large(cells: AnnData, tmp_path: Path, form) -> None:
     adata = AnnData(form(cells.X))
     path = _written(adata, tmp_path / "a.h5ad")
-    needed = 8 * streaming._COPIES * cells.X.nnz + (4 * cells.X.shape[0] * cells.X.shape[1]) * isinstance(
+    needed = 8 * sources._COPIES * cells.X.nnz + (4 * cells.X.shape[0] * cells.X.shape[1]) * isinstance(
         adata.X, np.ndarray
     )
     assert _is_large(path, memory=round(0.95 * needed)) and not _is_large(path, memory=round(1.05 * needed))
@@ -282,8 +281,8 @@ def test_what_is_stored_decides_whether_a_file_is_large(cells: AnnData, tmp_path
 def test_other_forms_are_read_in_the_memory_of_a_few_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form, density: float, cells_per_read: int
 ) -> None:
-    monkeypatch.setattr(streaming, "_VALUES_TOGETHER", 100_000)
-    monkeypatch.setattr(streaming, "_CELLS_PER_READ", cells_per_read)
+    monkeypatch.setattr(sources, "_VALUES_TOGETHER", 100_000)
+    monkeypatch.setattr(sources, "_CELLS_PER_READ", cells_per_read)
     X = csc_matrix(random_array((20_000, 300), density=density, format="csc", dtype=np.float32, rng=0))
     X.data[:] = 1 + np.arange(X.nnz) % 7
     by_cells = csr_matrix(X)
@@ -315,7 +314,7 @@ def test_the_copy_of_a_file_kept_by_genes_is_said_and_leaves_nothing(
     monkeypatch.setenv("TMPDIR", str(tmp_path.parent))
     with pytest.warns(UserWarning, match=rf"temporary file in '{tmp_path.parent}'"):
         open_cells(path)
-    monkeypatch.setattr(streaming, "disk_usage", lambda place: SimpleNamespace(free=10**5))
+    monkeypatch.setattr(sources, "disk_usage", lambda place: SimpleNamespace(free=10**5))
     with pytest.raises(InputError, match=r"needs 2 MB; set TMPDIR to a folder with so much room"):
         open_cells(path)
 
@@ -331,9 +330,9 @@ def test_a_broken_file_kept_by_genes_is_refused(cells: AnnData, tmp_path: Path, 
 
 def test_processes_are_as_many_as_memory_and_cells_call_for(monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = (AnnData(csr_matrix(np.ones((n, 2), dtype=np.float32))) for n in (100, 20_000))
-    monkeypatch.setattr(streaming, "_available_memory", lambda: 9 * streaming._PROCESS_MEMORY)
+    monkeypatch.setattr(sources, "_available_memory", lambda: 9 * sources._PROCESS_MEMORY)
     assert _processes_that_fit(few) == 1 and _processes_that_fit(many) == 4
-    monkeypatch.setattr(streaming, "_available_memory", lambda: 10**6)
+    monkeypatch.setattr(sources, "_available_memory", lambda: 10**6)
     assert _processes_that_fit(many) == 1 < _available_memory()
 
 

@@ -42,8 +42,8 @@ from selectormlp.inspection import _PAGE_FILES, write_panel_report
 from selectormlp.panels import GenePanel, plot_panel, read_panel
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
+from selectormlp.sources import open_cells
 from selectormlp.split import CellSplit, read_split
-from selectormlp.streaming import open_cells
 from selectormlp.study import _study_config, run_study
 
 

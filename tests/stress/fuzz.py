@@ -248,9 +248,9 @@ def read_several(folder: Path) -> None:
 def read_on_disk(path: Path | list[Path]) -> None:
     """Open cells on disk and read them in blocks."""
     from selectormlp.data import _cell_labels
-    from selectormlp.streaming import _open_if_large, open_cells, read_blocks
+    from selectormlp.sources import _is_large, open_cells, read_blocks
 
-    _open_if_large(path)
+    _is_large(path)
     cells = open_cells(path, label_key="cell_type")
     _cell_labels(cells.obs, "cell_type")
     assert cells.obs.index.is_unique and cells.genes.is_unique
