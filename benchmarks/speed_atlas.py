@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from selectormlp.classifiers import make_classifier
-from selectormlp.data import load_cells, prepare_cells
+from selectormlp.data import prepare_cells
 from selectormlp.peers import PEERS, LabelledCells, _peer_missing
+from selectormlp.readers import load_cells
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_to_file
 from selectormlp.sources import open_cells, read_blocks

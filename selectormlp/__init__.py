@@ -5,8 +5,8 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     name: module
     for module, names in {
-        "data": "InputError check_cells choose_variable_genes fetch_brain load_cells load_pancreas load_pbmc68k"
-        " normalise prepare_cells read_cells",
+        "data": "InputError check_cells choose_variable_genes load_pancreas normalise prepare_cells",
+        "readers": "fetch_brain load_cells load_pbmc68k read_cells",
         "simulation": "simulate_cells simulate_to_file",
         "split": "CellSplit read_split split_batches split_cells",
         "classifiers": "LinearSVMClassifier SelectorMLPClassifier make_classifier",

@@ -29,7 +29,6 @@ from selectormlp.data import (
     InputError,
     _cell_labels,
     choose_variable_genes,
-    load_cells,
     _nearest_name,
     prepare_cells,
     _read_json,
@@ -37,6 +36,7 @@ from selectormlp.data import (
     _write_json,
     _write_table,
 )
+from .readers import load_cells
 from .evaluation import _JUDGES, _dense, _judge_cells, score_predictions
 from .peers import PEERS, LabelledCells, Peer, _peer_missing
 from .split import _PARTS, split_cells

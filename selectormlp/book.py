@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from . import __version__
-from .data import InputError, check_cells, load_cells, _markdown_text, _read_json, _write_json, _write_whole
+from .data import InputError, check_cells, _markdown_text, _read_json, _write_json, _write_whole
+from .readers import load_cells
 from .files import _fingerprint_path, _only_run
 from .signatures import _CellsAsked, _takes_settings
 

@@ -19,9 +19,18 @@ from .benchmark import _paired_interval
 from .classifiers import Matrix, make_classifier
 from selectormlp.data import (
     _figure_text,
-    _LARGEST_LOG_VALUE, _READY, InputError, attach_labels, check_cells, data_folder, _kept_labels, _log_per_total,
-    _nearest_name, read_cells, _refuse_label_key, _refuse_repeated_names,
-)  # fmt: skip
+    _LARGEST_LOG_VALUE,
+    _READY,
+    InputError,
+    check_cells,
+    data_folder,
+    _kept_labels,
+    _log_per_total,
+    _nearest_name,
+    _refuse_label_key,
+    _refuse_repeated_names,
+)
+from .readers import attach_labels, read_cells  # fmt: skip
 from .data import _user_level
 
 if TYPE_CHECKING:

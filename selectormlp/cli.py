@@ -642,7 +642,8 @@ def _run_reader_book(options: _BookOptions, taken: _CellsAsked = _AS_DECIDED) ->
 
 def _cells_of_book(options: _BookOptions, taken: _CellsAsked = _AS_DECIDED) -> Callable[[], AnnData] | None:
     """What brings the cells that a split can take, where the file stays on disk; a book goes on as it began."""
-    from selectormlp.data import EXAMPLES, _read_json
+    from selectormlp.data import _read_json
+    from selectormlp.readers import EXAMPLES
     from selectormlp.sources import OpenCells, _is_large, read_usable
 
     def read() -> AnnData:
@@ -746,7 +747,8 @@ def _write_predictions(model: GeneClassifier, options: _PredictOptions, taken: _
 # %% ../nbs/16_command_line.ipynb #675aa0cf
 def _write_annotated(model: GeneClassifier, options: _PredictOptions, taken: _CellsAsked = _AS_DECIDED) -> None:
     """A copy of the cells with their predicted types, as `annotate_cells` makes it."""
-    from selectormlp.data import _write_whole, load_cells
+    from selectormlp.data import _write_whole
+    from selectormlp.readers import load_cells
     from selectormlp.saving import annotate_cells
 
     source = options.cells[0] if len(options.cells) == 1 else list(options.cells)
@@ -1216,7 +1218,8 @@ def _make_parser(arguments: Sequence[str]) -> _CommandParser:
 # %% ../nbs/16_command_line.ipynb #47a63f72
 def _label_column(cells: str | list[str], label_key: str | None) -> str:
     """The label column that was given, or the example's own."""
-    from selectormlp.data import EXAMPLES, InputError
+    from selectormlp.data import InputError
+    from selectormlp.readers import EXAMPLES
 
     names = [cells] if isinstance(cells, str) else cells
     if label_key is None and len(names) == 1 and names[0] in EXAMPLES:

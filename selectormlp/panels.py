@@ -21,12 +21,12 @@ from selectormlp.data import (
     _figure_text,
     _is_whole,
     _read_json,
-    _reading,
     _unescaped_text,
     _user_level,
     _write_json,
     _write_table,
 )
+from .readers import _reading
 
 if TYPE_CHECKING:
     from anndata import AnnData

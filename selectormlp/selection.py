@@ -23,7 +23,6 @@ from .classifiers import make_classifier
 from selectormlp.data import (
     InputError,
     Paths,
-    _LACKING,
     _OTHER_NAMES,
     _VALUES,
     _obs_of,
@@ -41,9 +40,9 @@ from selectormlp.data import (
     _refuse_label_key,
     _as_asked,
     _user_level,
-    load_cells,
     prepare_cells,
 )
+from .readers import _LACKING, load_cells
 from .evaluation import Scores, score_panel
 from .masking import rank_genes
 from .panels import GenePanel, read_panel

@@ -22,12 +22,12 @@ from selectormlp.data import (
     _figure_text,
     _is_whole,
     _obs_of,
-    _reading,
     _refuse_label_key,
     _refuse_repeated_names,
     _unescaped_text,
     _write_table,
 )
+from .readers import _reading
 from .data import _user_level
 
 if TYPE_CHECKING:

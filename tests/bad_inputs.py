@@ -33,7 +33,7 @@ from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from selectormlp import cli, data, sources
+from selectormlp import cli, data, readers, sources
 from selectormlp.benchmark import _DataSet, read_benchmark, run_benchmark
 from selectormlp.bulk import _prepare_samples, cross_validated_scores, read_samples, score_interval
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier, make_classifier
@@ -247,7 +247,7 @@ def late(value: float) -> AnnData:
     return found
 
 
-read = data.read_cells
+read = readers.read_cells
 
 # Files
 
@@ -255,8 +255,8 @@ several("file", {
     "the name of the file is misspelt": lambda f: after(file_of(f, name="pancreas_donor1.h5ad"), lambda: read(f / "pancreas_doner1.h5ad")),
     "the folder does not exist": lambda f: read(f / "nowhere" / "cells.h5ad"),
     "no file looks like it": lambda f: read(f / "zzz.csv"),
-    "an example's name is misspelt": lambda f: data.load_cells("pancraes"),
-    "neither a file nor an example": lambda f: data.load_cells("zzz"),
+    "an example's name is misspelt": lambda f: readers.load_cells("pancraes"),
+    "neither a file nor an example": lambda f: readers.load_cells("zzz"),
     "the file is of an unknown kind": lambda f: read(text(f, "cells.docx", "x")),
     "a folder without cells": lambda f: read(f),
     "a folder that is named like a file": lambda f: after((f / "cells.h5ad").mkdir(), lambda: read(f / "cells.h5ad")),

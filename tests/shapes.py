@@ -27,7 +27,7 @@ from anndata.io import write_elem
 from scipy import sparse
 from scipy.io import mmwrite
 
-from selectormlp import data
+from selectormlp import data, readers
 from selectormlp.sources import open_cells, read_blocks
 
 TABLE = Path(__file__).resolve().parent.parent / "data" / "faults" / "file_shapes.csv"
@@ -647,7 +647,7 @@ def heard(do: Callable[[], Any]) -> tuple[Any, list[str]]:
 
 def in_memory(paths: Any, options: dict[str, Any]) -> AnnData:
     """Log-normalised cells, read whole."""
-    return data.normalise(data.read_cells(paths, **options))
+    return data.normalise(readers.read_cells(paths, **options))
 
 
 def from_disk(paths: Any, options: dict[str, Any]) -> AnnData:
@@ -663,7 +663,7 @@ def rows() -> pd.DataFrame:
     for each in SHAPES:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place).resolve()
-            result, lines = heard(lambda: data.read_cells(each.make(folder), **each.options))  # noqa: B023
+            result, lines = heard(lambda: readers.read_cells(each.make(folder), **each.options))  # noqa: B023
             read = (
                 "refused"
                 if isinstance(result, str)

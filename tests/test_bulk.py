@@ -13,7 +13,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedGroupKFol
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from selectormlp import bulk, classifiers, data
+from selectormlp import bulk, classifiers, data, readers
 from selectormlp.data import choose_variable_genes, normalise, prepare_cells
 from selectormlp.masking import masking_curve, rank_genes
 from selectormlp.panels import panel_overlap
@@ -156,7 +156,7 @@ def test_what_the_values_are_can_be_said():
 def test_the_note_survives_a_file(tmp_path):
     ratios = np.random.default_rng(0).normal(0, 2, (12, 5))
     bulk._prepare_samples(made(ratios), "state").write_h5ad(tmp_path / "samples.h5ad")
-    again = prepare_cells(data.read_cells(tmp_path / "samples.h5ad"), "state")
+    again = prepare_cells(readers.read_cells(tmp_path / "samples.h5ad"), "state")
     np.testing.assert_allclose(again.X.toarray(), ratios, rtol=1e-5)
 
 

@@ -21,7 +21,7 @@ import pytest
 from scipy import sparse
 from scipy.io import mmwrite
 
-from selectormlp import data
+from selectormlp import data, readers
 
 GENES = ["INS", "GCG", "SST", "PPY", "KRT19"]
 
@@ -105,19 +105,19 @@ def assert_same_counts(found: anndata.AnnData, expected: anndata.AnnData) -> Non
 def test_reads_anndata(cells, tmp_path, kind):
     path = tmp_path / f"cells.{kind.removesuffix('.gz')}"
     cells.write_zarr(path) if kind == "zarr" else cells.write_h5ad(path)
-    found = data.read_cells(gzipped(path) if kind.endswith("gz") else path, label_key="cell_type")
+    found = readers.read_cells(gzipped(path) if kind.endswith("gz") else path, label_key="cell_type")
     assert_same_counts(found, cells)
     assert found.obs["cell_type"].tolist() == cells.obs["cell_type"].tolist()
 
 
 def test_reads_a_zarr_folder_of_any_name(cells, tmp_path):
     cells.write_zarr(tmp_path / "atlas")
-    assert_same_counts(data.read_cells(tmp_path / "atlas"), cells)
+    assert_same_counts(readers.read_cells(tmp_path / "atlas"), cells)
 
 
 def test_reads_10x_h5(cells, tmp_path):
     write_10x_h5(cells, tmp_path / "cells.h5")
-    assert_same_counts(data.read_cells(str(tmp_path / "cells.h5")), cells)
+    assert_same_counts(readers.read_cells(str(tmp_path / "cells.h5")), cells)
 
 
 @pytest.mark.parametrize("legacy", [True, False])
@@ -125,10 +125,10 @@ def test_reads_10x_h5(cells, tmp_path):
 @pytest.mark.parametrize("prefix", ["", "GSM1_"])
 def test_reads_10x_folders(cells, tmp_path, legacy, packed, prefix):
     folder = write_10x_folder(cells, tmp_path / "tenx", legacy=legacy, packed=packed, prefix=prefix)
-    assert_same_counts(data.read_cells(folder), cells)
+    assert_same_counts(readers.read_cells(folder), cells)
     matrix = next(folder.glob("*matrix.mtx*"))
-    assert_same_counts(data.read_cells(matrix), cells)
-    assert sparse.issparse(data.read_cells(folder).X)
+    assert_same_counts(readers.read_cells(matrix), cells)
+    assert sparse.issparse(readers.read_cells(folder).X)
 
 
 def test_10x_leaves_out_antibodies_and_tells_shared_symbols_apart(cells, tmp_path):
@@ -136,14 +136,14 @@ def test_10x_leaves_out_antibodies_and_tells_shared_symbols_apart(cells, tmp_pat
     rows = [["E0", "INS", "Gene Expression"], ["E1", "INS", "Gene Expression"], ["E2", "SST", "Gene Expression"],
             ["E3", "PPY", "Gene Expression"], ["A1", "CD3", "Antibody Capture"]]  # fmt: skip
     pd.DataFrame(rows).to_csv(folder / "features.tsv", sep="\t", header=False, index=False)
-    found = data.read_cells(folder)
+    found = readers.read_cells(folder)
     assert found.var_names.tolist() == ["INS_E0", "INS_E1", "SST", "PPY"]
 
 
 def test_10x_matrix_of_cells_by_genes_is_read_the_way_that_fits(cells, tmp_path):
     folder = write_10x_folder(cells, tmp_path / "tenx")
     mmwrite(folder / "matrix.mtx", sparse.coo_matrix(cells.X.astype(np.int64)))
-    assert_same_counts(data.read_cells(folder), cells)
+    assert_same_counts(readers.read_cells(folder), cells)
 
 
 def test_10x_names_with_a_header_are_refused(cells, tmp_path):
@@ -151,14 +151,14 @@ def test_10x_names_with_a_header_are_refused(cells, tmp_path):
     names = folder / "barcodes.tsv"
     names.write_text("x\n" + names.read_text())
     shape = f"{cells.n_vars} x {cells.n_obs}, but there are names of {cells.n_vars} genes and {cells.n_obs + 1} cells"
-    assert shape in refusal(data.read_cells, folder)
+    assert shape in refusal(readers.read_cells, folder)
 
 
 @pytest.mark.parametrize("labels", ["cells.csv", "cells.txt"])
 @pytest.mark.parametrize("values", [".", "counts.csv"])
 def test_what_r_wrote_is_read_alike(values, labels):
     export = data.data_folder() / "seurat_export"
-    found = data.read_cells(export / values, labels=export / labels, label_key="cell_type")
+    found = readers.read_cells(export / values, labels=export / labels, label_key="cell_type")
     assert found.shape == (60, 40) and data.value_kind(found.X) == "raw counts"
     assert found.obs_names[0] == "CELL1-1" and found.var_names[:4].tolist() == ["INS", "GCG", "MT-CO1", "HLA-DRA"]
     totals = np.asarray(found.X.sum(axis=1)).ravel()
@@ -179,14 +179,14 @@ def test_the_lines_of_r_on_the_page_wrote_the_shipped_files():
 def test_a_label_file_without_a_name_above_the_cells_may_hold_one_column(cells, tmp_path):
     lines = ["cell_type", *(f"{cell}\tT cell" for cell in cells.obs_names)]  # write.table(sep="\t", quote=FALSE)
     (tmp_path / "types.tsv").write_text("\n".join(lines) + "\n")
-    found = data.attach_labels(cells.copy(), str(tmp_path / "types.tsv"), None)
+    found = readers.attach_labels(cells.copy(), str(tmp_path / "types.tsv"), None)
     assert set(found.obs["cell_type"]) == {"T cell"}
 
 
 def test_10x_folder_must_be_complete(cells, tmp_path):
     folder = write_10x_folder(cells, tmp_path / "tenx")
     (folder / "barcodes.tsv").unlink()
-    assert "must hold one barcodes.tsv" in refusal(data.read_cells, folder)
+    assert "must hold one barcodes.tsv" in refusal(readers.read_cells, folder)
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"])
@@ -195,7 +195,7 @@ def test_10x_folder_must_be_complete(cells, tmp_path):
 def test_reads_tables(cells, tmp_path, separator, ending, packed):
     path = tmp_path / f"cells{ending}"
     cells.to_df().to_csv(path, sep=separator)
-    found = data.read_cells(gzipped(path) if packed else path)
+    found = readers.read_cells(gzipped(path) if packed else path)
     assert_same_counts(found, cells)
     assert sparse.issparse(found.X) and found.X.format == "csr"
 
@@ -203,20 +203,20 @@ def test_reads_tables(cells, tmp_path, separator, ending, packed):
 def test_reads_tables_in_parts(tmp_path):
     table = pd.DataFrame(np.eye(2500, 3, dtype=int), index=[f"c{i}" for i in range(2500)], columns=["A", "B", "C"])
     table.to_csv(tmp_path / "many.csv")
-    assert (data.read_cells(tmp_path / "many.csv").to_df() == table).all(axis=None)
+    assert (readers.read_cells(tmp_path / "many.csv").to_df() == table).all(axis=None)
 
 
 def test_reads_a_table_as_r_writes_it(cells, tmp_path):
     text = cells.to_df().astype(int).to_csv()
     (tmp_path / "r.csv").write_text(text.removeprefix(","))  # no name above the first column
-    assert_same_counts(data.read_cells(tmp_path / "r.csv"), cells)
+    assert_same_counts(readers.read_cells(tmp_path / "r.csv"), cells)
 
 
 def test_a_table_keeps_a_gene_that_occurs_twice(tmp_path):
     (tmp_path / "t.csv").write_text(",A,A\nc1,1,2\nc2,3,4\n")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = data.read_cells(tmp_path / "t.csv")
+        found = readers.read_cells(tmp_path / "t.csv")
     assert "'A' occurs 2 times" in refusal(data.check_cells, found)
 
 
@@ -229,7 +229,7 @@ def test_label_files(cells, tmp_path, turned, header, ending):
     labels = tmp_path / f"types.{ending}"
     shuffled = cells.obs.iloc[::-1]
     shuffled.to_csv(labels, sep="\t" if ending.startswith("tsv") else ",", header=header)
-    found = data.read_cells(tmp_path / "cells.csv", labels=labels, label_key="type")
+    found = readers.read_cells(tmp_path / "cells.csv", labels=labels, label_key="type")
     assert_same_counts(found, cells)
     assert found.obs["type"].tolist() == cells.obs["cell_type"].tolist()
 
@@ -237,29 +237,31 @@ def test_label_files(cells, tmp_path, turned, header, ending):
 def test_label_file_with_several_columns(cells, tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     cells.obs.assign(donor="d1", cluster=3).to_csv(tmp_path / "labels.csv")
-    found = data.read_cells(tmp_path / "cells.h5ad", labels=tmp_path / "labels.csv", label_key="cluster")
+    found = readers.read_cells(tmp_path / "cells.h5ad", labels=tmp_path / "labels.csv", label_key="cluster")
     assert found.obs["cluster"].tolist() == ["3"] * 12 and found.obs["donor"].tolist() == ["d1"] * 12
-    sentence = refusal(data.read_cells, tmp_path / "cells.h5ad", labels=tmp_path / "labels.csv", label_key="doner")
+    sentence = refusal(readers.read_cells, tmp_path / "cells.h5ad", labels=tmp_path / "labels.csv", label_key="doner")
     assert "did you mean 'donor'?" in sentence
 
 
 def test_label_file_of_other_cells_twice_named_or_part(cells, tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     (tmp_path / "other.csv").write_text("cell,type\nX1,alpha\nX2,beta\n")
-    assert "'X1'" in refusal(data.read_cells, tmp_path / "cells.h5ad", labels=tmp_path / "other.csv")
+    assert "'X1'" in refusal(readers.read_cells, tmp_path / "cells.h5ad", labels=tmp_path / "other.csv")
     (tmp_path / "twice.csv").write_text("cell,type\ncell1,alpha\ncell1,beta\n")
-    assert "'cell1' more than once" in refusal(data.read_cells, tmp_path / "cells.h5ad", labels=tmp_path / "twice.csv")
+    assert "'cell1' more than once" in refusal(
+        readers.read_cells, tmp_path / "cells.h5ad", labels=tmp_path / "twice.csv"
+    )
     cells.obs.head(9).to_csv(tmp_path / "part.csv")
-    found = data.read_cells(tmp_path / "cells.h5ad", labels=tmp_path / "part.csv", label_key="type")
+    found = readers.read_cells(tmp_path / "cells.h5ad", labels=tmp_path / "part.csv", label_key="type")
     assert found.obs["type"].isna().sum() == 3
 
 
 def test_labels_inside_a_table(cells, tmp_path):
     cells.to_df().assign(kind=cells.obs["cell_type"]).to_csv(tmp_path / "cells.csv")
-    found = data.read_cells(tmp_path / "cells.csv", label_key="kind")
+    found = readers.read_cells(tmp_path / "cells.csv", label_key="kind")
     assert_same_counts(found, cells)
     assert found.obs["kind"].tolist() == cells.obs["cell_type"].tolist()
-    assert "column 'kind'" in refusal(data.read_cells, tmp_path / "cells.csv")
+    assert "column 'kind'" in refusal(readers.read_cells, tmp_path / "cells.csv")
 
 
 def test_several_files(cells, tmp_path):
@@ -270,7 +272,7 @@ def test_several_files(cells, tmp_path):
     other.to_df().to_csv(tmp_path / "b.csv")
     other.obs.to_csv(tmp_path / "b_types.csv")
     cells.obs.to_csv(tmp_path / "a_types.csv")
-    found = data.read_cells(
+    found = readers.read_cells(
         [tmp_path / "a.h5ad", tmp_path / "b.csv"], labels=[tmp_path / "a_types.csv", tmp_path / "b_types.csv"]
     )
     assert found.var_names.tolist() == ["INS", "SST", "KRT19"]  # the order of the first file
@@ -286,7 +288,7 @@ def test_several_files_that_share_names(cells, tmp_path):
         cells.write_h5ad(tmp_path / folder / "cells.h5ad")
     paths = [tmp_path / "one" / "cells.h5ad", tmp_path / "two" / "cells.h5ad"]
     with pytest.warns(UserWarning, match="share names"):
-        found = data.read_cells(paths)
+        found = readers.read_cells(paths)
     assert found.obs_names.is_unique and found.obs_names[0] == "cell0-1" and found.obs_names[-1] == "cell11-2"
     assert found.obs["file"].unique().tolist() == [str(path) for path in paths]
     assert found.X.format == "csr"
@@ -298,10 +300,10 @@ def test_several_files_that_do_not_fit(cells, tmp_path):
     other = cells.copy()
     other.var_names = [f"ENSG{i}" for i in range(5)]
     other.write_h5ad(tmp_path / "ids.h5ad")
-    assert "share no gene" in refusal(data.read_cells, [tmp_path / "a.h5ad", tmp_path / "ids.h5ad"])
-    assert "log-normalised" in refusal(data.read_cells, [tmp_path / "a.h5ad", tmp_path / "logged.h5ad"])
-    assert "2 label files for 1" in refusal(data.read_cells, tmp_path / "a.h5ad", labels=["x.csv", "y.csv"])
-    refusal(data.read_cells, [])
+    assert "share no gene" in refusal(readers.read_cells, [tmp_path / "a.h5ad", tmp_path / "ids.h5ad"])
+    assert "log-normalised" in refusal(readers.read_cells, [tmp_path / "a.h5ad", tmp_path / "logged.h5ad"])
+    assert "2 label files for 1" in refusal(readers.read_cells, tmp_path / "a.h5ad", labels=["x.csv", "y.csv"])
+    refusal(readers.read_cells, [])
 
 
 # ---------------------------------------------------------------- files that cannot be read
@@ -324,34 +326,34 @@ def test_truncated_files_are_one_sentence(cells, tmp_path, kind):
          "csv.gz": cells.to_df().to_csv}[kind](whole := tmp_path / "whole")  # fmt: skip
         whole = gzipped(whole) if kind.endswith("gz") else whole
         path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    sentence = refusal(data.read_cells, path)
+    sentence = refusal(readers.read_cells, path)
     assert f"'{path}'" in sentence and "get it again" in sentence
 
 
 def test_missing_files_suggest_a_neighbour(cells, tmp_path):
     cells.write_h5ad(tmp_path / "pancreas_donor1.h5ad")
-    assert "did you mean 'pancreas_donor1.h5ad'?" in refusal(data.read_cells, tmp_path / "pancreas_doner1.h5ad")
-    assert "no folder" in refusal(data.read_cells, tmp_path / "nowhere" / "cells.h5ad")
-    assert "check the path" in refusal(data.read_cells, tmp_path / "zzz.csv")
-    sentence = refusal(data.read_cells, tmp_path / "pancreas_donor1.h5ad", labels=tmp_path / "types.csv")
+    assert "did you mean 'pancreas_donor1.h5ad'?" in refusal(readers.read_cells, tmp_path / "pancreas_doner1.h5ad")
+    assert "no folder" in refusal(readers.read_cells, tmp_path / "nowhere" / "cells.h5ad")
+    assert "check the path" in refusal(readers.read_cells, tmp_path / "zzz.csv")
+    sentence = refusal(readers.read_cells, tmp_path / "pancreas_donor1.h5ad", labels=tmp_path / "types.csv")
     assert "types.csv" in sentence
 
 
 def test_unknown_kinds_list_the_known_ones(tmp_path):
     (tmp_path / "cells.docx").write_text("x")
-    sentence = refusal(data.read_cells, tmp_path / "cells.docx")
-    assert all(ending in sentence for ending in data._READERS)
+    sentence = refusal(readers.read_cells, tmp_path / "cells.docx")
+    assert all(ending in sentence for ending in readers._READERS)
     (tmp_path / "empty").mkdir()
-    assert "folder of no known kind" in refusal(data.read_cells, tmp_path / "empty")
+    assert "folder of no known kind" in refusal(readers.read_cells, tmp_path / "empty")
     (tmp_path / "none.csv").write_text("")
-    assert "no table" in refusal(data.read_cells, tmp_path / "none.csv")
+    assert "no table" in refusal(readers.read_cells, tmp_path / "none.csv")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_no_right_to_read(cells, tmp_path):
     cells.to_df().to_csv(tmp_path / "cells.csv")
     (tmp_path / "cells.csv").chmod(0)
-    assert "no right to read" in refusal(data.read_cells, tmp_path / "cells.csv")
+    assert "no right to read" in refusal(readers.read_cells, tmp_path / "cells.csv")
 
 
 # ---------------------------------------------------------------- kinds of values
@@ -603,18 +605,18 @@ def test_pancreas(pancreas):
 
 
 def test_pbmc68k_and_load_cells(cells, tmp_path):
-    blood = data.load_cells("pbmc68k")
+    blood = readers.load_cells("pbmc68k")
     assert blood.shape == (700, 765) and blood.obs["bulk_labels"].nunique() == 10
     assert data.value_kind(blood.X) == "log-normalised"
-    assert data.prepare_cells(blood, data.EXAMPLES["pbmc68k"].label_key).n_obs == 700
+    assert data.prepare_cells(blood, readers.EXAMPLES["pbmc68k"].label_key).n_obs == 700
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    assert_same_counts(data.load_cells(str(tmp_path / "cells.h5ad"), "cell_type"), cells)
-    assert "did you mean 'pancreas'?" in refusal(data.load_cells, "pancraes")
-    assert "pbmc68k" in refusal(data.load_cells, "zzz")
-    assert "there is no layer 'counts'" in refusal(data.load_cells, "pancreas", layer="counts")
+    assert_same_counts(readers.load_cells(str(tmp_path / "cells.h5ad"), "cell_type"), cells)
+    assert "did you mean 'pancreas'?" in refusal(readers.load_cells, "pancraes")
+    assert "pbmc68k" in refusal(readers.load_cells, "zzz")
+    assert "there is no layer 'counts'" in refusal(readers.load_cells, "pancreas", layer="counts")
     for name, value in {"labels": "labels.csv", "join": "outer", "make_unique": True}.items():
-        assert f"{name} has no effect on the example" in refusal(data.load_cells, "pancreas", **{name: value})
-    for load, label_key in data.EXAMPLES.values():
+        assert f"{name} has no effect on the example" in refusal(readers.load_cells, "pancreas", **{name: value})
+    for load, label_key in readers.EXAMPLES.values():
         assert callable(load) and isinstance(label_key, str)
 
 
@@ -625,17 +627,19 @@ def test_fetch_brain_without_a_network(monkeypatch, tmp_path):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(pooch, "retrieve", refuse)
-    sentence = refusal(data.fetch_brain, tmp_path)
+    sentence = refusal(readers.fetch_brain, tmp_path)
     assert (
-        data._BRAIN_URL in sentence and data._BRAIN_SHA256 in sentence and str(tmp_path / data._BRAIN_FILE) in sentence
+        readers._BRAIN_URL in sentence
+        and readers._BRAIN_SHA256 in sentence
+        and str(tmp_path / readers._BRAIN_FILE) in sentence
     )
 
 
 def test_fetch_brain_takes_a_file_that_is_there(cells, monkeypatch, tmp_path):
     cells.write_h5ad(tmp_path / "brain.h5ad")
-    place = gzipped(tmp_path / "brain.h5ad").rename(tmp_path / data._BRAIN_FILE)
-    monkeypatch.setattr(data, "_BRAIN_SHA256", hashlib.sha256(place.read_bytes()).hexdigest())
-    assert_same_counts(data.fetch_brain(tmp_path), cells)
+    place = gzipped(tmp_path / "brain.h5ad").rename(tmp_path / readers._BRAIN_FILE)
+    monkeypatch.setattr(readers, "_BRAIN_SHA256", hashlib.sha256(place.read_bytes()).hexdigest())
+    assert_same_counts(readers.fetch_brain(tmp_path), cells)
 
 
 def test_reference_table():

@@ -18,7 +18,8 @@ from pathlib import Path
 from selectormlp.guard import _run_guarded
 
 def work():
-    from selectormlp.data import InputError, _reading
+    from selectormlp.data import InputError
+    from selectormlp.readers import _reading
     how = sys.argv[1]
     if how in ("0", "3"):
         return int(how)

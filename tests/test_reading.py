@@ -17,7 +17,7 @@ from anndata import AnnData
 from pandas.testing import assert_frame_equal
 from stress import shapes_fuzz
 
-from selectormlp import data
+from selectormlp import data, readers
 from selectormlp.data import InputError, normalise, prepare_cells
 from selectormlp.inspection import panel_recalls, panel_robustness
 from selectormlp.panels import read_panel
@@ -55,7 +55,7 @@ def test_a_misspelt_ready_list_is_an_error_with_the_nearest() -> None:
 def test_rules_take_ids_and_symbols_in_memory_and_from_disk(tmp_path: Path) -> None:
     shapes.by_id(feature_name=shapes.SYMBOLS).write_h5ad(path := tmp_path / "cells.h5ad")
     rules = {"must_include": [shapes.IDS[7], "SYM9"], "exclude": [f"{shapes.IDS[3]}.12"], "n_variable": 30}
-    memory = select_genes(data.read_cells(path), "cell_type", 6, **rules)
+    memory = select_genes(readers.read_cells(path), "cell_type", 6, **rules)
     for most in (0, 10**12):
         disk = select_genes(open_cells(path), "cell_type", 6, memory=most, **rules)
         assert disk.genes == memory.genes
@@ -64,7 +64,7 @@ def test_rules_take_ids_and_symbols_in_memory_and_from_disk(tmp_path: Path) -> N
 
 def test_a_gene_that_one_file_lacks_is_named_with_the_file(tmp_path: Path) -> None:
     paths = shapes.pair(tmp_path)
-    for cells in (data.read_cells(paths), open_cells(paths), paths):
+    for cells in (readers.read_cells(paths), open_cells(paths), paths):
         with pytest.raises(InputError, match="which the file 'b.h5ad' lacks"):
             select_genes(cells, "cell_type", 4, must_include=["SYM1"])
 

@@ -622,7 +622,7 @@ def test_the_given_cells_are_left_as_they_are(counts, made, view: str) -> None:
 PEAK = """
 import re, sys
 from pathlib import Path
-from selectormlp.data import load_cells
+from selectormlp.readers import load_cells
 from selectormlp.selection import select_genes
 
 def memory(what):

@@ -15,7 +15,7 @@ import shapes
 from anndata import AnnData
 from shapes import SHAPES, Shape
 
-from selectormlp import cli, data
+from selectormlp import cli, data, readers
 from selectormlp.classifiers import LinearSVMClassifier
 from selectormlp.panels import read_panel
 from selectormlp.saving import save_model
@@ -63,7 +63,7 @@ def test_the_values_are_those_of_the_counts_whatever_else_the_file_holds(tmp_pat
         (shape,) = [shape for shape in SHAPES if shape.name == name]
         folder = tmp_path / str(len(name))
         folder.mkdir(exist_ok=True)
-        found = data.normalise(data.read_cells(shape.make(folder)))
+        found = data.normalise(readers.read_cells(shape.make(folder)))
         expected = shapes.logged(target=1e6) if "million" in name else right
         np.testing.assert_allclose(found.X.toarray(), expected, rtol=1e-3, atol=1e-3, err_msg=name)
 
@@ -72,7 +72,7 @@ def test_a_label_column_that_is_called_like_one_of_genes_makes_no_row_a_gene(tmp
     table = pd.DataFrame(shapes.counts().astype(int), index=shapes.obs().index, columns=shapes.SYMBOLS)
     table.insert(0, "gene_type", shapes.obs()["cell_type"])
     table.to_csv(tmp_path / "cells.csv")
-    found = data.read_cells(tmp_path / "cells.csv", label_key="gene_type")
+    found = readers.read_cells(tmp_path / "cells.csv", label_key="gene_type")
     assert found.shape == table.drop(columns="gene_type").shape
     assert found.obs["gene_type"].tolist() == table["gene_type"].tolist()
 
@@ -99,7 +99,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, AnnData]:
         return SimpleNamespace(folder=Path(folder))
 
     def run_book(cells: str, key: str, out: str, *, few: Callable[[], AnnData] | None, **more: Any) -> str:
-        found["book"] = data.normalise(few() if few else data.load_cells(cells, key))
+        found["book"] = data.normalise(few() if few else readers.load_cells(cells, key))
         return "index.html"
 
     monkeypatch.setattr("selectormlp.study.run_study", run_study)

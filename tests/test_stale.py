@@ -12,8 +12,9 @@ from scipy.sparse import csr_matrix
 
 from selectormlp import book
 from selectormlp.cli import main
-from selectormlp.data import InputError, _read_json, _write_json, load_cells
+from selectormlp.data import InputError, _read_json, _write_json
 from selectormlp.files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
+from selectormlp.readers import load_cells
 from selectormlp.simulation import simulate_cells
 from selectormlp.study import Study, _study_config, _study_steps, run_study
 
@@ -195,7 +196,7 @@ def test_a_fingerprint_sees_every_change_and_how_cells_are_stored_is_none(
         False,
     ]
     counts.write_zarr(tmp_path / "cells.zarr")
-    from selectormlp.data import read_cells
+    from selectormlp.readers import read_cells
 
     assert _fingerprint_cells(read_cells(tmp_path / "cells.zarr"), "cell_type") == before
 

@@ -14,7 +14,8 @@ from scipy.sparse import csc_matrix, csr_matrix, random_array
 
 from selectormlp import sources
 from selectormlp.classifiers import SelectorMLPClassifier
-from selectormlp.data import InputError, normalise, prepare_cells, read_cells
+from selectormlp.data import InputError, normalise, prepare_cells
+from selectormlp.readers import read_cells
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.sources import (

@@ -20,7 +20,7 @@ import pytest
 from anndata import AnnData
 from scripts import chromium
 
-from selectormlp import book, data
+from selectormlp import book, data, readers
 from selectormlp.book import _first_page, _render_site
 from selectormlp.cli import _check_place, main
 from selectormlp.data import (
@@ -34,12 +34,12 @@ from selectormlp.data import (
     _terminal_text,
     _unescaped_text,
     _write_table,
-    read_cells,
 )
 from selectormlp.evaluation import plot_confusion
 from selectormlp.files import _fingerprint_path, _only_writer, _refuse_input
 from selectormlp.inspection import _PAGE_FILES, write_panel_report
 from selectormlp.panels import GenePanel, plot_panel, read_panel
+from selectormlp.readers import read_cells
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.sources import open_cells
@@ -463,14 +463,14 @@ PICKLED = {
 )
 def test_no_codec_hides_behind_a_name(about: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not among the codecs that are known to run no code"):
-        data._refuse_codecs(about, tmp_path / "cells.zarr")
+        readers._refuse_codecs(about, tmp_path / "cells.zarr")
 
 
 def test_attributes_of_a_store_may_speak_of_filters(tmp_path: Path) -> None:
     own = {"attributes": {"filters": ["median"], "codecs": "none"}}
     inside = {"consolidated_metadata": {"metadata": {"obs": {"zarr_format": 3, **own}}}}
-    data._refuse_codecs({"zarr_format": 3, **own, **inside}, tmp_path)
-    data._refuse_codecs({"metadata": {"obs/.zattrs": own["attributes"]}}, tmp_path)
+    readers._refuse_codecs({"zarr_format": 3, **own, **inside}, tmp_path)
+    readers._refuse_codecs({"metadata": {"obs/.zattrs": own["attributes"]}}, tmp_path)
 
 
 @pytest.mark.parametrize("where", ["zarr", "10x", "labels"])
@@ -604,8 +604,8 @@ def test_a_packed_file_is_looked_at_before_it_is_unpacked(
         read_cells(bomb)
     with gzip.open(bomb, "wb", compresslevel=1) as file:
         file.write(whole[:4096] + bytes(2**26))
-    monkeypatch.setattr(data, "_HIGHEST_RATIO", 10)
-    monkeypatch.setattr(data, "_MOST_UNPACKED", 2**24)
+    monkeypatch.setattr(readers, "_HIGHEST_RATIO", 10)
+    monkeypatch.setattr(readers, "_MOST_UNPACKED", 2**24)
     with pytest.raises(InputError, match="unpacks to more than"):
         read_cells(bomb)
     room = shutil.disk_usage(tmp_path)._replace(free=2**20)
@@ -618,7 +618,7 @@ def test_a_packed_file_is_looked_at_before_it_is_unpacked(
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_not_called_a_damaged_file(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.h5ad.gz").write_bytes(gzip.compress(b"x"))
-    monkeypatch.setattr(data, "_unpack", lambda *_: (_ for _ in ()).throw(OSError(number, "full")))
+    monkeypatch.setattr(readers, "_unpack", lambda *_: (_ for _ in ()).throw(OSError(number, "full")))
     with pytest.raises(InputError, match="no room") as caught:
         read_cells(tmp_path / "a.h5ad.gz")
     assert "damaged" not in str(caught.value)
@@ -631,7 +631,7 @@ def test_what_is_too_long_is_refused(counts: AnnData, tmp_path: Path, monkeypatc
     long.var_names = ["x" * 5000, *long.var_names[1:]]
     with pytest.raises(InputError, match="a gene has a name of 5,000 characters"):
         select_genes(long, "cell_type", 3)
-    monkeypatch.setattr(data, "_LONGEST_LINE", 100_000)
+    monkeypatch.setattr(readers, "_LONGEST_LINE", 100_000)
     head, row = "cell,a,b\n", "x,1,2\n"
     for name, text in {
         "head": "c" * 200_000 + ",a\nx,1\n",
@@ -650,14 +650,14 @@ def test_json_without_end_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(InputError, match="lists within lists"):
         _read_json(tmp_path / "deep.json")
-    monkeypatch.setattr(data, "_MOST_METADATA", 10)
+    monkeypatch.setattr(readers, "_MOST_METADATA", 10)
     (tmp_path / "large.json").write_text('"xxxxxxxxxxxxxxx"')
     with pytest.raises(InputError, match="larger than 10 bytes"):
         _read_json(tmp_path / "large.json")
 
 
 def test_soft_links_within_a_file_are_no_fault(tmp_path: Path) -> None:
-    data._refuse_outside(poisoned(tmp_path, "soft link"))
+    readers._refuse_outside(poisoned(tmp_path, "soft link"))
 
 
 def test_inputs_that_are_not_there_do_not_count(tmp_path: Path) -> None:

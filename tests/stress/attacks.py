@@ -37,10 +37,11 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from selectormlp import data
-from selectormlp.data import InputError, _read_table, _write_table, read_cells
+from selectormlp import data, readers
+from selectormlp.data import InputError, _read_table, _write_table
 from selectormlp.files import _changes_of_cells, _fingerprint_cells, _only_writer, _record_file, _refuse_changed_file
 from selectormlp.guard import _run_guarded
+from selectormlp.readers import read_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "data" / "studies" / "stress" / "attacks.csv"
@@ -76,7 +77,7 @@ class DamagedFiles:
 
         def read() -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            with data._reading(place.target):  # from here on the guard has its eye on it
+            with readers._reading(place.target):  # from here on the guard has its eye on it
                 outcome, words = fuzz.outcome_of(lambda: place.kind.read(place.target))
             self.answer.write_text(f"{outcome}\n{words}", encoding="utf-8", errors="replace")
             return 0
@@ -281,7 +282,7 @@ class OutsideFiles:
         how = rng.randrange(3)
         if how == 0:
             path = self.folder / "bomb.h5ad.gz"
-            path.write_bytes(gzip.compress(data._HDF5_BEGINS + bytes(rng.randrange(2, 9) * 2**24)))
+            path.write_bytes(gzip.compress(readers._HDF5_BEGINS + bytes(rng.randrange(2, 9) * 2**24)))
         elif how == 1:
             path = self.folder / "bomb.csv.gz"
             path.write_bytes(gzip.compress(b",a,b\nx,1," + b"1" * rng.randrange(2, 9) * 2**20))
@@ -483,7 +484,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
     asked = parser.parse_args()
     os.environ["SELECTORMLP_READ_SECONDS"] = LIMIT
-    data._MOST_UNPACKED, data._LONGEST_LINE = 2**24, 2**20
+    readers._MOST_UNPACKED, readers._LONGEST_LINE = 2**24, 2**20
     warnings.simplefilter("ignore")
     multiprocessing.set_start_method("fork", force=True)
     rows = []

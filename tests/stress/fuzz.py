@@ -219,28 +219,28 @@ def look_at(cells: Any, label_key: str | None = "cell_type") -> None:
 
 def read_cells(path: Path) -> None:
     """Read a file of cells with their labels."""
-    from selectormlp.data import read_cells
+    from selectormlp.readers import read_cells
 
     look_at(read_cells(path, label_key="cell_type"))
 
 
 def read_counts(path: Path) -> None:
     """Read a file of cells without labels."""
-    from selectormlp.data import read_cells
+    from selectormlp.readers import read_cells
 
     look_at(read_cells(path), None)
 
 
 def read_labels(path: Path) -> None:
     """Join a label file to a good table of cells."""
-    from selectormlp.data import attach_labels
+    from selectormlp.readers import attach_labels
 
     look_at(attach_labels(small_cells(), path, "cell_type"))
 
 
 def read_several(folder: Path) -> None:
     """Read two files as one."""
-    from selectormlp.data import read_cells
+    from selectormlp.readers import read_cells
 
     look_at(read_cells([folder / "one.h5ad", folder / "two.zarr"], label_key="cell_type"))
 
