@@ -18,16 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .classifiers import _whole_seed
 from .data import InputError, prepare_cells
-from selectormlp.selection import (
-    PanelDesign,
-    _build_panel,
-    _by_gene,
-    _candidate_genes,
-    _model_ranking,
-    _required_first,
-    _summarise_genes,
-    _with_genes_left_out,
-)
+from .selection import PanelDesign, _choose_panel
 from .signatures import _filled_settings, _settings_of, _takes_settings
 
 if TYPE_CHECKING:
@@ -129,11 +120,7 @@ class GeneSelector(SelectorMixin, BaseEstimator):
         if cells.obs[key].nunique() < 2:
             found = cells.obs[key].iloc[0]
             raise InputError(f"there is only one class, {found!r}, in y; genes tell two or more apart")
-        candidates = _candidate_genes(_summarise_genes(cells, key), design)
-        ranked = [] if design.method == "discriminant" else self._ranked(cells[:, candidates.names], key, design)
-        about = _with_genes_left_out({}, candidates)
-        more = {"ranked": ranked, "model_settings": self.model_settings, "about": about}
-        self.panel_ = _build_panel(_by_gene(cells, candidates.names), key, design, None, **more)
+        self.panel_, _ = _choose_panel(cells, key, design, None, model_settings=self.model_settings)
         self.genes_ = self.panel_.genes
         return self
 
@@ -159,11 +146,6 @@ class GeneSelector(SelectorMixin, BaseEstimator):
             raise InputError("an AnnData needs label_key, the column of obs that holds the types, or y")
         self.n_features_in_, self.feature_names_in_ = adata.n_vars, adata.var_names.to_numpy(dtype=object)
         return prepare_cells(adata, key, min_cells=1), key
-
-    def _ranked(self, cells: AnnData, key: str, design: PanelDesign) -> list[str]:
-        """The best genes of a fitted classifier's ranking."""
-        y, names = cells.obs[key].to_numpy().astype(str), cells.var_names.tolist()
-        return _required_first(_model_ranking(design, cells.X, y, names, None, self.model_settings), design)
 
     def _get_support_mask(self) -> np.ndarray:
         """Which of the genes are kept, of shape (genes,)."""

@@ -956,7 +956,7 @@ def _choose_panel(
     cells: AnnData | OpenCells,
     label_key: str,
     design: PanelDesign,
-    split: CellSplit,
+    split: CellSplit | None,
     *,
     model_settings: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
@@ -965,27 +965,28 @@ def _choose_panel(
 ) -> tuple[DesignedPanel, AnnData]:
     """Choose and describe a panel by its design; return it and the cells of the split that were read for it.
 
-    Open cells are brought into memory where they fit into `memory` bytes (None: half of what is available); else the
+    Without a split all cells, which are in memory and prepared, are for training. Open cells are brought into memory where they fit into `memory` bytes (None: half of what is available); else the
     genes are summed up where they lie, and only the candidates are brought. `about` is what is known of the cells, for
     `panel.settings`.
     """
-    names, train = split.table["cell"], None
+    table = pd.DataFrame(columns=["cell", "cell_type", "part"]) if split is None else split.table
+    names, train = table["cell"].tolist(), None
     if isinstance(cells, OpenCells):
         n_values = cells.n_values * len(names) / len(cells.obs)
         if _fits(n_values, memory) or len(cells.genes) <= design.n_variable:
             cells = _read_open(cells, names, progress=progress)
     if isinstance(cells, OpenCells):
-        labels = split.table[split.table["part"] == "train"].set_index("cell")["cell_type"]
+        labels = table[table["part"] == "train"].set_index("cell")["cell_type"]
         genes, var, lacking = _summarise_open(cells, labels, progress=progress), cells.var, cells.lacking
     else:
-        train = prepare_cells(split.subset(cells, "train"), label_key, min_cells=1)
+        train = _part_of(cells, split, "train", label_key)
         genes, var, lacking = _summarise_genes(train, label_key), train.var, cells.uns.get(_LACKING)
     design = _with_known_genes(design, var, lacking)
     candidates = _candidate_genes(genes, design)
     if isinstance(cells, OpenCells):
         cells = _read_open(cells, names, genes=candidates.names, progress=progress)
     if train is None:
-        train = prepare_cells(split.subset(cells, "train"), label_key, min_cells=1)
+        train = _part_of(cells, split, "train", label_key)
     ranked = _rank_by_model(cells, train, split, label_key, candidates.names, design, model_settings)
     about = {**_with_genes_left_out(about or {}, candidates), "values": {**_values_of(train), "n_genes": len(var)}}
     train = _by_gene(train, candidates.names)  # and all genes of these cells need no memory any more
@@ -1086,10 +1087,15 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
     return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches, platform=_find_platform(design.target))
 
 
+def _part_of(cells: AnnData, split: CellSplit | None, part: str, label_key: str) -> AnnData:
+    """The cells of a part of a split, prepared; without a split all cells, as they are."""
+    return cells if split is None else prepare_cells(split.subset(cells, part), label_key, min_cells=1)
+
+
 def _rank_by_model(
     adata: AnnData,
     train: AnnData,
-    split: CellSplit,
+    split: CellSplit | None,
     label_key: str,
     names: list[str],
     design: PanelDesign,
@@ -1103,9 +1109,10 @@ def _rank_by_model(
                 " none; name a classifier as method, or leave them out"
             )
         return []
-    others = prepare_cells(split.subset(adata, "validation"), label_key, min_cells=1)
-    fitted, watched = ((cells[:, names].X, cells.obs[label_key].to_numpy().astype(str)) for cells in (train, others))
-    return _required_first(_model_ranking(design, *fitted, names, watched, model_settings), design)
+    parts = [train] if split is None else [train, _part_of(adata, split, "validation", label_key)]
+    values = [(cells[:, names].X, cells.obs[label_key].to_numpy().astype(str)) for cells in parts]
+    watched = None if split is None else values[1]
+    return _required_first(_model_ranking(design, *values[0], names, watched, model_settings), design)
 
 
 def _model_ranking(

@@ -97,6 +97,13 @@ def test_every_module_belongs_to_a_chapter() -> None:
     assert {path.stem for path in MODULES} == set(number_of_modules())
 
 
+def test_the_table_of_rooms_names_every_module() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = text[text.index("## The rooms") : text.index("The commonest additions")]
+    named = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in rooms.splitlines() if line.startswith("| `")))
+    assert sorted(set(named) - {"selectormlp"}) == sorted(path.stem for path in MODULES)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_modules_import_only_lower_numbers(path: Path) -> None:
     numbers = number_of_modules()

@@ -136,7 +136,7 @@ def test_the_main_job_needs_nothing_but_what_the_wheel_asks_for(built: Path, tmp
 
 
 ONE_CHAPTER = """
-from selectormlp import book
+from selectormlp import book, site
 
 chapters = book._book_chapters()
 book._book_chapters = lambda: chapters[1:2]

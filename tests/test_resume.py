@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 
-from selectormlp import book, save_model
+from selectormlp import book, save_model, site
 from selectormlp.classifiers import SelectorMLPClassifier
 from selectormlp.data import InputError, normalise
 from selectormlp.simulation import simulate_cells
@@ -322,9 +322,9 @@ def test_a_site_is_replaced_as_a_whole(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(book.shutil, "move", killed)
         with pytest.raises(KeyboardInterrupt):
-            book._replace_folder(tmp_path / "new", tmp_path / "site")
+            site._replace_folder(tmp_path / "new", tmp_path / "site")
     assert (tmp_path / "site" / "index.html").read_text() == "site"
-    book._replace_folder(tmp_path / "new", tmp_path / "site")
+    site._replace_folder(tmp_path / "new", tmp_path / "site")
     assert (tmp_path / "site" / "index.html").read_text() == "new"
     assert {path.name for path in tmp_path.iterdir()} == {"site"}
 

@@ -16,7 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from scripts import chromium, tool
 
-from selectormlp import book
+from selectormlp import book, site
 from selectormlp.data import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +52,7 @@ def build(folder: Path, *cells: object) -> str:
     write(notebooks, "index", new_markdown_cell("# Start: a *page*\n\n> One line"), *cells)
     write(notebooks, "06_masking", new_markdown_cell("# Masks\n\n> Fewer genes"), new_markdown_cell("## Why\n\nSo."))
     (folder / "_quarto.yml").write_text(FRAME, encoding="utf-8")
-    return book._render_site(notebooks, folder / "site", folder / "_quarto.yml").read_text(encoding="utf-8")
+    return site._render_site(notebooks, folder / "site", folder / "_quarto.yml").read_text(encoding="utf-8")
 
 
 def test_formulas_become_mathml(tmp_path: Path) -> None:
@@ -68,14 +68,14 @@ def test_formulas_in_outputs_ask_nothing_of_the_network(tmp_path: Path) -> None:
     output = new_output("display_data", data={"text/markdown": "the weight $w_j$"})
     page = build(tmp_path, new_code_cell("show()", outputs=[output]))
     assert "<math" in page
-    assert book._check_links(tmp_path / "site").empty
+    assert site._check_links(tmp_path / "site").empty
 
 
 def test_links_between_chapters_and_absolute_links(tmp_path: Path) -> None:
     text = "[a](06_masking.ipynb#why) [b](06_masking.html) [c](https://example.org/tiny/masking.html) [d](https://pypi.org)"
     page = build(tmp_path, new_markdown_cell(text))
     assert page.count('href="masking.html"') >= 2 and 'href="masking.html#why"' in page
-    assert book._check_links(tmp_path / "site").empty
+    assert site._check_links(tmp_path / "site").empty
 
 
 def test_sidebar_leaves_out_chapters_that_are_absent(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_folder_that_is_no_site_is_refused(tmp_path: Path) -> None:
 def test_check_links_finds(tmp_path: Path, extra: str, problem: str) -> None:
     page = build(tmp_path)
     (tmp_path / "site" / "index.html").write_text(page.replace("</body>", f"{extra}</body>"), encoding="utf-8")
-    assert list(book._check_links(tmp_path / "site")["problem"]) == [problem]
+    assert list(site._check_links(tmp_path / "site")["problem"]) == [problem]
 
 
 def test_pages_from_the_disk_can_search(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def small_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     class Checked:
         type_counts = pd.Series({"T cell": 3, "B | cell <unknown>": 2})
 
-    monkeypatch.setattr(book, "_chapters_folder", lambda: shipped)
+    monkeypatch.setattr(site, "_chapters_folder", lambda: shipped)
     monkeypatch.setattr(book, "load_cells", lambda cells, label_key: None)
     monkeypatch.setattr(book, "check_cells", lambda adata, label_key, min_cells: Checked)
     return tmp_path / "out"
@@ -183,7 +183,7 @@ def test_book_runs_goes_on_and_refuses(small_book: Path) -> None:
     assert "T cell" in page and "B | cell &lt;unknown&gt;" in page
     assert (small_book / "run" / "split.txt").read_text() == "3"
     assert {"index.html", "data.html", "split.html", "masking.html"} <= {path.name for path in index.parent.iterdir()}
-    assert book._check_links(small_book / "site").empty
+    assert site._check_links(small_book / "site").empty
     metadata = json.loads((small_book / "notebooks" / "02_split.ipynb").read_text())["metadata"]
     assert metadata["papermill"]["parameters"]["seed"] == 3
 
@@ -237,7 +237,7 @@ def test_a_book_of_a_large_file_runs_on_the_cells_that_it_keeps(
 def test_a_missing_package_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "papermill", None)
     with pytest.raises(InputError, match=r"selectormlp\[book\]"):
-        book._book_package("papermill")
+        site._book_package("papermill")
 
 
 def test_a_page_begins_with_a_way_to_its_text_and_names_its_parts(tmp_path: Path) -> None:
@@ -257,12 +257,12 @@ def test_links_to_the_source_name_the_notebook_and_a_readers_own_book_has_none(t
     links = "title: Tiny\n  repo-url: https://example.org/r\n  repo-actions: [edit, source]"
     frame = FRAME.replace("title: Tiny", links)
     (tmp_path / "_quarto.yml").write_text(frame, encoding="utf-8")
-    book._render_site(notebooks, tmp_path / "site", tmp_path / "_quarto.yml")
+    site._render_site(notebooks, tmp_path / "site", tmp_path / "_quarto.yml")
     page = (tmp_path / "site" / "masking.html").read_text(encoding="utf-8")
     assert "https://example.org/r/edit/main/nbs/06_masking.ipynb" in page
     page = (tmp_path / "site" / "changes.html").read_text(encoding="utf-8")
     assert "https://example.org/r/blob/main/CHANGES.md" in page and 'href="masking.html"' in page
-    book._render_site(notebooks, tmp_path / "site", tmp_path / "_quarto.yml", title="My cells")
+    site._render_site(notebooks, tmp_path / "site", tmp_path / "_quarto.yml", title="My cells")
     assert "/edit/" not in (tmp_path / "site" / "masking.html").read_text(encoding="utf-8")
 
 
@@ -294,7 +294,7 @@ def test_every_page_says_its_version_and_shows_a_card(tmp_path: Path) -> None:
 
     build(tmp_path)
     (tmp_path / "notebooks" / "CONTRIBUTING.md").write_text("# Taking part\n", encoding="utf-8")
-    book._render_site(tmp_path / "notebooks", tmp_path / "site", ROOT / "_quarto.yml")
+    site._render_site(tmp_path / "notebooks", tmp_path / "site", ROOT / "_quarto.yml")
     for page in (tmp_path / "site").glob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert f"selectormlp {__version__}" in text.partition("<footer")[2] and "{version}" not in text
@@ -312,7 +312,7 @@ def test_large_pages_are_named(tmp_path: Path) -> None:
 def test_the_page_for_wrong_addresses_works_from_any_address(tmp_path: Path) -> None:
     (tmp_path / "404.html").write_text(build(tmp_path), encoding="utf-8")
     tool("build_site").serve_anywhere(tmp_path / "404.html", "https://example.org/tiny")
-    page = book._read_page(tmp_path / "404.html")
+    page = site._read_page(tmp_path / "404.html")
     assert {link[:6] for link in page.loads} == {"/tiny/"} and "/tiny/masking.html" in page.links
     assert "#quarto-document-content" in page.links
 
@@ -528,4 +528,4 @@ def test_the_glossary_names_each_word_once_and_leads_on() -> None:
     ],
 )
 def test_a_search_shows_what_a_function_does_before_its_signature(text: str, shown: str) -> None:
-    assert book._signature_last(text).startswith(shown)
+    assert site._signature_last(text).startswith(shown)

@@ -21,7 +21,7 @@ from anndata import AnnData
 from scripts import chromium
 
 from selectormlp import book, data, readers
-from selectormlp.book import _first_page, _render_site
+from selectormlp.book import _first_page
 from selectormlp.cli import _check_place, main
 from selectormlp.data import (
     InputError,
@@ -42,6 +42,7 @@ from selectormlp.panels import GenePanel, plot_panel, read_panel
 from selectormlp.readers import read_cells
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
+from selectormlp.site import _render_site
 from selectormlp.sources import open_cells
 from selectormlp.split import CellSplit, read_split
 from selectormlp.study import _study_config, run_study

@@ -1,7 +1,7 @@
 """Build the site of the project into _docs, without Quarto and without a network.
 
 Four steps: nbdev finds the exported names of the chapters, and documentation.py shows the signature and the tables of
-each; names of the library in backticks become links; `selectormlp.book._render_site` makes the pages, make_slides.py
+each; names of the library in backticks become links; `selectormlp.site._render_site` makes the pages, make_slides.py
 the slides. Then every link and every size is checked.
 """
 
@@ -154,7 +154,7 @@ def document(notebook_path: Path, destination: Path, names: dict[str, str], term
     from execnb.nbio import read_nb, write_nb
     from nbdev.process import NBProcessor
 
-    from selectormlp.book import _page_name
+    from selectormlp.site import _page_name
 
     notebook = read_nb(notebook_path)
     for cell in notebook.cells:
@@ -176,7 +176,7 @@ def document(notebook_path: Path, destination: Path, names: dict[str, str], term
 
 def document_chapters(chapters: list[Path], folder: Path) -> None:
     """Write every chapter, documented, into a folder, with style sheet and pictures beside the chapters."""
-    from selectormlp.book import _SIDE_FILES
+    from selectormlp.site import _SIDE_FILES
 
     os.environ["IN_TEST"] = "1"
     names = library_names()
@@ -252,7 +252,7 @@ def build_site(chapters_folder: Path, site_folder: Path) -> int:
     import yaml
 
     import selectormlp
-    from selectormlp.book import _check_links, _render_site
+    from selectormlp.site import _check_links, _render_site
 
     # The slides are made after the pages; whether the links to them hold, `check_links` says.
     logging.getLogger("selectormlp.book").addFilter(lambda record: "slides/" not in record.getMessage())

@@ -183,7 +183,7 @@ def pick(folder: Path, chapter: str, wanted: dict[str, Any]) -> str:
 
 def slide_text(folder: Path, slide: dict[str, Any]) -> str:
     """Write a slide as Markdown: its title, what it shows, and where that comes from."""
-    from selectormlp.book import _page_name, _title_and_line
+    from selectormlp.site import _page_name, _title_and_line
 
     chapter = slide["chapter"]
     try:
@@ -203,7 +203,7 @@ def slide_text(folder: Path, slide: dict[str, Any]) -> str:
 
 def set_formulas_aside(text: str, kept: list[str]) -> str:
     """Exchange the formulas of a text for marks, and keep them as MathML; code is left alone."""
-    from selectormlp.book import _formulas_to_mathml
+    from selectormlp.site import _formulas_to_mathml
 
     def aside(found: re.Match[str]) -> str:
         kind, left, right = ("display", "[", "]") if found[1] else ("inline", "(", ")")
