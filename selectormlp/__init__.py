@@ -6,6 +6,7 @@ _MODULE_OF = {
     name: module
     for module, names in {
         "data": "InputError check_cells choose_variable_genes load_pancreas normalise prepare_cells",
+        "identity": "match_genes",
         "readers": "fetch_brain load_cells load_pbmc68k read_cells",
         "simulation": "simulate_cells simulate_to_file",
         "split": "CellSplit read_split split_batches split_cells",

@@ -617,12 +617,12 @@ def _of_one_model(config: StudyConfig, model: str) -> StudyConfig:
 
 def _run_report(output: _ReportOutput, config: StudyConfig) -> None:
     """Run the whole report (report)."""
-    from selectormlp.study import _RUN_FILES, run_study
+    from selectormlp.study import _RUN_FILES, _usable, run_study
 
-    def load(config: StudyConfig) -> AnnData | OpenCells:
-        """All cells, or opened ones."""
+    def load(config: StudyConfig) -> AnnData:
+        """All cells, or those that the split can use."""
         given: dict[str, Any] = {"label_key": config.label_key, "labels": [config.labels] if config.labels else []}
-        return _take_given([config.cells], output.on_disk, **given, taken=config, columns=[])
+        return _usable(_take_given([config.cells], output.on_disk, **given, taken=config, columns=[]), config)
 
     _check_place(output.out, inputs=(config.cells,), others=(config.labels,), writes=_RUN_FILES)
     study = run_study(config if output.model is None else _of_one_model(config, output.model), output.out, load=load)

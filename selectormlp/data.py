@@ -92,41 +92,9 @@ def _one_letter_apart(one: str, other: str) -> bool:
     return alike and not any(letter.isdigit() for letter in in_short + long[same : same + 1])
 
 
-def _nearest_gene(name: str, known: Iterable[object]) -> str | None:
-    """Return the gene that is probably meant: written otherwise, or with a slip of one letter; PAX5 is not PAX6.
-
-    Parameters
-    ----------
-    name : str
-        A gene that is not known.
-    known : iterable
-        The genes that are.
-
-    Returns
-    -------
-    str or None
-        One of the known genes, None where none is so near.
-
-    Examples
-    --------
-    >>> _nearest_gene("hla dra", ["HLA-DRA"]), _nearest_gene("INSS", ["INS"]), _nearest_gene("PAX5", ["PAX6"])
-    ('HLA-DRA', 'INS', None)
-    """
-    wanted, slip = _plain(name), None
-    for gene in map(str, known):
-        plain = _plain(gene)
-        if plain == wanted:
-            return gene
-        if slip is None and _one_letter_apart(plain, wanted):
-            slip = gene
-    return slip
-
-
-def _did_you_mean(
-    name: str, known: Iterable[object], otherwise: str, *, find: Callable[..., str | None] = _nearest_name
-) -> str:
+def _did_you_mean(name: str, known: Iterable[object], otherwise: str) -> str:
     """Return the second half of an error sentence: a suggestion, or else another way out."""
-    nearest = find(name, known)
+    nearest = _nearest_name(name, known)
     return f"did you mean {nearest!r}?" if nearest else otherwise
 
 

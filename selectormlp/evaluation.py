@@ -15,7 +15,8 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import Matrix, make_classifier, _model_colour
-from .data import _OTHER_NAMES, InputError, Paths, _did_you_mean, _figure_text, _nearest_gene, _nearest_name
+from .data import _OTHER_NAMES, InputError, Paths, _did_you_mean, _figure_text, _nearest_name
+from .identity import _hint_of
 from .panels import GenePanel
 from .sources import OpenCells, _labelled_cells
 from .split import CellSplit, _map_points, plot_cell_map
@@ -325,7 +326,7 @@ def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
     genes = _listed_genes(panel)
     missing = [gene for gene in genes if gene not in adata.var_names]
     if missing:
-        hint = _did_you_mean(missing[0], adata.var_names, _OTHER_NAMES, find=_nearest_gene)
+        hint = _hint_of(missing[0], adata.var_names) or _OTHER_NAMES
         raise InputError(
             f"{len(missing)} of the panel's {len(genes)} genes are not in the data, the first is {missing[0]!r}; {hint}"
         )

@@ -5,12 +5,14 @@
 # %% ../nbs/07_retraining.ipynb #b0622e90
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,8 @@ from selectormlp.data import (
     _existing_path,
     _figure_text,
     _is_whole,
+    _MOST_METADATA,
+    _plain,
     _read_json,
     _unescaped_text,
     _user_level,
@@ -250,9 +254,10 @@ def read_panel(path: str | Path) -> GenePanel:
     Parameters
     ----------
     path : str or pathlib.Path
-        A csv with a column `gene`, a text file with one gene per line, or the .json file that `GenePanel.to_csv` wrote.
-        A .json file beside a csv says how that panel was made; where its genes are not those of the csv it is left
-        out, with a warning.
+        A csv, tsv, txt or xlsx file with a column of genes (`gene`, `Gene Name`, `gene_symbol`, `Ensembl ID`, ...), a
+        text file with one gene per line, or the .json file that `GenePanel.to_csv` wrote. Lines that begin with # are
+        left out. A .json file beside a csv says how that panel was made; where its genes are not those of the csv it
+        is left out, with a warning.
 
     Returns
     -------
@@ -279,11 +284,13 @@ def read_panel(path: str | Path) -> GenePanel:
     if path.suffix.lower() == ".json":
         return _panel_of_note(path)
     with _reading(path):
-        table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False)
+        table = _list_table(path)
     if not isinstance(table.index, pd.RangeIndex) and list(table.index) != list(range(1, len(table) + 1)):
         raise InputError(f"'{path}' has rows of more values than its first row has names; name every column, or none")
     if "gene" not in table.columns:
-        table = pd.DataFrame({"gene": _gene_list(table, path)})
+        column = _column_of_genes(table)
+        table = pd.DataFrame({"gene": _gene_list(table, path) if column is None else table[column].astype(str)})
+        table = table[table["gene"].str.strip() != ""].reset_index(drop=True)
     table = table.assign(gene=table["gene"].map(_unescaped_text).str.strip())
     if not len(table):
         raise InputError(f"'{path}' names no gene; put one on each line below 'gene'")
@@ -316,12 +323,49 @@ def _panel_of_note(path: Path) -> GenePanel:
     return GenePanel(table, **_about(found))
 
 
+_GENE_COLUMNS = (
+    "gene", "genes", "genesymbol", "genesymbols", "genename", "genenames", "symbol", "symbols", "hgncsymbol",
+    "mgisymbol", "approvedsymbol", "targetgene", "target", "targets", "feature", "featurename", "geneid", "geneids",
+    "ensemblid", "ensemblids", "ensemblgeneid", "ensembl", "featureid",
+)  # fmt: skip
+
+
+def _column_of_genes(table: pd.DataFrame) -> str | None:
+    """The column of a vendor's list that names the genes, by its header; None where none is called so."""
+    called = {_plain(name): name for name in reversed(table.columns)}
+    return next((called[name] for name in _GENE_COLUMNS if name in called), None)
+
+
+def _list_table(path: Path) -> pd.DataFrame:
+    """A list of genes as its file has it: csv, tsv or text, whatever separates its columns, or a sheet of xlsx."""
+    if path.suffix.lower() == ".xlsx":
+        try:
+            with ZipFile(path) as packed:
+                if sum(part.file_size for part in packed.infolist()) > _MOST_METADATA:
+                    raise ValueError(f"it unpacks to more than {_MOST_METADATA:,} bytes")
+            return pd.read_excel(path, dtype=str, keep_default_na=False)
+        except ImportError:
+            raise InputError(f"'{path}' is a spreadsheet, and openpyxl reads those; pip install openpyxl") from None
+    text = _list_text(path)
+    first = text.split("\n", 1)[0]
+    separator = max(",\t;", key=first.count)  # the comma, where there is none
+    return pd.read_csv(io.StringIO(text), dtype={"gene": str}, keep_default_na=False, sep=separator)
+
+
+def _list_text(path: Path) -> str:
+    """The text of a list without the mark of its encoding, and without lines that begin with #."""
+    lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    return "\n".join(line for line in lines if not line.startswith("#"))
+
+
 def _gene_list(table: pd.DataFrame, path: Path) -> list[str]:
     """The genes of a file without a header, which pandas took for a table; its first line is a gene too."""
     if table.shape[1] != 1 or not isinstance(table.index, pd.RangeIndex):
         held = ", ".join(map(str, table.columns[:5]))
         raise InputError(f"'{path}' has no column 'gene' (it begins with {held}); name the column of the genes so")
-    return pd.read_csv(path, header=None, dtype=str, keep_default_na=False)[0].tolist()
+    if path.suffix.lower() == ".xlsx":
+        return [str(table.columns[0]), *table.iloc[:, 0].astype(str)]
+    return pd.read_csv(io.StringIO(_list_text(path)), header=None, dtype=str, keep_default_na=False)[0].tolist()
 
 # %% ../nbs/07_retraining.ipynb #4e9709e7
 def panel_overlap(panels: Mapping[str, GenePanel]) -> pd.DataFrame:

@@ -20,11 +20,11 @@ from selectormlp.data import (
     InputError,
     _cell_labels,
     _did_you_mean,
-    _nearest_gene,
     _nearest_name,
     _refuse_label_key,
     _take_values,
 )
+from .identity import _hint_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -202,7 +202,7 @@ def _labelled_counts(
     known = labels.notna().to_numpy()
     missing = [gene for gene in genes or () if gene not in adata.var_names]
     if missing:
-        hint = _did_you_mean(missing[0], adata.var_names, _OTHER_NAMES, find=_nearest_gene)
+        hint = _hint_of(missing[0], adata.var_names) or _OTHER_NAMES
         raise InputError(f"the gene {missing[0]!r} is not in the data; {hint}")
     X = csr_matrix(adata.X, dtype=np.float32)[known]
     depth = np.maximum(np.asarray(X.sum(axis=1), dtype=float).ravel(), 1.0)

@@ -33,10 +33,7 @@ from selectormlp.data import (
     _existing_path,
     _is_whole,
     _kept_labels,
-    _known_genes,
     _did_you_mean,
-    _nearest_gene,
-    _nearest_name,
     _refuse_label_key,
     _as_asked,
     _user_level,
@@ -44,6 +41,7 @@ from selectormlp.data import (
 )
 from .readers import _LACKING, load_cells
 from .evaluation import Scores, score_panel
+from .identity import _meant_genes, _refuse_unknown_genes
 from .masking import rank_genes
 from .panels import GenePanel, read_panel
 from .files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
@@ -593,10 +591,13 @@ def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
     return set().union(*found.values())
 
 
+_PATTERN = re.compile(r"^\^|\$$|[|\[(*+?]")  # an entry of `exclude` that is no name
+
+
 def _matching(names: set[str], entry: str) -> set[str]:
     """The names that one entry of `exclude` means."""
     pattern = UNWANTED_GENES.get(entry)
-    if pattern is None and (entry in names or not re.search(r"^\^|\$$|[|\[(*+?]", entry)):
+    if pattern is None and (entry in names or not _PATTERN.search(entry)):
         _refuse_misspelt_list(names, entry)
         return names & {entry}
     try:
@@ -622,11 +623,15 @@ def _with_known_genes(
                 " with join='outer' (--join outer)"
             )
     exclude = [design.exclude] if isinstance(design.exclude, str) else list(design.exclude)
-    found = {
-        "must_include": _known_genes(design.must_include, var, one="must_include"),
-        "candidates": _known_genes(design.candidates, var),
-        "exclude": _known_genes(exclude, var),
-    }
+    listed = {"must_include": design.must_include, "candidates": design.candidates}
+    listed["exclude"] = [entry for entry in exclude if entry not in UNWANTED_GENES and not _PATTERN.search(entry)]
+    found: dict[str, list[str]] = {}
+    for setting, names in listed.items():
+        one = setting if setting == "must_include" else None
+        found[setting], said = _meant_genes(names, var, one=one)
+        for line in said:
+            _announce(f"{setting}: {line}")
+    found["exclude"] += [entry for entry in exclude if entry not in listed["exclude"]]
     before = {"must_include": list(design.must_include), "candidates": list(design.candidates), "exclude": exclude}
     changed: dict[str, Any] = {name: genes for name, genes in found.items() if genes != before[name]}
     return replace(design, **changed) if changed else design
@@ -640,14 +645,12 @@ def _refuse_misspelt_list(names: set[str], entry: str) -> None:
         raise InputError(f"exclude names {entry!r}, which is no gene and no ready list; did you mean {name!r}?")
 
 
-def _refuse_unknown(
-    field_name: str, asked: Iterable[str], known: Iterable[str], find: Callable[..., str | None] = _nearest_name
-) -> None:
+def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str]) -> None:
     """Raise an `InputError` for the first asked name that is not known."""
     known = {str(name) for name in known}
     for name in asked:
         if name not in known:
-            hint = _did_you_mean(name, sorted(known), _OTHER_NAMES, find=find)
+            hint = _did_you_mean(name, sorted(known), _OTHER_NAMES)
             raise InputError(f"{field_name} names {name!r}, which is not in the data; {hint}")
 
 
@@ -664,7 +667,7 @@ def _candidate_genes(genes: _GeneSummary, design: PanelDesign) -> _Candidates:
 
     A list of candidates is taken as it is, not cut to the most variable.
     """
-    _refuse_unknown("must_include", design.must_include, genes.names, _nearest_gene)
+    _refuse_unknown_genes("must_include", design.must_include, genes.names)
     out = unwanted_genes(genes.names, design.exclude)
     clash = sorted(out & set(design.must_include))
     if clash:
@@ -965,9 +968,9 @@ def _choose_panel(
 ) -> tuple[DesignedPanel, AnnData]:
     """Choose and describe a panel by its design; return it and the cells of the split that were read for it.
 
-    Without a split all cells, which are in memory and prepared, are for training. Open cells are brought into memory where they fit into `memory` bytes (None: half of what is available); else the
-    genes are summed up where they lie, and only the candidates are brought. `about` is what is known of the cells, for
-    `panel.settings`.
+    Without a split all cells, which are in memory and prepared, are for training. Open cells are brought into memory
+    where they fit into `memory` bytes (None: half of what is available); else the genes are summed up where they lie,
+    and only the candidates are brought. `about` is what is known of the cells, for `panel.settings`.
     """
     table = pd.DataFrame(columns=["cell", "cell_type", "part"]) if split is None else split.table
     names, train = table["cell"].tolist(), None

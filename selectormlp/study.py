@@ -216,6 +216,14 @@ def _all_settings(model: GeneClassifier) -> dict[str, Any]:
     return {"kind": type(model), **model.get_params(), **of_protocol}
 
 
+def _usable(cells: AnnData | OpenCells, config: StudyConfig) -> AnnData:
+    """The cells in memory; of open ones those that the split can take."""
+    if not isinstance(cells, OpenCells):
+        return cells
+    most = config.max_train + config.max_validation + config.max_test
+    return read_usable(cells, config.label_key, min_cells=config.min_cells, seed=config.seed, most=most)
+
+
 def _load_of_config(config: StudyConfig) -> AnnData | OpenCells:
     """The cells of a configuration; files that do not fit into memory are opened."""
     labels = [config.labels] if config.labels else []
@@ -259,10 +267,7 @@ class Study:
     def cells(self) -> AnnData:
         """All labelled cells, log-normalised, cells x genes."""
         config = self.config
-        adata = _take_cells(self._load(config), config.label_key)
-        if isinstance(adata, OpenCells):
-            most = config.max_train + config.max_validation + config.max_test
-            adata = read_usable(adata, config.label_key, min_cells=config.min_cells, seed=config.seed, most=most)
+        adata = _usable(_take_cells(self._load(config), config.label_key), config)
         cells = prepare_cells(adata, config.label_key, min_cells=config.min_cells)
         self._fingerprint = _fingerprint_cells(adata, config.label_key)
         self._refuse_other_cells(cells)

@@ -431,7 +431,7 @@ several("genes", {
     "a panel file that does not exist": lambda f: read_panel(f / "panel.csv"),
     "an empty panel file": lambda f: read_panel(text(f, "panel.csv", "")),
     "a panel file with a header only": lambda f: read_panel(text(f, "panel.csv", "gene,rank\n")),
-    "a panel file without a column of genes": lambda f: read_panel(text(f, "panel.csv", "symbol,score\nINS,1\n")),
+    "a panel file without a column of genes": lambda f: read_panel(text(f, "panel.csv", "protein,score\nINS,1\n")),
     "a panel file that names a gene twice": lambda f: read_panel(text(f, "panel.txt", "INS\nGCG\nINS\n")),
     "a panel of genes that the data lack": lambda f: score_panel(["INS", "GGC"], ready(), split_cells(ready(), "cell_type"), "cell_type"),
     "panels to compare, one of which the data lack": lambda f: compare_panels({"a": ["XYZ1"]}, ready(), split_cells(ready(), "cell_type"), "cell_type"),

@@ -21,7 +21,7 @@ import pytest
 from scipy import sparse
 from scipy.io import mmwrite
 
-from selectormlp import data, readers
+from selectormlp import data, identity, readers
 
 GENES = ["INS", "GCG", "SST", "PPY", "KRT19"]
 
@@ -653,13 +653,15 @@ def test_reference_table():
     ("name", "known", "meant"),
     [
         ("ins", ["GCG", "INS"], "INS"), ("hla.dra", ["HLA-DRA"], "HLA-DRA"), ("INSS", ["INS"], "INS"),
-        ("GC", ["GCG"], "GCG"), ("SSTR", ["SSTA"], "SSTA"), ("PAX5", ["PAX6"], None), ("CD19", ["CD9", "CD1"], None),
-        ("INS", ["LSS", "INSR2"], None), ("CD2", ["CD20"], None), ("CD3E", ["CD33", "CD3"], "CD3"), ("A", [], None),
-        ("GGC", ["GCG"], "GCG"), ("PAX65", ["PAX56"], None),
+        ("SSTR", ["SSTA"], "SSTA"), ("PAX5", ["PAX6"], None), ("CD19", ["CD9", "CD1"], None),
+        ("INS", ["LSS", "INSR2"], None), ("CD2", ["CD20"], None), ("CD3X", ["CD33", "CD3"], "CD3"), ("A", [], None),
+        ("QZXB", ["QXZB"], "QXZB"), ("PAX65", ["PAX56"], None), ("GC", ["GCG"], None),  # a gene of its own
+        ("CD3", ["C3"], None), ("CD20", ["CDK20"], None), ("KI67", ["MKI67"], "MKI67"),
     ],
 )  # fmt: skip
 def test_a_gene_is_proposed_for_a_slip_of_one_letter_only(name, known, meant):
-    assert data._nearest_gene(name, known) == meant
+    said = identity._hint_of(name, known) or ""
+    assert said == f"did you mean {meant!r}?" if meant else "did you mean" not in said
 
 
 def test_nearest_name():

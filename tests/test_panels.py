@@ -148,3 +148,44 @@ def test_the_map_of_a_panel_has_one_scale_and_room_for_its_genes() -> None:
         heights.append(ax.figure.get_figheight())
     assert heights[0] == heights[1] and 8 < heights[2] < 20
     plt.close("all")
+
+
+HEADERS = [
+    "Gene",
+    "Genes",
+    "gene_name",
+    "Gene Name",
+    "gene_symbol",
+    "Gene Symbol",
+    "Ensembl ID",
+    "ensembl_gene_id",
+    "Symbol",
+]
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";"])
+@pytest.mark.parametrize("header", HEADERS)
+def test_lists_of_vendors_are_read_by_their_headers(tmp_path: Path, header: str, separator: str) -> None:
+    rows = [["#", header, "Codewords"], ["1", "INS", "2"], ["2", "GCG", "1"], ["3", " SST ", ""], ["", "", ""]]
+    text = "# made by a vendor\r\n" + "\r\n".join(separator.join(row[1:]) for row in rows) + "\r\n"
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_panel(tmp_path / "list.txt").genes == ["INS", "GCG", "SST"]
+
+
+def test_of_several_columns_symbols_come_before_ids(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(
+        "Ensembl ID,Gene Name,Group\nENSG00000254647,INS,beta\nENSG00000115263,GCG,alpha\n"
+    )
+    assert read_panel(tmp_path / "list.csv").genes == ["INS", "GCG"]
+
+
+def test_spreadsheets_are_read(tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl")
+    table = pd.DataFrame({"Gene Name": ["INS", "GCG"], "Ensembl ID": ["ENSG00000254647", "ENSG00000115263"]})
+    table.to_excel(tmp_path / "list.xlsx", index=False)
+    assert read_panel(tmp_path / "list.xlsx").genes == ["INS", "GCG"]
+    pd.DataFrame({"INS": ["GCG", "SST"]}).to_excel(tmp_path / "bare.xlsx", index=False)
+    assert read_panel(tmp_path / "bare.xlsx").genes == ["INS", "GCG", "SST"]
+    (tmp_path / "broken.xlsx").write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match="cannot read"):
+        read_panel(tmp_path / "broken.xlsx")

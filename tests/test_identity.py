@@ -1,0 +1,114 @@
+"""Which gene is meant: every name of a list is accounted for, and none is matched wrongly."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from selectormlp import load_pancreas, match_genes, select_genes
+from selectormlp.data import InputError, _plain
+from selectormlp.evaluation import score_panel
+from selectormlp.identity import _genes_of_date, _meant_genes, _name_table, _nomenclature, _organism_of
+from selectormlp.split import split_cells
+
+KEY = "cell_type"
+
+
+@pytest.fixture(scope="module")
+def pancreas() -> AnnData:
+    return load_pancreas()
+
+
+@pytest.mark.parametrize(
+    ("asked", "gene", "how"),
+    [
+        ("INS", "INS", "name"), (" INS ", "INS", "name"), ("ENSG00000254647", "INS", "id"), ("CD45", "PTPRC", "alias"),
+        ("ENSG00000254647.7", "INS", "id"), ("hla-dra", "HLA.DRA", "spelling"), ("her2", "ERBB2", "alias"),
+        ("SEPTIN9", "SEPT9", "alias"), ("SEPT9", "SEPT9", "name"), ("CD20", "", "ambiguous"), ("PD-1", "", "ambiguous"),
+        ("9-Sep", "", "date"), ("2-Mar", "", "date"), ("01/Mar/2024", "", "date"), ("Sonic", "", "not in the data"),
+        ("PAX5", "PAX5", "name"), ("IGHG99", "", "not in the data"), ("", "", "not in the data"),
+    ],
+)  # fmt: skip
+def test_names_mean_what_people_mean(pancreas: AnnData, asked: str, gene: str, how: str) -> None:
+    (found,) = match_genes([asked], pancreas).itertuples()
+    assert (found.asked, found.gene, found.how) == (asked, gene, how)
+
+
+def test_notes_say_between_what_and_what_was_named_before(pancreas: AnnData) -> None:
+    found = match_genes(["CD20", "9-Sep", "INS", "ENSG00000254647"], pancreas).set_index("asked")["note"]
+    assert "MS4A1" in found["CD20"] and "KRT20" in found["CD20"] and "SEPT9" in found["9-Sep"]
+    assert found["INS"] == "" and "named before, as 'INS'" in found["ENSG00000254647"]
+
+
+def test_a_round_trip_of_planted_names_is_accounted_for_and_never_wrong() -> None:
+    names, rng = _nomenclature("human"), np.random.default_rng(0)
+    symbols = [symbol for symbol, ids in names.ids.items() if len(ids) == 1 and not symbol.startswith("LOC")]
+    data = [str(symbol) for symbol in rng.choice(symbols, 3000, replace=False)]
+    var = pd.DataFrame({"gene_ids": [names.ids[symbol][0] for symbol in data]}, index=data)
+    asked: list[tuple[str, str]] = []
+    for symbol in data[:400]:
+        asked += [(symbol, symbol), (f"{names.ids[symbol][0]}.{rng.integers(1, 20)}", symbol)]
+        asked += [(alias, symbol) for alias in names.aliases[symbol]]
+    absent = [str(symbol) for symbol in rng.choice(symbols, 300, replace=False)]
+    absent = [symbol for symbol in absent if not var["gene_ids"].isin(names.ids[symbol]).any()]
+    asked += [(symbol, "") for symbol in absent] + [(f"{day}-Sep", "") for day in range(1, 13)]
+    found = match_genes([name for name, _ in asked], var)
+    assert found["asked"].tolist() == [name for name, _ in asked] and (found["how"] != "").all()
+    meant = np.array([gene for _, gene in asked], dtype=object)
+    matched = found["gene"] != ""
+    for name, gene, right in zip(found["asked"][matched], found["gene"][matched], meant[matched], strict=True):
+        assert gene == right or _plain(name) == _plain(gene)  # an alias that is another gene's own name means that gene
+    assert matched[np.isin(found["asked"], data[:400])].all() and not matched[np.isin(found["asked"], absent)].any()
+    assert (found["how"] == "ambiguous").any() and (found["how"] == "alias").sum() > 500
+
+
+def test_ids_as_names_and_mice_are_known() -> None:
+    human, mouse = _nomenclature("human"), _nomenclature("mouse")
+    ids = pd.DataFrame(index=[human.ids[symbol][0] for symbol in ("INS", "GCG", "PTPRC")])
+    assert match_genes(["INS", "CD45"], ids)["gene"].tolist() == [ids.index[0], ids.index[2]]
+    small = ["Ins1", "Gcg", "Ptprc"]
+    found = _organism_of(small)
+    assert found is not None and found.organism == "mouse" and _organism_of(["gene_1", "gene_2"]) is None
+    assert match_genes([mouse.ids["Gcg"][0], "GCG"], small)["gene"].tolist() == ["Gcg", "Gcg"]
+
+
+def test_dates_are_those_of_genes() -> None:
+    assert _genes_of_date("1-Mar", ["MARCH1", "MARC1", "MARCHF1", "MARS1"]) == ["MARC1", "MARCH1", "MARCHF1"]
+    assert _genes_of_date("Sep-15", ["SEPT15"]) is None and _genes_of_date("1-Dec", []) == []
+
+
+def test_the_table_is_whole_and_small() -> None:
+    table = _name_table()
+    assert not table.duplicated(["organism", "symbol"]).any() and set(table["organism"]) == {"human", "mouse"}
+    assert table["ids"].str.fullmatch(r"(ENS(MUS)?G\d{11}(\|ENS(MUS)?G\d{11})*)?").all()
+
+
+def test_rules_take_aliases_and_say_so(pancreas: AnnData, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "selectormlp"):
+        panel = select_genes(pancreas, KEY, 5, min_cells=20, must_include=["CD45", "hla dra"], exclude=["HER2", "^MT"])
+    assert panel.genes[:2] == ["PTPRC", "HLA.DRA"] and panel.settings["rules"]["must_include"] == ["PTPRC", "HLA.DRA"]
+    said = [record.getMessage() for record in caplog.records]
+    assert "must_include: 'CD45' is taken as PTPRC (an alias)" in said
+    assert "exclude: 'HER2' is taken as ERBB2 (an alias)" in said
+    names, told = _meant_genes(["INS"], pd.DataFrame(index=["INS"]))
+    assert (names, told) == (["INS"], [])
+
+
+def test_all_missing_genes_are_named_at_once(pancreas: AnnData) -> None:
+    asked = ["INS", "CD20", "1-Mar", "GCGG", "Sonic"]
+    with pytest.raises(InputError, match=r"must_include names 4 genes .*'CD20' \(.*MS4A1.*\).*'1-Mar'.*GCG.*'Sonic'"):
+        select_genes(pancreas, KEY, 10, min_cells=20, must_include=asked)
+    with pytest.raises(InputError, match=r"names 'CD20', which is not in the data; it may be KRT20 or MS4A1: name one"):
+        select_genes(pancreas, KEY, 10, min_cells=20, must_include=["CD20"])
+    cells = pancreas[:200]
+    with pytest.raises(InputError, match=r"first is 'CD45'; did you mean 'PTPRC'"):
+        score_panel(["INS", "CD45"], cells, split_cells(pancreas, KEY, min_cells=20), KEY)
+
+
+def test_bad_input_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="the names are one text"):
+        match_genes("INS GCG", ["INS"])
+    assert match_genes([], ["INS"]).empty
+    assert match_genes(["a" * 5000, "<b>", "=1+1", "$x$", "🧬"], ["INS"])["how"].eq("not in the data").all()
