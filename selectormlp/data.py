@@ -1084,9 +1084,14 @@ class _Decided(NamedTuple):
 def _obs_of(cells: Any) -> pd.DataFrame:
     """Return the table of the cells of an AnnData; something else is an `InputError`."""
     if not isinstance(getattr(cells, "obs", None), pd.DataFrame):
-        shown = repr(cells) if isinstance(cells, str | Path) else f"of type {type(cells).__name__}"
-        raise InputError(f"the cells are {shown}, where an AnnData is needed; load_cells reads files and examples")
+        raise _no_cells(cells)
     return cells.obs
+
+
+def _no_cells(cells: Any) -> InputError:
+    """The error of something that is no AnnData."""
+    shown = repr(cells) if isinstance(cells, str | Path) else f"of type {type(cells).__name__}"
+    return InputError(f"the cells are {shown}, where an AnnData is needed; load_cells reads files and examples")
 
 
 def _refuse_no_cells(adata: AnnData) -> None:

@@ -37,7 +37,7 @@ from selectormlp.data import (
     _choose_values,
     _existing_path,
     _kept_labels,
-    _obs_of,
+    _no_cells,
     prepare_cells,
     _raw_genes,
     _refuse_no_cells,
@@ -613,6 +613,17 @@ def _joined_obs(parts: Sequence[_Part]) -> pd.DataFrame:
     return joined
 
 
+def _given_cells(cells: Any) -> list[Any]:
+    """The files and AnnData that are given, one or several; something else is an InputError."""
+    given = list(cells) if isinstance(cells, list | tuple) else [cells]
+    if not given:
+        raise InputError("no cells are given; pass a file or an AnnData, or several")
+    for each in given:
+        if not isinstance(each, str | Path) and not _is_anndata(each):
+            raise _no_cells(each)
+    return given
+
+
 @_takes_settings(_CellsAsked)
 def open_cells(
     cells: Paths | AnnData | Sequence[AnnData],
@@ -657,8 +668,7 @@ def open_cells(
     >>> open_cells(data_folder() / "pancreas.h5ad", label_key="cell_type").kind
     'raw counts'
     """
-    every: Any = [cells] if isinstance(cells, str | Path) or _is_anndata(cells) else cells
-    given = list(every)
+    given = _given_cells(cells)
     wanted = None if columns is None else {*columns, *([label_key] if label_key else [])}
     asked = _CellsAsked(**reading)
     reading_of: dict[str, Any] = {"label_key": label_key, "labels": labels, "make_unique": asked.make_unique}
@@ -1102,9 +1112,8 @@ def _take_cells(
         return cells
     if _is_anndata(cells) and not _is_lazy(cells):
         return _as_asked(cells, reading)
-    if not isinstance(cells, str | Path | list | tuple) and not _is_anndata(cells):
-        _obs_of(cells)
-    of_files = isinstance(cells, str | Path) or not _is_anndata(cells) and not any(map(_is_anndata, cells))
+    given = _given_cells(cells)
+    of_files = not any(map(_is_anndata, given))
     whole = isinstance(cells, str) and cells in EXAMPLES or len(labels) > 1
     if of_files and (whole or not _is_large(cells, on_disk=on_disk, memory=memory)):
         return load_cells(cells, label_key, list(labels) or None, **reading)

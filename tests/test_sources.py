@@ -2,6 +2,8 @@
 
 import builtins
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -265,6 +267,13 @@ def test_bad_sources_are_one_sentence(folder: Path, cells: AnnData, tmp_path: Pa
     for wrong in (None, 3, {"a": 1}, pd.DataFrame({"a": [1]})):
         with pytest.raises(InputError, match="where an AnnData is needed"):
             select_genes(wrong, KEY, 5)
+    for wrong in ([None], [cells, 3], [open_cells(cells)], [["a.h5ad"]]):
+        for look in (open_cells, lambda given: select_genes(given, KEY, 5)):
+            with pytest.raises(InputError, match="the cells are of type .*, where an AnnData is needed"):
+                look(wrong)
+    for look in (open_cells, lambda given: select_genes(given, KEY, 5)):
+        with pytest.raises(InputError, match="no cells are given"):
+            look([])
     with pytest.raises(InputError, match="does not exist"):
         select_genes(tmp_path / "no.h5ad", KEY, 5)
 
@@ -276,3 +285,12 @@ def test_bad_sources_are_one_sentence(folder: Path, cells: AnnData, tmp_path: Pa
     monkeypatch.setattr(builtins, "__import__", without_dask)
     with pytest.raises(InputError, match=r"pip install 'selectormlp\[dask\]'"):
         open_cells(later)
+
+
+def test_choosing_a_panel_loads_no_torch(tmp_path: Path) -> None:
+    code = "import sys; from selectormlp.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    line = ["select", "pancreas", "--label-key", "cell_type", "--n-genes", "3", "--page", "false", "--out", "p.csv"]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *line], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines()[-1] == "False"
