@@ -429,14 +429,19 @@ def _is_dask(values: Any) -> bool:
     return hasattr(values, "__dask_graph__")
 
 
-def _computed(tasks: Sequence[Any]) -> tuple[Any, ...]:
-    """What dask's tasks come to, on whatever scheduler the user has; what goes wrong there is one sentence."""
+def _dask() -> Any:
+    """The package dask, which is an extra."""
     try:
         import dask
     except ImportError:
         raise InputError("values lie in a dask array, and dask is not here; pip install 'selectormlp[dask]'") from None
+    return dask
+
+
+def _computed(tasks: Sequence[Any]) -> tuple[Any, ...]:
+    """What dask's tasks come to, on whatever scheduler the user has; what goes wrong there is one sentence."""
     try:
-        return dask.compute(*tasks)
+        return _dask().compute(*tasks)
     except InputError:
         raise
     except Exception as error:
@@ -449,6 +454,7 @@ def _computed(tasks: Sequence[Any]) -> tuple[Any, ...]:
 
 def _by_cells(values: Any) -> Any:
     """The dask array with whole cells in each of its chunks."""
+    _dask()
     if np.isnan(values.shape).any():
         raise InputError("the dask array has chunks of unknown size; call its compute_chunk_sizes() before")
     if values.numblocks[1] == 1:
