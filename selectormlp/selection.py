@@ -477,6 +477,12 @@ class PanelDesign:
     max_expression: float | None = _setting(
         "highest mean of a gene in any type, in log-normalised units; None: no limit", None, least=0
     )
+    max_total: float | None = _setting(
+        "highest sum over the panel's genes of their mean in any type, in molecules per 10,000 of a cell: what a"
+        " microscope can still tell apart; kept by every beginning of the panel; None: no limit",
+        None,
+        least=0,
+    )
     min_markers: int = _setting("genes for each type that are highest in it, where the data have them", 0, least=0)
     type_weights: Mapping[str, float] | None = _setting(
         "what it costs to get a cell of a type wrong, by type, as in {'gamma': 3}; 1 for the others",
@@ -556,7 +562,7 @@ def _refuse_contradictions(design: PanelDesign) -> None:
     if not isinstance(design.method, str) and not hasattr(design.method, "fit"):
         raise InputError(f"method is {design.method!r}; it must be a name such as 'discriminant', or an estimator")
     usual = {each.name: each.default for each in _settings_of(PanelDesign)}
-    of_the_search = ("min_markers", "type_weights", "groups", "batch_key")
+    of_the_search = ("max_total", "min_markers", "type_weights", "groups", "batch_key")
     asked = [name for name in of_the_search if getattr(design, name)] + ["target"] * (design.target != "same")
     if asked and design.method != "discriminant":
         raise InputError(f"{asked[0]} needs method='discriminant': {design.method_name!r} only ranks the genes")
@@ -778,8 +784,60 @@ def _types_without_a_gene(search: DiscriminantSearch, marks: np.ndarray) -> np.n
     return np.isin(marks, without) if search.shifts is not None and len(without) else None
 
 # %% ../nbs/10_better_panels.ipynb #20a7f3c8
+class _Budget:
+    """Molecules per 10,000 that the genes of a panel may have in any type: the means add up, and `limit` is kept.
+
+    `costs` is types x genes, from log-normalised cells; `spent` what the genes so far add up to in each type.
+    """
+
+    def __init__(self, search: DiscriminantSearch, limit: float):
+        molecules = (csr_matrix((np.expm1(part.data), part.indices, part.indptr), part.shape) for part in search.parts)
+        self.costs = _average_by(search.profiles.codes, len(search.profiles.types), molecules)
+        self.types, self.limit = search.profiles.types, limit
+        self.spent = np.zeros(len(self.types))
+
+    def fitting(self) -> np.ndarray:
+        """Which genes can still be added."""
+        return (self.spent[:, None] + self.costs <= self.limit * (1 + 1e-9)).all(axis=0)
+
+    def add(self, gene: int) -> None:
+        """Count a gene in."""
+        self.spent = self.spent + self.costs[:, gene]
+
+    def refuse_required(self, required: Sequence[int], names: Sequence[str]) -> None:
+        """Raise InputError where the genes that must be in are too much already."""
+        totals = self.costs[:, list(required)].sum(axis=1)
+        worst = int(totals.argmax())
+        if totals[worst] > self.limit:
+            largest = names[max(required, key=lambda gene: self.costs[worst, gene])]
+            raise InputError(
+                f"must_include has {totals[worst]:,.0f} molecules per 10,000 in the type {str(self.types[worst])!r}, more than"
+                f" max_total={self.limit:g}; raise it, or leave out {largest!r}, which has most of them"
+            )
+
+
+def _allowed_now(search: DiscriminantSearch, forced: np.ndarray | None, budget: _Budget | None) -> np.ndarray | None:
+    """Which genes may be next: those that are forced and fit, or all that fit; None: every one."""
+    if budget is None:
+        return forced
+    fitting = budget.fitting()
+    fitting[search.chosen] = False
+    if not fitting.any():
+        raise InputError(
+            f"only {len(search.chosen)} genes fit into max_total={budget.limit:g}: every other has too many molecules in some type;"
+            " raise it, or ask for fewer genes"
+        )
+    both = fitting if forced is None else fitting & forced
+    return both if both.any() else fitting
+
+
 def _grow_panel(
-    search: DiscriminantSearch, n_genes: int, *, required: Sequence[int], min_markers: int = 0
+    search: DiscriminantSearch,
+    n_genes: int,
+    *,
+    required: Sequence[int],
+    min_markers: int = 0,
+    budget: _Budget | None = None,
 ) -> pd.DataFrame:
     """Add `n_genes` genes to a search, the `required` ones first; one row per gene in the order of adding.
 
@@ -793,11 +851,14 @@ def _grow_panel(
         else:
             forced = _needy(search, marks, n_genes - step, min_markers)
             forced = _types_without_a_gene(search, marks) if forced is None else forced
-            gene = search.best(forced)
-            reason = "chosen" if forced is None else f"marker of {search.profiles.types[marks[gene]]}"
+            gene = search.best(_allowed_now(search, forced, budget))
+            is_marker = forced is not None and forced[gene]
+            reason = f"marker of {search.profiles.types[marks[gene]]}" if is_marker else "chosen"
         gains = search.pair_weights * search.pair_gains([gene])[:, 0]
         before = search.steps[-1].accuracy
         search.add(gene)
+        if budget is not None:
+            budget.add(gene)
         accuracy = search.steps[-1].accuracy
         rows.append((gene, gains.sum(), reason, _separated(search, gains), accuracy, accuracy - before))
     return pd.DataFrame(rows, columns=["index", "importance", "reason", "separates", "accuracy", "gain"])
@@ -1065,7 +1126,10 @@ def _build_panel(
         )
     required = [names.index(gene) for gene in ranked or design.must_include]
     search = _search(train, label_key, design)
-    grown = _grow_panel(search, design.n_genes, required=required, min_markers=design.min_markers)
+    budget = None if design.max_total is None else _Budget(search, design.max_total)
+    if budget is not None:
+        budget.refuse_required(required, names)
+    grown = _grow_panel(search, design.n_genes, required=required, min_markers=design.min_markers, budget=budget)
     table, coverage = _panel_table(search, grown, np.array(names)), _coverage(search, design.min_markers)
     if ranked:
         table["reason"] = np.where(table["gene"].isin(design.must_include), "must include", "ranked")

@@ -165,7 +165,8 @@ def test_select_writes_and_prints_the_panel(here: Path, capsys: pytest.CaptureFi
     ["--label_key", "group"], ["--n_genes", "9"], ["--must_include", "gene_00"], ["--exclude", "gene_[0-3]"],
     ["--method", "svm_l2"], ["--seed", "3"], ["--min_cells", "60"], ["--n_variable", "20"], ["--labels", "labels.csv"],
     ["--extend", "given.txt"], ["--candidates", "given.txt"], ["--min_detected", "0.6"], ["--max_expression", "4"],
-    ["--min_markers", "3"], ["--type_weights", '{"type_00": 40}'], ["--groups", "lineage"], ["--batch_key", "group"],
+    ["--max_total", "900"], ["--min_markers", "3"], ["--type_weights", '{"type_00": 40}'], ["--groups", "lineage"],
+    ["--batch_key", "group"],
     ["--groups", "lineage", "--sibling_cost", "0"], ["--batch_key", "group", "--test_batches", "odd"],
 ], ids=lambda more: more[0])  # fmt: skip
 def test_select_options_have_an_effect(here: Path, more: list[str]) -> None:

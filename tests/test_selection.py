@@ -17,10 +17,11 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from selectormlp import selection
-from selectormlp.data import InputError, normalise, prepare_cells
+from selectormlp.data import InputError, load_pancreas, normalise, prepare_cells
 from selectormlp.panels import read_panel
 from selectormlp.selection import (
     UNWANTED_GENES,
+    DesignedPanel,
     DiscriminantSearch,
     PanelDesign,
     _held_out_confusion,
@@ -652,3 +653,41 @@ def test_cells_are_not_copied_in_memory(tmp_path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", PEAK, str(tmp_path / "cells.h5ad")]
     sizes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert float(sizes) < 1.75  # names and labels are in it
+
+
+def molecules(panel: DesignedPanel, adata: AnnData, key: str) -> pd.DataFrame:
+    """Sum over the first genes of a panel (rows) of their mean molecules per 10,000 in each type's training cells."""
+    train = prepare_cells(panel.split.subset(adata, "train"), key, min_cells=1)
+    values = pd.DataFrame(np.expm1(train[:, panel.genes].X.toarray()), columns=panel.genes)
+    return values.groupby(train.obs[key].to_numpy().astype(str)).mean().T.cumsum()
+
+
+@pytest.mark.parametrize("limit", [40.0, 150.0, 1000.0])
+@pytest.mark.parametrize(
+    "more", [{}, {"min_markers": 1}, {"must_include": ["KRT19", "PECAM1"]}, {"type_weights": {"beta": 3}}]
+)
+def test_a_budget_is_kept_by_every_beginning_of_a_panel(limit: float, more: dict) -> None:
+    adata = load_pancreas()
+    panel = select_genes(adata, "cell_type", 12, min_cells=20, n_variable=400, max_total=limit, **more)
+    totals = molecules(panel, adata, "cell_type")
+    assert (totals.to_numpy() <= limit * 1.0001).all() and len(panel) == 12
+    free = select_genes(adata, "cell_type", 12, min_cells=20, n_variable=400, **more)
+    assert molecules(free, adata, "cell_type").to_numpy().max() > 40
+
+
+def test_a_wide_budget_changes_nothing_and_a_narrow_one_says_so() -> None:
+    adata, rules = load_pancreas(), {"min_cells": 20, "n_variable": 300}
+    assert (
+        select_genes(adata, "cell_type", 6, max_total=1e6, **rules).genes
+        == select_genes(adata, "cell_type", 6, **rules).genes
+    )
+    with pytest.raises(
+        InputError, match=r"must_include has [\d,]+ molecules per 10,000 in the type 'delta', .* leave out 'SST'"
+    ):
+        select_genes(adata, "cell_type", 6, max_total=100, must_include=["SST", "INS"], **rules)
+    with pytest.raises(InputError, match=r"only \d+ genes fit into max_total=0.5"):
+        select_genes(adata, "cell_type", 250, max_total=0.5, **rules)
+    with pytest.raises(InputError, match="max_total needs method='discriminant'"):
+        PanelDesign(max_total=10, method="svm_l1")
+    with pytest.raises(InputError, match="max_total is -1"):
+        PanelDesign(max_total=-1)

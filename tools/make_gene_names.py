@@ -63,7 +63,7 @@ def main() -> None:
         file.write(text)
     TABLE.write_bytes(packed.getvalue())
     sizes = table["organism"].value_counts().to_dict()
-    print(f"{sizes} genes, {len(packed.getvalue()):,} bytes")  # noqa: T201
+    print(f"{sizes} genes, {len(packed.getvalue()):,} bytes")
 
 
 if __name__ == "__main__":
