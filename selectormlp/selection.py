@@ -810,8 +810,9 @@ class _Budget:
         worst = int(totals.argmax())
         if totals[worst] > self.limit:
             largest = names[max(required, key=lambda gene: self.costs[worst, gene])]
+            named = str(self.types[worst])
             raise InputError(
-                f"must_include has {totals[worst]:,.0f} molecules per 10,000 in the type {str(self.types[worst])!r}, more than"
+                f"must_include has {totals[worst]:,.0f} molecules per 10,000 in the type {named!r}, more than"
                 f" max_total={self.limit:g}; raise it, or leave out {largest!r}, which has most of them"
             )
 
@@ -824,8 +825,8 @@ def _allowed_now(search: DiscriminantSearch, forced: np.ndarray | None, budget: 
     fitting[search.chosen] = False
     if not fitting.any():
         raise InputError(
-            f"only {len(search.chosen)} genes fit into max_total={budget.limit:g}: every other has too many molecules in some type;"
-            " raise it, or ask for fewer genes"
+            f"only {len(search.chosen)} genes fit into max_total={budget.limit:g}: every other has too many molecules"
+            " in some type; raise it, or ask for fewer genes"
         )
     both = fitting if forced is None else fitting & forced
     return both if both.any() else fitting
