@@ -255,9 +255,9 @@ def read_panel(path: str | Path) -> GenePanel:
     ----------
     path : str or pathlib.Path
         A csv, tsv, txt or xlsx file with a column of genes (`gene`, `Gene Name`, `gene_symbol`, `Ensembl ID`, ...), a
-        text file with one gene per line, or the .json file that `GenePanel.to_csv` wrote. Lines that begin with # are
-        left out. A .json file beside a csv says how that panel was made; where its genes are not those of the csv it
-        is left out, with a warning.
+        text file with one gene per line, or the .json file that `GenePanel.to_csv` wrote. Lines before the first that
+        begin with # are left out. A .json file beside a csv says how that panel was made; where its genes are not those
+        of the csv it is left out, with a warning.
 
     Returns
     -------
@@ -353,9 +353,11 @@ def _list_table(path: Path) -> pd.DataFrame:
 
 
 def _list_text(path: Path) -> str:
-    """The text of a list without the mark of its encoding, and without lines that begin with #."""
-    lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    return "\n".join(line for line in lines if not line.startswith("#"))
+    """The text of a list without the mark of its encoding, and without lines before its first that begin with #."""
+    text = path.read_bytes().decode("utf-8-sig")
+    while text.startswith("#"):
+        text = text.partition("\n")[2]
+    return text
 
 
 def _gene_list(table: pd.DataFrame, path: Path) -> list[str]:

@@ -189,3 +189,8 @@ def test_spreadsheets_are_read(tmp_path: Path) -> None:
     (tmp_path / "broken.xlsx").write_bytes(b"PK nothing")
     with pytest.raises(InputError, match="cannot read"):
         read_panel(tmp_path / "broken.xlsx")
+
+
+def test_a_gene_that_begins_with_a_hash_is_kept_below_the_header(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("# a vendor\n# of genes\ngene,rank\nINS,1\n#4,2\n")
+    assert read_panel(tmp_path / "list.csv").genes == ["INS", "#4"]
