@@ -651,7 +651,7 @@ def test_json_without_end_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(InputError, match="lists within lists"):
         _read_json(tmp_path / "deep.json")
-    monkeypatch.setattr(readers, "_MOST_METADATA", 10)
+    monkeypatch.setattr(data, "_MOST_METADATA", 10)
     (tmp_path / "large.json").write_text('"xxxxxxxxxxxxxxx"')
     with pytest.raises(InputError, match="larger than 10 bytes"):
         _read_json(tmp_path / "large.json")
