@@ -163,7 +163,8 @@ def small_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     class Checked:
         type_counts = pd.Series({"T cell": 3, "B | cell <unknown>": 2})
 
-    monkeypatch.setattr(site, "_chapters_folder", lambda: shipped)
+    for module in (site, book):
+        monkeypatch.setattr(module, "_chapters_folder", lambda: shipped)
     monkeypatch.setattr(book, "load_cells", lambda cells, label_key: None)
     monkeypatch.setattr(book, "check_cells", lambda adata, label_key, min_cells: Checked)
     return tmp_path / "out"
