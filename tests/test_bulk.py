@@ -76,7 +76,7 @@ def test_samples_and_genes_may_share_names(frame, tmp_path):
 def test_a_label_file_is_joined_by_name(frame, tmp_path, caplog):
     more = pd.concat([frame["state"].iloc[::-1], pd.Series({"x1": "sick", "x2": "well"})]).rename("state").to_frame()
     table = written(frame.drop(columns="state"), tmp_path / "table.csv")
-    caplog.set_level("INFO", logger="selectormlp.data")
+    caplog.set_level("INFO", logger="selectormlp")
     adata, said = read_quietly(table, "state", labels=written(more.assign(age=50), tmp_path / "labels.tsv", sep="\t"))
     assert list(adata.obs["state"]) == list(frame["state"]) and list(adata.obs_names) == list(frame.index)
     assert said == [] and "2 of the 42 names" in caplog.text and list(adata.obs["age"]) == ["50"] * 40

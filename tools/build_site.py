@@ -255,7 +255,7 @@ def build_site(chapters_folder: Path, site_folder: Path) -> int:
     from selectormlp.site import _check_links, _render_site
 
     # The slides are made after the pages; whether the links to them hold, `check_links` says.
-    logging.getLogger("selectormlp.book").addFilter(lambda record: "slides/" not in record.getMessage())
+    logging.getLogger("selectormlp.site").addFilter(lambda record: "slides/" not in record.getMessage())
     with tempfile.TemporaryDirectory() as folder:
         chapters = sorted(chapters_folder.glob("*.ipynb"))
         modules = exported_modules(chapters)
