@@ -488,7 +488,7 @@ def _take_given(
     from selectormlp.sources import OpenCells, _take_cells
 
     how: dict[str, Any] = {"on_disk": on_disk, "labels": labels, "columns": columns}
-    found = _take_cells(cells[0] if len(cells) == 1 else list(cells), label_key, **how, **taken.given)
+    found = _take_cells(list(cells), label_key, **how, **taken.given)
     if isinstance(found, OpenCells):
         _say(f"The {len(found.obs):,} cells are read from disk in blocks (all into memory: --on-disk no).")
     return found
@@ -751,8 +751,7 @@ def _write_annotated(model: GeneClassifier, options: _PredictOptions, taken: _Ce
     from selectormlp.readers import load_cells
     from selectormlp.saving import annotate_cells
 
-    source = options.cells[0] if len(options.cells) == 1 else list(options.cells)
-    cells = load_cells(source, as_stored=not taken.given, **taken.given)
+    cells = load_cells(list(options.cells), as_stored=not taken.given, **taken.given)
     named = annotate_cells(model, cells, max_missing=options.max_missing)
     with _write_whole(options.out) as path:
         named.write_h5ad(path)

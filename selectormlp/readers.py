@@ -1398,6 +1398,8 @@ def load_cells(
     >>> load_cells("pancreas").n_obs
     1937
     """
+    if isinstance(source, list | tuple) and len(source) == 1:
+        source = source[0]
     if isinstance(source, str) and source in EXAMPLES:
         for name, idle in {"labels": labels, "join": join != "inner", "make_unique": make_unique}.items():
             if idle:

@@ -1120,9 +1120,8 @@ def _take_cells(
         return _as_asked(cells, reading)
     given = _given_cells(cells)
     of_files = not any(map(_is_anndata, given))
-    whole = isinstance(cells, str) and cells in EXAMPLES or len(labels) > 1
-    if of_files and (whole or not _is_large(cells, on_disk=on_disk, memory=memory)):
-        return load_cells(cells, label_key, list(labels) or None, **reading)
+    if of_files and (len(labels) > 1 or given[0] in EXAMPLES or not _is_large(given, on_disk=on_disk, memory=memory)):
+        return load_cells(given, label_key, list(labels) or None, **reading)
     return open_cells(cells, label_key=label_key, labels=labels[0] if labels else None, columns=columns, **reading)
 
 

@@ -128,8 +128,11 @@ def test_every_question_takes_every_source(folder: Path, cells: AnnData, expecte
         pd.testing.assert_frame_equal(compared, known)
         assert panel_recalls(expected, source).equals(panel_recalls(expected, cells))
         assert remake_panel(expected, source).genes == expected.genes
-    from_file = select_genes(folder / "cells.h5ad", KEY, 4)
-    assert remake_panel(from_file).genes == from_file.genes
+    for named in (folder / "cells.h5ad", [folder / "part1.zarr", folder / "part2.zarr"]):
+        from_file = select_genes(named, KEY, 4)
+        assert remake_panel(from_file).genes == from_file.genes
+    example = select_genes("pancreas", KEY, 4, min_cells=20)
+    assert remake_panel(example).genes == example.genes
 
 
 def test_a_study_takes_open_cells(folder: Path, cells: AnnData, tmp_path: Path) -> None:
