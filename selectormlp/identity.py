@@ -15,6 +15,7 @@ import pandas as pd
 
 from selectormlp.data import (
     InputError,
+    _OTHER_NAMES,
     _known_genes,
     _named_genes,
     _one_letter_apart,
@@ -254,15 +255,20 @@ def _table_of(genes: Any) -> pd.DataFrame:
 _MATCHED = {"alias": "an alias", "spelling": "written otherwise", "id": "by its id"}
 
 
-def _meant_genes(asked: Iterable[str], var: pd.DataFrame, *, one: str | None = None) -> tuple[list[str], list[str]]:
-    """Genes under the names of a table, as `_known_genes` finds them, else by alias; and what was taken for what."""
+def _meant_genes(
+    asked: Iterable[str], var: pd.DataFrame, *, one: str | None = None, is_name: Callable[[str], bool] = bool
+) -> tuple[list[str], list[str]]:
+    """Genes under the names of a table, as `_known_genes` finds them, else by alias; and what was taken for what.
+
+    Entries of which `is_name` says that they are no names stay as they are, in their place.
+    """
     names = _known_genes(asked, var, one=one)
     said: list[str] = []
-    if all(name in var.index for name in names):
+    if all(name in var.index or not is_name(name) for name in names):
         return names, said
     match, found = _Matcher(var), []
     for name in names:
-        meant = _Match(name, "name") if name in var.index else match(name)
+        meant = _Match(name, "name") if name in var.index or not is_name(name) else match(name)
         found.append(meant.gene or name)
         if meant.gene and meant.how in _MATCHED:
             said.append(f"'{name}' is taken as {meant.gene} ({_MATCHED[meant.how]})")
@@ -276,7 +282,7 @@ def _hint_of(name: str, known: Iterable[object]) -> str | None:
         return f"did you mean {found.gene!r}?"
     if found.how == "ambiguous":
         return f"it may be {found.note}: name one"
-    return (found.note.removeprefix("did you mean ") and found.note) or None
+    return found.note or None
 
 
 def _refuse_unknown_genes(setting: str, asked: Iterable[str], known: Iterable[object]) -> None:
@@ -286,7 +292,7 @@ def _refuse_unknown_genes(setting: str, asked: Iterable[str], known: Iterable[ob
     if not missing:
         return
     if len(missing) == 1:
-        hint = _hint_of(missing[0], names) or "leave it out, or use the names of the data"
+        hint = _hint_of(missing[0], names) or _OTHER_NAMES
         raise InputError(f"{setting} names {missing[0]!r}, which is not in the data; {hint}")
     match = _Matcher(pd.DataFrame(index=pd.Index(list(names), dtype=object)))
     notes = [(name, match(name).note) for name in missing]

@@ -5,6 +5,7 @@
 # %% ../nbs/07_retraining.ipynb #b0622e90
 from __future__ import annotations
 
+import csv
 import io
 import json
 import warnings
@@ -347,9 +348,19 @@ def _list_table(path: Path) -> pd.DataFrame:
         except ImportError:
             raise InputError(f"'{path}' is a spreadsheet, and openpyxl reads those; pip install openpyxl") from None
     text = _list_text(path)
+    separator, columns = _header_of(text)
+    texts = {name: str for name in columns if _plain(name) in _GENE_COLUMNS}
+    return pd.read_csv(io.StringIO(text), dtype=texts, keep_default_na=False, sep=separator)
+
+
+def _header_of(text: str) -> tuple[str, list[str]]:
+    """What separates the columns of a list, and their names: so that one is called as genes are, else the most."""
     first = text.split("\n", 1)[0]
-    separator = max(",\t;", key=first.count)  # the comma, where there is none
-    return pd.read_csv(io.StringIO(text), dtype={"gene": str}, keep_default_na=False, sep=separator)
+    found = {separator: next(csv.reader([first], delimiter=separator), []) for separator in ",\t;"}
+    for separator, columns in found.items():
+        if any(_plain(name) in _GENE_COLUMNS for name in columns):
+            return separator, columns
+    return max(found.items(), key=lambda each: len(each[1]))
 
 
 def _list_text(path: Path) -> str:

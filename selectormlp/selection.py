@@ -600,6 +600,11 @@ def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
 _PATTERN = re.compile(r"^\^|\$$|[|\[(*+?]")  # an entry of `exclude` that is no name
 
 
+def _is_name(entry: str) -> bool:
+    """Whether an entry of `exclude` is the name of a gene, and no ready list or pattern."""
+    return entry not in UNWANTED_GENES and not _PATTERN.search(entry)
+
+
 def _matching(names: set[str], entry: str) -> set[str]:
     """The names that one entry of `exclude` means."""
     pattern = UNWANTED_GENES.get(entry)
@@ -629,16 +634,13 @@ def _with_known_genes(
                 " with join='outer' (--join outer)"
             )
     exclude = [design.exclude] if isinstance(design.exclude, str) else list(design.exclude)
-    listed = {"must_include": design.must_include, "candidates": design.candidates}
-    listed["exclude"] = [entry for entry in exclude if entry not in UNWANTED_GENES and not _PATTERN.search(entry)]
+    before = {"must_include": list(design.must_include), "candidates": list(design.candidates), "exclude": exclude}
+    how: dict[str, dict[str, Any]] = {"must_include": {"one": "must_include"}, "exclude": {"is_name": _is_name}}
     found: dict[str, list[str]] = {}
-    for setting, names in listed.items():
-        one = setting if setting == "must_include" else None
-        found[setting], said = _meant_genes(names, var, one=one)
+    for setting, names in before.items():
+        found[setting], said = _meant_genes(names, var, **how.get(setting, {}))
         for line in said:
             _announce(f"{setting}: {line}")
-    found["exclude"] += [entry for entry in exclude if entry not in listed["exclude"]]
-    before = {"must_include": list(design.must_include), "candidates": list(design.candidates), "exclude": exclude}
     changed: dict[str, Any] = {name: genes for name, genes in found.items() if genes != before[name]}
     return replace(design, **changed) if changed else design
 
@@ -1503,7 +1505,10 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | OpenCells | Pat
     else:
         found, noted = _as_read(panel, adata), source.get("fingerprint")
         fingerprint = _fingerprint_open if isinstance(found, OpenCells) else _fingerprint_cells
-        changes = _changes_of_cells(noted, fingerprint(found, key)) if noted else []
+        now = fingerprint(found, key) if noted else {}
+        changes = _changes_of_cells(noted, now) if noted else []
+        if noted and None in (noted.get("values"), now["values"]):
+            _announce("cells: names, genes and labels are those of the panel; values in dask arrays were not compared")
         if changes:
             raise InputError(
                 f"these are not the cells of the panel ({'; '.join(changes)}); pass those that it was made of"

@@ -92,6 +92,9 @@ def test_rules_take_aliases_and_say_so(pancreas: AnnData, caplog: pytest.LogCapt
     said = [record.getMessage() for record in caplog.records]
     assert "must_include: 'CD45' is taken as PTPRC (an alias)" in said
     assert "exclude: 'HER2' is taken as ERBB2 (an alias)" in said
+    order = ["ribosomal", "CD45", "^MT", "INS", "sex"]
+    kept = select_genes(pancreas, KEY, 3, min_cells=20, exclude=order).settings["rules"]["exclude"]
+    assert kept == ["ribosomal", "PTPRC", "^MT", "INS", "sex"]
     names, told = _meant_genes(["INS"], pd.DataFrame(index=["INS"]))
     assert (names, told) == (["INS"], [])
 

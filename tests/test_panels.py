@@ -194,3 +194,11 @@ def test_spreadsheets_are_read(tmp_path: Path) -> None:
 def test_a_gene_that_begins_with_a_hash_is_kept_below_the_header(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("# a vendor\n# of genes\ngene,rank\nINS,1\n#4,2\n")
     assert read_panel(tmp_path / "list.csv").genes == ["INS", "#4"]
+
+
+def test_columns_called_otherwise_are_text_and_type_names_do_not_split_a_header(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("Gene ID,Note\n007,a\n0012,b\n")
+    assert read_panel(tmp_path / "list.csv").genes == ["007", "0012"]
+    odd = pd.DataFrame({"gene": ["INS", "GCG"], "rank": [1, 2], "detected in a;b;c;d;e;f\tg\th": [0.1, 0.2]})
+    odd.to_csv(tmp_path / "panel.csv", index=False)
+    assert read_panel(tmp_path / "panel.csv").genes == ["INS", "GCG"]

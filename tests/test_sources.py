@@ -109,7 +109,7 @@ def test_one_panel_from_every_source(name: str, memory: int | None, folder: Path
     assert found.score(source).per_type.equals(expected.score(cells).per_type)
 
 
-def test_every_question_takes_every_source(folder: Path, cells: AnnData, expected) -> None:
+def test_every_question_takes_every_source(folder: Path, cells: AnnData, expected, caplog) -> None:
     prepared = prepare_cells(cells, KEY)
     rules = {"label_key": KEY, "n_variable": 60}
     for source in (folder / "cells.h5ad", lazy(folder / "cells.zarr"), open_cells(folder / "cells.zarr")):
@@ -131,6 +131,13 @@ def test_every_question_takes_every_source(folder: Path, cells: AnnData, expecte
     for named in (folder / "cells.h5ad", [folder / "part1.zarr", folder / "part2.zarr"]):
         from_file = select_genes(named, KEY, 4)
         assert remake_panel(from_file).genes == from_file.genes
+    changed = cells.copy()
+    changed.X = changed.X * 3
+    with pytest.raises(InputError, match=r"these are not the cells of the panel \(the values\)"):
+        remake_panel(expected, changed)
+    with caplog.at_level("INFO", "selectormlp"):  # nobody looks at values on the workers, and that is said
+        remake_panel(expected, in_dask(changed, (500, -1)))
+    assert "values in dask arrays were not compared" in caplog.text
     example = select_genes("pancreas", KEY, 4, min_cells=20)
     assert remake_panel(example).genes == example.genes
 
