@@ -836,9 +836,8 @@ def _capped(labels: pd.Series, size: int | None, seed: int) -> pd.Series:
 # %% ../nbs/16_command_line.ipynb #a96320f3
 def _read_part(step: _TrainStep, name: str, genes: np.ndarray | None = None, *, on_disk: _OnDisk = "auto") -> _Part:
     """One part that split_data wrote, with the genes of the training cells; what is read in blocks stays sparse."""
-    from selectormlp.saving import align_genes
-
     from selectormlp.data import _kept_labels
+    from selectormlp.saving import align_genes
     from selectormlp.sources import OpenCells, _log_values
 
     data, key = step.data, step.data.y_column

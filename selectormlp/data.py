@@ -1088,6 +1088,11 @@ def _obs_of(cells: Any) -> pd.DataFrame:
     return cells.obs
 
 
+def _in_memory(table: Any) -> pd.DataFrame:
+    """The table of cells or genes, also that of a lazy AnnData."""
+    return table if isinstance(table, pd.DataFrame) else table.to_memory()
+
+
 def _no_cells(cells: Any) -> InputError:
     """The error of something that is no AnnData."""
     shown = repr(cells) if isinstance(cells, str | Path) else f"of type {type(cells).__name__}"

@@ -16,6 +16,7 @@ import pandas as pd
 from selectormlp.data import (
     InputError,
     _OTHER_NAMES,
+    _in_memory,
     _known_genes,
     _named_genes,
     _one_letter_apart,
@@ -216,7 +217,7 @@ def match_genes(asked: Iterable[str], genes: AnnData | pd.DataFrame | Iterable[s
     Raises
     ------
     InputError
-        Where `asked` is one text, or a table without names.
+        Where `asked` is one text.
 
     References
     ----------
@@ -245,10 +246,9 @@ def match_genes(asked: Iterable[str], genes: AnnData | pd.DataFrame | Iterable[s
 
 def _table_of(genes: Any) -> pd.DataFrame:
     """The table of genes of some data, under their names."""
-    if isinstance(genes, pd.DataFrame):
-        return genes
-    if hasattr(genes, "var_names"):
-        return _named_genes(genes.var)
+    table = genes.var if hasattr(genes, "var_names") else genes
+    if isinstance(table, pd.DataFrame) or hasattr(table, "to_memory"):
+        return _named_genes(_in_memory(table))
     return pd.DataFrame(index=pd.Index([str(name) for name in genes], dtype=object))
 
 # %% ../nbs/00e_gene_names.ipynb #ee14rules

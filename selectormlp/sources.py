@@ -36,6 +36,7 @@ from selectormlp.data import (
     _as_sample,
     _choose_values,
     _existing_path,
+    _in_memory,
     _kept_labels,
     _no_cells,
     prepare_cells,
@@ -496,11 +497,6 @@ def _open_anndata(
     return _chosen_part(matrices, obs, var, lambda: _in_memory(adata.raw.var), **about)
 
 
-def _in_memory(table: Any) -> pd.DataFrame:
-    """The table of cells or genes, also that of a lazy AnnData."""
-    return table if isinstance(table, pd.DataFrame) else table.to_memory()
-
-
 def _held_in(adata: AnnData, path: Path) -> dict[str, Any]:
     """Return the matrices of an AnnData by their places, such that their rows can be cut out."""
     held = {"X": adata.X, "raw.X": None if adata.raw is None else adata.raw.X}
@@ -520,10 +516,9 @@ def _with_rows(values: Any, path: Path) -> Any:
 
 def _is_lazy(cells: Any) -> bool:
     """Whether values of an AnnData are not in memory: it is backed, or holds dask arrays."""
-    held = (
-        (cells.X, *cells.layers.values(), *([] if cells.raw is None else [cells.raw.X])) if not cells.isbacked else ()
-    )
-    return cells.isbacked or not isinstance(cells.obs, pd.DataFrame) or any(map(_is_dask, held))
+    if cells.isbacked or not isinstance(cells.obs, pd.DataFrame):
+        return True
+    return any(map(_is_dask, (cells.X, None if cells.raw is None else cells.raw.X, *cells.layers.values())))
 
 
 def _is_anndata(cells: Any) -> bool:

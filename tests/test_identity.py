@@ -110,6 +110,12 @@ def test_all_missing_genes_are_named_at_once(pancreas: AnnData) -> None:
         score_panel(["INS", "CD45"], cells, split_cells(pancreas, KEY, min_cells=20), KEY)
 
 
+def test_a_table_of_genes_is_read_by_its_columns(pancreas: AnnData) -> None:
+    table = pd.DataFrame({"gene_name": ["INS", "PTPRC"]}, index=["ENSG00000254647", "ENSG00000081237"])
+    assert match_genes(["INS", "CD45"], table)["gene"].tolist() == ["INS", "PTPRC"]
+    assert match_genes(["INS"], pancreas.var)["how"].tolist() == ["name"]
+
+
 def test_bad_input_is_one_sentence() -> None:
     with pytest.raises(InputError, match="the names are one text"):
         match_genes("INS GCG", ["INS"])

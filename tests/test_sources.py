@@ -16,6 +16,7 @@ from anndata import AnnData
 
 from selectormlp.data import InputError, normalise, prepare_cells
 from selectormlp.evaluation import compare_panels, score_panel
+from selectormlp.identity import match_genes
 from selectormlp.inspection import panel_recalls
 from selectormlp.selection import describe_panel, extend_panel, remake_panel, select_genes
 from selectormlp.simulation import simulate_cells
@@ -198,6 +199,7 @@ def test_sums_and_blocks_of_dask_are_those_of_memory(cells: AnnData) -> None:
 def test_what_is_lazy_is_known(folder: Path, cells: AnnData) -> None:
     lying = [lazy(folder / "cells.zarr"), in_dask(cells, (100, -1)), anndata.read_h5ad(folder / "cells.h5ad", "r")]
     assert all(map(_is_lazy, lying)) and not _is_lazy(cells) and not _is_lazy(AnnData(obs=cells.obs))
+    assert match_genes(["gene_003"], lying[0])["how"].tolist() == ["name"]
     few = read_usable(lying[0], KEY, most=20)
     assert (few.obs[KEY].value_counts() == 20).all() and (few.X != cells[few.obs_names].X).nnz == 0
 
