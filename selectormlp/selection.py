@@ -478,8 +478,8 @@ class PanelDesign:
         "highest mean of a gene in any type, in log-normalised units; None: no limit", None, least=0
     )
     max_total: float | None = _setting(
-        "highest sum over the panel's genes of their mean in any type, in molecules per 10,000 of a cell: what a"
-        " microscope can still tell apart; kept by every beginning of the panel; None: no limit",
+        "highest sum over the panel's genes of their mean in any type, in molecules per 10,000 of a cell (optical"
+        " crowding); kept for every prefix of the panel; None: no limit",
         None,
         least=0,
     )
