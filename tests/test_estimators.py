@@ -200,13 +200,15 @@ def test_the_selector_keeps_the_rules_of_a_panel(cells) -> None:
     for settings, words in (
         ({"n_genes": 21}, "there are 20 to choose from"),
         ({"must_include": ["gene20"]}, "must_include names 'gene20', which is not in the data; leave it out"),
-        ({"must_include": ["Gene-7"]}, "did you mean 'gene7'?"),
+        ({"must_include": ["gen7"]}, "did you mean 'gene7'?"),
         ({"groups": "branch"}, "give the cells as AnnData"),
         ({"method": "svm_l1", "min_markers": 1}, "min_markers needs method='discriminant'"),
         ({"method": KNeighborsClassifier()}, "ranks no genes"),
     ):
         with pytest.raises(InputError, match=words):
             GeneSelector(4).set_params(**settings).fit(table, y)
+    other_spelling = GeneSelector(4, must_include=["Gene-7"]).fit(table, y)  # case and punctuation alone: taken
+    assert other_spelling.genes_[0] == "gene7"
     with pytest.raises(InputError, match="only one class, 'alpha'"):
         GeneSelector(2).fit(table, np.repeat("alpha", 120))
     with pytest.raises(InputError, match="needs label_key"):
