@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,8 @@ _CAUTION = 15  # the ridge grows by its own size with every so many chosen genes
 _FLOOR = 0.03  # confusion that a pair of types keeps however well it is told apart, in parts of chance
 _FOLDS = 5  # parts of the training cells, each predicted from the others
 _VALUES_AT_HAND = 2**18  # numbers worked on together: so many stay in the cache of a processor
+_BLOCK = 128  # genes of a long list that are worked on together
+_NO_GAIN = "chosen; no gain shown"  # reason of a gene that held-out cells do not need
 _COPY = 0.6  # correlation within types above which a gene counts as a copy of one that is already in
 
 # %% auto #0
@@ -128,11 +131,13 @@ def _type_profiles(X: csc_matrix, y: ArrayLike) -> _TypeProfiles:
 class _HeldOut:
     """How training cells are told apart by the others: `confusion` is types x types, rows (true types) add up to 1.
 
-    `recall` is the share of each type's cells whose most probable type is their own.
+    `recall` is the share of each type's cells whose most probable type is their own; `right` says which cells those
+    are, eight to a byte.
     """
 
     confusion: np.ndarray
     recall: np.ndarray
+    right: np.ndarray | None = None
 
     @property
     def accuracy(self) -> float:
@@ -148,11 +153,46 @@ def _type_folds(codes: np.ndarray, n_folds: int = _FOLDS) -> np.ndarray:
     return pd.Series(codes).groupby(codes).cumcount().to_numpy() % n_folds
 
 # %% ../nbs/10_better_panels.ipynb #da556a98
+class _Root:
+    """A Cholesky factor (lower triangle) that grows: in blocks of rows, each with what stands left of its corner."""
+
+    def __init__(self) -> None:
+        self.blocks: list[tuple[np.ndarray, np.ndarray]] = []
+        self.open = False  # whether the next row joins the last block
+
+    def solve(self, values: np.ndarray) -> np.ndarray:
+        """x of root @ x = values, for a vector or columns."""
+        found = values[:0]
+        for left, corner in self.blocks:
+            there = values[len(found) : len(found) + len(corner)]
+            there = there - left @ found if left.shape[1] else there
+            there = solve_triangular(corner, there, lower=True, check_finite=False)
+            found = np.concatenate([found, there])
+        return found
+
+    def add_row(self, row: np.ndarray, last: float) -> None:
+        """One more row: `row` and, on the diagonal, `last`."""
+        left, corner = self.blocks.pop() if self.open else (np.empty((0, len(row))), np.empty((0, 0)))
+        corner = np.vstack([np.pad(corner, ((0, 0), (0, 1))), np.append(row[left.shape[1] :], last)])
+        self.blocks.append((np.vstack([left, row[: left.shape[1]]]), corner))
+        self.open = True
+
+    def add_block(self, left: np.ndarray, corner: np.ndarray) -> None:
+        """Several more rows."""
+        self.blocks.append((left, corner))
+        self.open = False
+
+    def last_row(self) -> np.ndarray:
+        """The last row, to the diagonal."""
+        left, corner = self.blocks[-1]
+        return np.append(left[-1], corner[-1])
+
+
 class _HeldOutDiscriminant:
     """Predicts each fold of the cells from the others by linear discriminant analysis, all types equally likely.
 
     `codes` is the type of each cell, `folds` its fold; `ridge` is added to the variance of each gene within types.
-    `add` takes genes one by one. A type that the other folds lack is never predicted.
+    `add` takes genes one by one, `add_block` many of them. A type that the other folds lack is never predicted.
     """
 
     def __init__(self, codes: np.ndarray, folds: np.ndarray, *, ridge: float):
@@ -163,7 +203,7 @@ class _HeldOutDiscriminant:
         self.sizes = self._others(np.bincount(self.groups, minlength=len(names) * self.n_types))[..., 0]
         self.n_genes, self.genes = 0, np.empty((0, len(codes)), dtype=np.float32)
         self.sums = np.empty((*self.sizes.shape, 0))
-        self.roots = [np.empty((0, 0))] * len(names)
+        self.roots = [_Root() for _ in names]
         self.cells = [np.empty((0, len(rows)), dtype=np.float32) for rows in self.rows]  # whitened, genes x cells
         self.centres = [np.empty((self.n_types, 0))] * len(names)
         known = np.where(self.sizes > 0, 0.0, -np.inf)[..., None]
@@ -188,53 +228,103 @@ class _HeldOutDiscriminant:
 
     def add(self, column: np.ndarray) -> _HeldOut:
         """Take one more gene, its values of shape (cells,), and predict all cells again."""
-        covariances, sizes = self._covariances(column), np.bincount(self.codes)
+        covariances, n = self._covariances(column), self.n_genes
         means = self.sums[..., -1] / np.maximum(self.sizes, 1)
-        self.genes = _with_room(self.genes, self.n_genes)
-        self.genes[self.n_genes] = column
-        confusion, hits = np.zeros((self.n_types, self.n_types)), np.zeros(self.n_types)
-        step = max(256, _VALUES_AT_HAND // self.n_types)
-        for fold, rows in enumerate(self.rows):
+        self.genes = _with_room(self.genes, n)
+        self.genes[n] = column
+        for fold in range(len(self.rows)):
             self._grow_root(fold, covariances[fold], means[fold])
-            for here in (slice(start, start + step) for start in range(0, len(rows), step)):
-                self._predict(fold, here, column[rows[here]], confusion, hits)
         self.n_genes += 1
-        return _HeldOut(confusion / sizes[:, None], hits / sizes)
+
+        def whitened(fold: int, here: slice) -> np.ndarray:
+            row, cells = self.roots[fold].last_row(), self.cells[fold][:, here]
+            cells[n] = cell = (column[self.rows[fold][here]] - row[:n] @ cells[:n]) / row[n]
+            return cell
+
+        return self._predict(n, whitened)
+
+    def add_block(self, columns: np.ndarray) -> Iterator[_HeldOut]:
+        """Take several genes (genes x cells) at once, and predict all cells with each further one."""
+        n, more = self.n_genes, len(columns)
+        self.genes = _with_room(self.genes, n + more - 1)
+        self.genes[n : n + more] = columns
+        covariances, means = self._block_covariances(self.genes[n : n + more])
+        new = []
+        for fold, rows in enumerate(self.rows):
+            covariance = covariances[fold]
+            left = self.roots[fold].solve(covariance[:, :n].T).T
+            corner = np.linalg.cholesky(covariance[:, n:] + self.ridge * np.eye(more) - left @ left.T)
+            self.roots[fold].add_block(left, corner)
+            centres = means[fold].T - left @ self.centres[fold].T
+            cells = columns[:, rows] - left @ self.cells[fold][:n]
+            centres, cells = (
+                solve_triangular(corner, each, lower=True, check_finite=False) for each in (centres, cells)
+            )
+            self.centres[fold] = np.column_stack([self.centres[fold], centres.T])
+            self.cells[fold] = _with_room(self.cells[fold], n + more - 1)
+            self.cells[fold][n : n + more] = cells
+            new.append(cells)
+        self.n_genes += more
+        for place in range(more):
+            yield self._predict(n + place, lambda fold, here, place=place: new[fold][place, here])
+
+    def _block_covariances(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What `_covariances` says of several genes (folds x genes x genes), and their means (folds x types x genes)."""
+        n, sizes = self.n_genes, np.maximum(self.sizes, 1)
+        members = (np.ones(len(self.codes)), (self.groups, np.arange(len(self.codes))))
+        sums = self._others(csr_matrix(members, shape=(self.sizes.size, len(self.codes))) @ columns.T)
+        self.sums = np.concatenate([self.sums, sums], axis=2)
+        share = 1 / (np.maximum(self.sizes - 1, 1) * np.count_nonzero(self.sizes, axis=1)[:, None])
+        known, found = self.genes[: n + len(columns)], []
+        for fold, rows in enumerate(self.rows):
+            weights = share[fold][self.codes].astype(self.genes.dtype)
+            weights[rows] = 0
+            totals = self.sums[fold] * (share / sizes)[fold][:, None]
+            found.append((columns * weights) @ known.T - totals[:, n:].T @ self.sums[fold])
+        return np.stack(found), sums / sizes[..., None]
 
     def _grow_root(self, fold: int, covariance: np.ndarray, means: np.ndarray) -> None:
         """One more row of the fold's Cholesky factor, and one more number for the centre of each type."""
         n, root = self.n_genes, self.roots[fold]
-        row = solve_triangular(root, covariance[:n], lower=True, check_finite=False) if n else covariance[:0]
+        row = root.solve(covariance[:n])
         last = np.sqrt(max(covariance[n] + self.ridge - row @ row, 1e-12))
         centre = (means - self.centres[fold] @ row) / last
-        self.roots[fold] = np.vstack([np.pad(root, ((0, 0), (0, 1))), np.append(row, last)])
+        root.add_row(row, last)
         self.centres[fold] = np.column_stack([self.centres[fold], centre])
         self.cells[fold] = _with_room(self.cells[fold], n)
 
-    def _predict(self, fold: int, here: slice, column: np.ndarray, confusion: np.ndarray, hits: np.ndarray) -> None:
-        """One more number for some cells of a fold, one more term of their scores; adds up what these say."""
-        n, row, centre = self.n_genes, self.roots[fold][-1], self.centres[fold][:, -1:]
-        cells, scores, codes = self.cells[fold][:, here], self.scores[fold][:, here], self.codes[self.rows[fold][here]]
-        cell = (column - row[:n] @ cells[:n]) / row[n]
-        cells[n] = cell
+    def _predict(self, gene: int, whitened: Callable[[int, slice], np.ndarray]) -> _HeldOut:
+        """Predict all cells with the genes up to this one, of which `whitened` gives the values of a fold's cells."""
+        confusion, sizes = np.zeros((self.n_types, self.n_types)), np.bincount(self.codes)
+        right, step = np.zeros(len(self.codes), dtype=bool), max(256, _VALUES_AT_HAND // self.n_types)
+        for fold, rows in enumerate(self.rows):
+            for here in (slice(start, start + step) for start in range(0, len(rows), step)):
+                right[rows[here]] = self._score(fold, here, gene, whitened(fold, here), confusion)
+        hits = np.bincount(self.codes[right], minlength=self.n_types)
+        return _HeldOut(confusion / sizes[:, None], hits / sizes, np.packbits(right))
+
+    def _score(self, fold: int, here: slice, gene: int, cell: np.ndarray, confusion: np.ndarray) -> np.ndarray:
+        """One more term of the scores of some cells; adds up what these say, and returns which cells they are right of."""
+        centre = self.centres[fold][:, gene : gene + 1]
+        scores, codes = self.scores[fold][:, here], self.codes[self.rows[fold][here]]
         term = centre * cell
         term -= 0.5 * np.square(centre)
         scores += term
         best = scores.argmax(axis=0)
-        hits += np.bincount(codes[best == codes], minlength=self.n_types)
         np.subtract(scores, scores[best, np.arange(len(best))], out=term)
         chance = np.exp(term, out=term)  # in memory that is at hand
         chance *= 1 / chance.sum(axis=0)
         first = np.flatnonzero(np.diff(codes, prepend=-1))  # of each type: its cells stand together
         confusion[codes[first]] += np.add.reduceat(chance, first, axis=1).T
+        return best == codes
 
 # %% ../nbs/10_better_panels.ipynb #07e930c4
 def _with_room(table: np.ndarray, n: int) -> np.ndarray:
-    """The table with room for a row `n`; a full one becomes twice as long."""
+    """The table with room for a row `n`; one that is too short becomes twice as long, or longer."""
     if n < len(table):
         return table
     longer = np.empty((n + max(16, n), table.shape[1]), dtype=table.dtype)
-    longer[:n] = table
+    longer[: len(table)] = table
     return longer
 
 
@@ -244,6 +334,20 @@ def _held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, 
     return [judge.add(column) for column in C.T][-1]
 
 # %% ../nbs/10_better_panels.ipynb #669474ec
+@dataclass(frozen=True)
+class _Found:
+    """What is known of a gene before it is added.
+
+    `shared`: its covariance with each gene; `loading`: of each gene on it; `means`: what is left of those of all genes;
+    `predict` names the types of the cells with it.
+    """
+
+    shared: np.ndarray
+    loading: np.ndarray
+    means: np.ndarray
+    predict: Callable[[], _HeldOut]
+
+
 class DiscriminantSearch:
     """Grow a panel gene by gene: `best()` gene, or `worth()` of every one, for the types still confused; then `add` it.
 
@@ -273,7 +377,7 @@ class DiscriminantSearch:
         self.means, folds = _means_and_folds(self.parts, self.profiles, batches)
         self.judge = _HeldOutDiscriminant(self.profiles.codes, folds, ridge=self.ridge)
         self.variance = variance + self.ridge
-        self.loadings, self.nearest = np.empty((0, len(variance))), np.zeros(len(variance))
+        self.loadings, self.nearest = np.empty((0, len(variance))), np.zeros(len(variance))  # the first n rows count
         type_sd = np.log(2) * (0.0 if platform is None else platform.type_sd)
         self.shifts = np.square(type_sd * -np.expm1(-self.profiles.means)) / 2 if type_sd else None
         self.chosen: list[int] = []
@@ -341,22 +445,58 @@ class DiscriminantSearch:
         bounds[self.chosen] = -np.inf
         return bounds + 1e-9 * total
 
-    def add(self, gene: int) -> None:
-        """Put a gene into the panel: regress the others on it, and look which types are confused now."""
-        shared = self._covariance_with(gene)
+    def add(self, gene: int, found: _Found | None = None) -> None:
+        """Put a gene into the panel: regress the others on it, and look which types are confused now.
+
+        `found` is what `find_all` says of it.
+        """
+        found, n = found or self._find(gene), len(self.chosen)
         within = np.sqrt(np.maximum(self.profiles.variance * self.profiles.variance[gene], 1e-12))
-        self.nearest = np.maximum(self.nearest, np.abs(shared) / within)
-        self.covariances.append(shared.copy())
-        shared[gene] += self.ridge
-        spread = np.sqrt(self.variance[gene])
-        loading = (shared - self.loadings[:, gene] @ self.loadings) / spread
-        self.means = self.means - self.means[:, :, [gene]] / spread * loading
+        self.nearest = np.maximum(self.nearest, np.abs(found.shared) / within)
+        self.covariances.append(found.shared)
+        loading, self.means = found.loading, found.means
         if self.shifts is not None:  # what is left of a gene after the chosen ones is moved by their shifts too
             self.shifts = self.shifts + np.outer(self.shifts[:, gene] / self.variance[gene], loading**2)
         self.variance = np.maximum(self.variance - loading**2, 1e-9)
-        self.loadings = np.vstack([self.loadings, loading])
+        self.loadings = _with_room(self.loadings, n)
+        self.loadings[n] = loading
         self.chosen.append(gene)
-        self.steps.append(self.judge.add(self._values_of(gene)))
+        self.steps.append(found.predict())
+
+    def _find(self, gene: int) -> _Found:
+        """What `add` needs to know of one gene."""
+        shared, n = self._covariance_with(gene), len(self.chosen)
+        with_ridge = shared.copy()
+        with_ridge[gene] += self.ridge
+        spread = np.sqrt(self.variance[gene])
+        loading = (with_ridge - self.loadings[:n, gene] @ self.loadings[:n]) / spread
+        means = self.means - self.means[:, :, [gene]] / spread * loading
+        return _Found(shared, loading, means, lambda: self.judge.add(self._values_of(gene)))
+
+    def find_all(self, genes: Sequence[int]) -> Iterator[_Found | None]:
+        """What `add` needs to know of each of many genes, found in blocks; each must be added before the next.
+
+        None for each of a few genes, which are added as well one by one.
+        """
+        for start in range(0, len(genes), _BLOCK):
+            block, n = list(genes[start : start + _BLOCK]), len(self.chosen)
+            if len(genes) <= _BLOCK:
+                yield from [None] * len(block)
+                continue
+            columns = np.stack([self._values_of(gene) for gene in block])
+            shared = self._covariances_with(block, columns)
+            loadings = shared - self.loadings[:n, block].T @ self.loadings[:n]
+            loadings[np.arange(len(block)), block] += self.ridge
+            corner = np.linalg.cholesky(loadings[:, block])
+            loadings = solve_triangular(corner, loadings, lower=True, check_finite=False)
+            predictions = self.judge.add_block(columns)
+            own = self.means[:, :, block] @ np.linalg.inv(corner).T  # what is left of each, in its standard deviations
+            after = self.means - own @ loadings
+            self.means = self.means.copy()
+            self.means[:, :, block] = own * np.diag(corner)  # of each when its turn comes
+            for place, (covariance, loading) in enumerate(zip(shared, loadings, strict=True), 1):
+                means = after if place == len(block) else self.means
+                yield _Found(covariance, loading, means, partial(next, predictions))
 
     def _values_of(self, gene: int) -> np.ndarray:
         """Expression of one gene in every cell."""
@@ -366,11 +506,15 @@ class DiscriminantSearch:
 
     def _covariance_with(self, gene: int) -> np.ndarray:
         """Covariance of every gene with one gene within types, every type counting alike."""
+        return self._covariances_with(gene, self._values_of(gene))
+
+    def _covariances_with(self, genes: int | list[int], values: np.ndarray) -> np.ndarray:
+        """The same with one gene or several, whose `values` are (cells,) or genes x cells."""
         profiles = self.profiles
         share = 1 / (np.maximum(profiles.n_cells - 1, 1) * len(profiles.types))
-        values = self._values_of(gene) * share[profiles.codes]
-        products = np.concatenate([part @ values for part in self.parts])
-        return products - (share * profiles.n_cells * profiles.means[:, gene]) @ profiles.means
+        weighted = (values * share[profiles.codes]).T
+        products = np.concatenate([part @ weighted for part in self.parts]).T
+        return products - (share * profiles.n_cells * profiles.means[:, genes].T) @ profiles.means
 
 # %% ../nbs/10_better_panels.ipynb #9599323a
 def _typical_variance(profiles: _TypeProfiles, *, most: int = 100) -> float:
@@ -845,9 +989,11 @@ def _grow_panel(
     """Add `n_genes` genes to a search, the `required` ones first; one row per gene in the order of adding.
 
     Columns: `index` (of the gene), `importance` (its worth when it was added), `reason`, `separates` (the pairs of
-    types that it was added for), `accuracy` (balanced, on held-out training cells from then on) and `gain` in it.
+    types that it was added for), `accuracy` (balanced, on held-out training cells from then on), `gain` in it, and
+    `gain_low` and `gain_high`, its 95 % interval over cells.
     """
     marks, rows = _marked_types(search.profiles, search.ridge), []
+    found = search.find_all(required)
     for step in range(n_genes):
         if step < len(required):
             gene, reason = required[step], "must include"
@@ -859,12 +1005,41 @@ def _grow_panel(
             reason = f"marker of {search.profiles.types[marks[gene]]}" if is_marker else "chosen"
         gains = search.pair_weights * search.pair_gains([gene])[:, 0]
         before = search.steps[-1].accuracy
-        search.add(gene)
+        search.add(gene, next(found, None))
         if budget is not None:
             budget.add(gene)
         accuracy = search.steps[-1].accuracy
-        rows.append((gene, gains.sum(), reason, _separated(search, gains), accuracy, accuracy - before))
-    return pd.DataFrame(rows, columns=["index", "importance", "reason", "separates", "accuracy", "gain"])
+        gain = (accuracy - before, *_interval_of_gain(search, step, step + 1))
+        rows.append((gene, gains.sum(), reason, _separated(search, gains), accuracy, *gain))
+    columns = ["index", "importance", "reason", "separates", "accuracy", "gain", "gain_low", "gain_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _interval_of_gain(search: DiscriminantSearch, before: int, after: int) -> tuple[float, float]:
+    """95 % interval of what the genes from `before` to `after` add to the balanced accuracy on held-out cells.
+
+    Each cell is right before and after or not; the differences are averaged within types, then over them.
+    """
+    codes, sizes = search.profiles.codes, search.profiles.n_cells
+    right = [search.steps[step].right for step in (before, after)]
+    if before == 0 or any(each is None for each in right):
+        return np.nan, np.nan
+    was, now = (np.unpackbits(each, count=len(codes)).astype(np.int8) for each in right if each is not None)
+    change = now - was
+    means = np.bincount(codes, change, minlength=len(sizes)) / sizes
+    squares = np.bincount(codes, change != 0, minlength=len(sizes)) / sizes
+    half = 1.96 * np.sqrt((np.maximum(squares - means**2, 0) / sizes).sum()) / len(sizes)
+    return float(means.mean() - half), float(means.mean() + half)
+
+
+def _enough(search: DiscriminantSearch, n_required: int) -> int:
+    """Genes after which the rest of the panel adds nothing that held-out cells show; all of them, where each size does.
+
+    Those that must be in are not asked.
+    """
+    n = len(search.chosen)
+    shown = (size for size in range(max(n_required, 1), n) if not _interval_of_gain(search, size, n)[0] > 0)
+    return next(shown, n)
 
 
 def rank_by_discriminant(
@@ -899,12 +1074,15 @@ def _substitutes(search: DiscriminantSearch, names: np.ndarray, *, most: int = 3
     return texts
 
 
+_GAINS = ("gain", "gain_low", "gain_high")
+
+
 def _panel_table(search: DiscriminantSearch, grown: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:
     """The table of a panel: `grown` with names, ranks, substitutes and the share of each type's cells with the gene."""
     chosen, profiles = grown["index"].to_numpy(), search.profiles
     table = grown.assign(gene=names[chosen], rank=np.arange(1, len(grown) + 1), substitutes=_substitutes(search, names))
     table["highest_in"] = profiles.types[profiles.means[:, chosen].argmax(axis=0)]
-    columns = ["gene", "importance", "rank", "reason", "highest_in", "separates", "accuracy", "gain", "substitutes"]
+    columns = ["gene", "importance", "rank", "reason", "highest_in", "separates", "accuracy", *_GAINS, "substitutes"]
     detected = {
         f"detected in {name}": row for name, row in zip(profiles.types, profiles.detected[:, chosen], strict=True)
     }
@@ -934,7 +1112,7 @@ class DesignedPanel(GenePanel):
     table : pandas.DataFrame
         One row per gene in the order of choice: `gene`, `importance`, `rank`, `reason`, `highest_in` (type),
         `separates` (pairs of types), `accuracy` (balanced, held-out training cells, with the genes so far), `gain` in
-        it, `substitutes`, and `detected in TYPE`, the share of each type's training cells in which the gene is seen.
+        it with its 95 % interval over cells, `gain_low` to `gain_high`, `substitutes`, and `detected in TYPE`, the share of each type's training cells in which the gene is seen.
     label_key : str, default ""
         Column of obs whose types the panel tells apart.
     method : str, default ""
@@ -1136,6 +1314,8 @@ def _build_panel(
     table, coverage = _panel_table(search, grown, np.array(names)), _coverage(search, design.min_markers)
     if ranked:
         table["reason"] = np.where(table["gene"].isin(design.must_include), "must include", "ranked")
+    elif design.target == "same":  # another machine may need what the reference's cells do not
+        _say_what_is_spare(search, table, len(required))
     _say_what_is_missing(coverage)
     settings = {"rules": design.rules(), "model_settings": dict(model_settings or {}), "version": __version__}
     return DesignedPanel(table, label_key, design.method_name, {**settings, **(about or {})}, coverage, split)
@@ -1231,6 +1411,21 @@ def _required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
             stacklevel=_user_level(),
         )
     return pd.concat([ranking[required], rest]).sort_values("rank")["gene"].tolist()
+
+
+def _say_what_is_spare(search: DiscriminantSearch, table: pd.DataFrame, n_required: int) -> None:
+    """Note in the reasons of a panel, and say once, from which gene on nothing is shown to be gained."""
+    enough, n = _enough(search, n_required), len(table)
+    spare = (table.index >= enough) & (table["reason"] == "chosen")
+    table.loc[spare, "reason"] = _NO_GAIN
+    if spare.any():
+        low, high = _interval_of_gain(search, enough, n)
+        gain = search.steps[n].accuracy - search.steps[enough].accuracy
+        _announce(
+            f"no gain is shown after {enough} of {n} genes: all further ones together add {gain:+.3f} ({low:+.3f} to"
+            f" {high:+.3f}) to the balanced accuracy on held-out training cells; their places are free for markers of"
+            " each type (min_markers), genes of your own (must_include), or substitutes"
+        )
 
 
 def _say_what_is_missing(coverage: pd.DataFrame) -> None:
