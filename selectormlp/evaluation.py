@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,17 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import Matrix, make_classifier, _model_colour
-from .data import _OTHER_NAMES, InputError, Paths, _did_you_mean, _figure_text, _nearest_name
+from selectormlp.data import (
+    _OTHER_NAMES,
+    InputError,
+    Paths,
+    _did_you_mean,
+    _figure_text,
+    _nearest_name,
+    _refuse_label_key,
+)
 from .identity import _hint_of
-from .panels import GenePanel
+from .panels import GenePanel, read_panel
 from .sources import OpenCells, _labelled_cells
 from .split import CellSplit, _map_points, plot_cell_map
 
@@ -316,14 +325,16 @@ def _judge_cells(
     return types[_make_judge(judge, seed=seed).fit(_dense(train[0]), codes).predict(_dense(X))]
 
 # %% ../nbs/08_test_accuracy.ipynb #799584e9
-def _listed_genes(panel: GenePanel | Iterable[str]) -> list[str]:
-    """Names of a panel's genes."""
-    return panel.genes if isinstance(panel, GenePanel) else list(panel)
+def _listed_genes(panel: GenePanel | Iterable[str] | Path) -> list[str]:
+    """Names of the genes of a panel, a list, or a file of one of them."""
+    if isinstance(panel, str | Path):
+        panel = read_panel(panel)
+    return panel.genes if isinstance(panel, GenePanel) else [str(gene) for gene in panel]
 
 
 def _genes_in(panel: GenePanel | list[str], adata: AnnData) -> list[str]:
     """Names of a panel's genes; one that the data lacks is an `InputError`."""
-    genes = _listed_genes(panel)
+    genes = panel.judged_genes if isinstance(panel, GenePanel) else _listed_genes(panel)
     missing = [gene for gene in genes if gene not in adata.var_names]
     if missing:
         hint = _hint_of(missing[0], adata.var_names) or _OTHER_NAMES
@@ -395,6 +406,7 @@ def score_panel(
     9
     """
     adata = _labelled_cells(adata, split.table["cell"], label_key, _listed_genes(panel))
+    _refuse_label_key(adata.obs, label_key)
     genes = _genes_in(panel, adata)
     X = {name: split.labelled(adata, name, label_key, genes) for name in ("train", "validation", part)}
     how: dict[str, Any] = {"seed": seed, "protocol": protocol, "model_settings": model_settings}

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -162,6 +163,9 @@ class _Matcher:
             return _ambiguous(found, found)
         if found:
             return _Match(found[0], "id" if symbol != name else "alias", f"approved symbol {symbol}")
+        alike = self._by_spelling(symbol)  # HLA.B, where R has written HLA-B; MIR1243 is not MIR124-3
+        if alike is not None and alike.gene not in self.organism.ids:
+            return alike
         return _Match("", "not in the data", f"{name} is a gene, which the data lack")
 
     def _by_date(self, name: str) -> _Match | None:
@@ -180,6 +184,10 @@ class _Matcher:
         """A gene that is or was called so, too."""
         if self.organism is None or not (symbols := self.organism.by_alias.get(_plain(name))):
             return None
+        other = _nomenclature("mouse" if self.organism.organism == "human" else "human")
+        if name in other.ids and name not in {alias for symbol in symbols for alias in self.organism.aliases[symbol]}:
+            here, there = self.organism.organism, other.organism
+            return _Match("", "not in the data", f"{name} is a gene of the {there}, and the data are of the {here}")
         there = {symbol: self._in_data(symbol) for symbol in symbols}
         if len(symbols) > 1:
             return _ambiguous(symbols, [symbol for symbol in symbols if there[symbol]])
@@ -217,7 +225,7 @@ def match_genes(asked: Iterable[str], genes: AnnData | pd.DataFrame | Iterable[s
     Raises
     ------
     InputError
-        Where `asked` is one text.
+        Where `asked` is one text, or a table.
 
     References
     ----------
@@ -231,8 +239,12 @@ def match_genes(asked: Iterable[str], genes: AnnData | pd.DataFrame | Iterable[s
     >>> match_genes(["INS", "CD45", "9-Sep"], load_pancreas())["how"].tolist()
     ['name', 'alias', 'date']
     """
-    if isinstance(asked, str):
-        raise InputError(f"the names are one text, {asked[:40]!r}; pass a list of names")
+    if isinstance(asked, str | Path):
+        raise InputError(
+            f"the names are one text, {str(asked)[:40]!r}; pass a list of names, read_panel(file).genes too"
+        )
+    if isinstance(asked, pd.DataFrame):
+        raise InputError("the names are a table; pass its column of genes, as in table['gene']")
     match, rows = _Matcher(_table_of(genes)), []
     before: dict[str, str] = {}
     for name in map(str, asked):
@@ -277,9 +289,12 @@ def _meant_genes(
 
 def _hint_of(name: str, known: Iterable[object]) -> str | None:
     """What to say of a gene that is not known: between which it is ambiguous, what it may have been; None: nothing."""
-    found = _Matcher(pd.DataFrame(index=pd.Index([str(gene) for gene in known], dtype=object)))(name)
+    known = [str(gene) for gene in known]
+    found = _Matcher(pd.DataFrame(index=pd.Index(known, dtype=object)))(name)
     if found.gene:
         return f"did you mean {found.gene!r}?"
+    if re.search(r"[,;]", name) and not _missing_genes(re.split(r"[,;]\s*", name), known):
+        return "these are several genes: give each by itself, with a space between"
     if found.how == "ambiguous":
         return f"it may be {found.note}: name one"
     return found.note or None
@@ -288,17 +303,27 @@ def _hint_of(name: str, known: Iterable[object]) -> str | None:
 def _refuse_unknown_genes(setting: str, asked: Iterable[str], known: Iterable[object]) -> None:
     """Raise InputError that names all genes of a setting that are not in the data, with a hint where there is one."""
     names = dict.fromkeys(map(str, known))
-    missing = [name for name in asked if name not in names]
+    missing = _missing_genes(asked, names)
     if not missing:
         return
     if len(missing) == 1:
         hint = _hint_of(missing[0], names) or _OTHER_NAMES
         raise InputError(f"{setting} names {missing[0]!r}, which is not in the data; {hint}")
-    match = _Matcher(pd.DataFrame(index=pd.Index(list(names), dtype=object)))
-    notes = [(name, match(name).note) for name in missing]
-    listed = ", ".join(f"{name!r}" + (f" ({note.rstrip('?')})" if note else "") for name, note in notes[:20])
-    more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
     raise InputError(
-        f"{setting} names {len(missing)} genes that are not in the data: {listed}{more}; leave them out, or use the"
-        " names of the data"
+        f"{setting} names {len(missing)} genes that are not in the data: {_with_notes(missing, names)}; leave them out,"
+        " or use the names of the data"
     )
+
+
+def _missing_genes(asked: Iterable[str], known: Iterable[object]) -> list[str]:
+    """The genes that are not known, in the order asked."""
+    names = set(map(str, known))
+    return [name for name in asked if name not in names]
+
+
+def _with_notes(missing: Sequence[str], known: Iterable[object], *, most: int = 20) -> str:
+    """Missing genes as text, each with what it may have been."""
+    match = _Matcher(pd.DataFrame(index=pd.Index([str(gene) for gene in known], dtype=object)))
+    notes = [(name, match(name).note) for name in missing[:most]]
+    listed = ", ".join(f"{name!r}" + (f" ({note.rstrip('?')})" if note else "") for name, note in notes)
+    return listed + (f" and {len(missing) - most} more" if len(missing) > most else "")

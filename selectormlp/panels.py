@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _PANEL_FORMAT = "selectormlp panel"  # what the json file beside a panel says it is
 _FORMAT_VERSION = 1  # of that file
+_CARRIED = "carried: not in the data"  # reason of a gene that is in the order and cannot be judged
 
 # %% auto #0
 __all__ = ['GenePanel', 'panel_from_ranking', 'read_panel', 'panel_overlap', 'plot_panel', 'mean_expression']
@@ -80,6 +81,13 @@ class GenePanel:
     def genes(self) -> list[str]:
         """Names of the genes, best first."""
         return self.table["gene"].tolist()
+
+    @property
+    def judged_genes(self) -> list[str]:
+        """The same without those that are in the order and that the data lack: they cannot be judged."""
+        if "reason" not in self.table:
+            return self.genes
+        return self.table.loc[self.table["reason"] != _CARRIED, "gene"].tolist()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -154,7 +162,7 @@ class GenePanel:
         >>> int(cells.var["selectormlp"].sum())
         5
         """
-        missing = [gene for gene in self.genes if gene not in adata.var_names]
+        missing = [gene for gene in self.judged_genes if gene not in adata.var_names]
         if missing:
             raise InputError(
                 f"{len(missing)} of the {len(self)} genes of the panel are not in the cells: {missing[0]!r}, ...; pass"

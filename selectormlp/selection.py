@@ -41,10 +41,10 @@ from selectormlp.data import (
     prepare_cells,
 )
 from .readers import _LACKING, load_cells
-from .evaluation import Scores, score_panel
-from .identity import _meant_genes, _refuse_unknown_genes
+from .evaluation import Scores, _listed_genes, score_panel
+from .identity import _meant_genes, _missing_genes, _refuse_unknown_genes, _with_notes
 from .masking import rank_genes
-from .panels import GenePanel, read_panel
+from .panels import _CARRIED, GenePanel, read_panel
 from .files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
 from .platforms import Platform, _find_platform
 from selectormlp.sources import (
@@ -75,6 +75,7 @@ _FLOOR = 0.03  # confusion that a pair of types keeps however well it is told ap
 _FOLDS = 5  # parts of the training cells, each predicted from the others
 _VALUES_AT_HAND = 2**18  # numbers worked on together: so many stay in the cache of a processor
 _BLOCK = 128  # genes of a long list that are worked on together
+_FEW = 5  # genes at the end of a panel of which it is not said that no gain is shown
 _NO_GAIN = "chosen; no gain shown"  # reason of a gene that held-out cells do not need
 _COPY = 0.6  # correlation within types above which a gene counts as a copy of one that is already in
 
@@ -269,7 +270,7 @@ class _HeldOutDiscriminant:
             yield self._predict(n + place, lambda fold, here, place=place: new[fold][place, here])
 
     def _block_covariances(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What `_covariances` says of several genes (folds x genes x genes), and their means (folds x types x genes)."""
+        """Those of several genes (folds x genes x genes), and their means over the other folds (folds x types x ...)."""
         n, sizes = self.n_genes, np.maximum(self.sizes, 1)
         members = (np.ones(len(self.codes)), (self.groups, np.arange(len(self.codes))))
         sums = self._others(csr_matrix(members, shape=(self.sizes.size, len(self.codes))) @ columns.T)
@@ -304,7 +305,7 @@ class _HeldOutDiscriminant:
         return _HeldOut(confusion / sizes[:, None], hits / sizes, np.packbits(right))
 
     def _score(self, fold: int, here: slice, gene: int, cell: np.ndarray, confusion: np.ndarray) -> np.ndarray:
-        """One more term of the scores of some cells; adds up what these say, and returns which cells they are right of."""
+        """One more term of the scores of some cells; adds up what these say, and returns for which they are right."""
         centre = self.centres[fold][:, gene : gene + 1]
         scores, codes = self.scores[fold][:, here], self.codes[self.rows[fold][here]]
         term = centre * cell
@@ -334,6 +335,11 @@ def _held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, 
     return [judge.add(column) for column in C.T][-1]
 
 # %% ../nbs/10_better_panels.ipynb #669474ec
+def _priced(worth: np.ndarray, factors: np.ndarray | None) -> np.ndarray:
+    """Worth after costs; what is below 0, that of copies, stays there."""
+    return worth if factors is None else np.where(worth > 0, worth * factors, worth)
+
+
 @dataclass(frozen=True)
 class _Found:
     """What is known of a gene before it is added.
@@ -416,18 +422,23 @@ class DiscriminantSearch:
         worth[np.isin(genes, self.chosen)] = -np.inf
         return worth
 
-    def best(self, allowed: np.ndarray | None = None) -> int:
+    def best(self, allowed: np.ndarray | None = None, factors: np.ndarray | None = None) -> int:
         """The gene of most worth among the `allowed` ones (a mask; None: all), the first of several.
 
-        Genes come in the order of what they can be worth at most, until no other can be worth more.
+        `factors` say what is left of each gene's worth after its costs (None: all). Genes come in the order of what
+        they can be worth at most, until no other can be worth more.
         """
-        bounds, worth = self._most_worth(), np.full(len(self.variance), -np.inf)
+        bounds, worth = _priced(self._most_worth(), factors), np.full(len(self.variance), -np.inf)
         bounds = bounds if allowed is None else np.where(allowed, bounds, -np.inf)
         for genes in self._in_parts(np.argsort(-bounds, kind="stable")):
             if bounds[genes[0]] < worth.max():
                 break
-            worth[genes] = np.where(bounds[genes] > -np.inf, self._worth_of(genes), -np.inf)
+            worth[genes] = np.where(bounds[genes] > -np.inf, self.priced_worth(genes, factors), -np.inf)
         return int(np.argmax(worth))
+
+    def priced_worth(self, genes: np.ndarray, factors: np.ndarray | None = None) -> np.ndarray:
+        """What each of some genes would add now, after its costs."""
+        return _priced(self._worth_of(genes), None if factors is None else factors[genes])
 
     def _most_worth(self) -> np.ndarray:
         """An upper bound of each gene's worth: that of the mean squared difference of all pairs (Jensen)."""
@@ -603,8 +614,25 @@ class PanelDesign:
     """
 
     n_genes: int = _setting("genes in the panel, exactly", 100, least=1)
-    must_include: Sequence[str] = _setting(
-        "genes that are in; they come first, in this order", (), option=tuple[str, ...]
+    must_include: Sequence[str] | Mapping[str, Sequence[str]] = _setting(
+        "genes that are in; they come first, in this order; or the markers wanted of each type, as in"
+        " {'beta': ['INS']}, where those that the data lack are carried",
+        (),
+        kind="sequence of str, or mapping of str to sequence of str",
+        option=tuple[str, ...],
+    )
+    carry: bool = _setting(
+        "keep genes that must be in and that the data lack: in the order and its number, not judged; without it they"
+        " are an error",
+        False,
+    )
+    prefer: Sequence[str] = _setting(
+        "genes that are taken wherever they are worth nearly as much as the best (`prefer_loss`)",
+        (),
+        option=tuple[str, ...],
+    )
+    prefer_loss: float = _setting(
+        "share of the best gene's worth, at this step, that a preferred gene may lack", 0.1, least=0, most=1
     )
     exclude: str | Sequence[str] = _setting(
         "genes to leave out: their names, names of ready lists (ribosomal, mitochondrial, ...: `UNWANTED_GENES`), or"
@@ -626,6 +654,18 @@ class PanelDesign:
         " crowding); kept for every prefix of the panel; None: no limit",
         None,
         least=0,
+    )
+    min_probes: float | None = _setting(
+        "least probes that a gene must have room for, by `probes_key`; None: not asked", None, least=0
+    )
+    probes_key: str = _setting("column of var with the number of probes that fit on each gene", "probe_count")
+    costs: Mapping[str, float] | None = _setting(
+        "columns of var with what a gene costs (price, off-targets, ...), and how much that counts, as in"
+        " {'price': 0.5}: the dearest candidate counts for 1 - 0.5 of its worth, others in proportion",
+        None,
+        least=0,
+        most=1,
+        option=dict[str, float] | None,
     )
     min_markers: int = _setting("genes for each type that are highest in it, where the data have them", 0, least=0)
     type_weights: Mapping[str, float] | None = _setting(
@@ -665,11 +705,26 @@ class PanelDesign:
     seed: int = _setting("seed of the split and of a classifier", 0, least=0)
 
     def __post_init__(self) -> None:
-        for name in ("must_include", "candidates", "exclude"):
+        for name in ("candidates", "exclude", "prefer"):
             object.__setattr__(self, name, _names_listed(getattr(self, name)))
+        given = self.must_include
+        by_type = (
+            {str(name): _names_listed(genes) for name, genes in given.items()} if isinstance(given, Mapping) else None
+        )
+        object.__setattr__(self, "must_include", _names_listed(given) if by_type is None else by_type)
         _check_settings(self)
         _find_platform(self.target)
         _refuse_contradictions(self)
+
+    @property
+    def required(self) -> list[str]:
+        """The genes that must be in, each once."""
+        given = self.must_include
+        return (
+            list(dict.fromkeys(gene for genes in given.values() for gene in genes))
+            if isinstance(given, dict)
+            else given
+        )
 
     @property
     def method_name(self) -> str:
@@ -698,26 +753,28 @@ def _names_listed(names: str | Iterable[str] | None) -> list[str]:
 
 def _refuse_contradictions(design: PanelDesign) -> None:
     """Raise an `InputError` for rules that cannot be kept together, or of which one would do nothing."""
-    if len(design.must_include) > design.n_genes:
+    if len(design.required) > design.n_genes:
         raise InputError(
-            f"must_include has {len(design.must_include)} genes, more than the {design.n_genes} of the panel;"
+            f"must_include has {len(design.required)} genes, more than the {design.n_genes} of the panel;"
             " ask for a larger panel"
         )
     if not isinstance(design.method, str) and not hasattr(design.method, "fit"):
         raise InputError(f"method is {design.method!r}; it must be a name such as 'discriminant', or an estimator")
     usual = {each.name: each.default for each in _settings_of(PanelDesign)}
-    of_the_search = ("max_total", "min_markers", "type_weights", "groups", "batch_key")
+    of_the_search = ("max_total", "min_markers", "prefer", "costs", "type_weights", "groups", "batch_key")
     asked = [name for name in of_the_search if getattr(design, name)] + ["target"] * (design.target != "same")
     if asked and design.method != "discriminant":
         raise InputError(f"{asked[0]} needs method='discriminant': {design.method_name!r} only ranks the genes")
     idle = {
         "protocol": ("method='discriminant'", "name a classifier as method", design.method == "discriminant"),
         "sibling_cost": ("groups", "pass groups too", not design.groups),
+        "prefer_loss": ("prefer", "pass prefer too", not design.prefer),
+        "probes_key": ("min_probes", "pass min_probes too", design.min_probes is None),
         "n_variable": ("candidates, which are taken as they are", "leave one out", bool(design.candidates)),
     }
     for name, (beside, way_out, useless) in idle.items():
         if useless and getattr(design, name) != usual[name]:
-            without = "without" if name == "sibling_cost" else "beside"
+            without = "without" if name in ("sibling_cost", "prefer_loss", "probes_key") else "beside"
             raise InputError(f"{name}={getattr(design, name)!r} has no effect {without} {beside}; {way_out}")
 
 # %% ../nbs/10_better_panels.ipynb #bf879784
@@ -734,8 +791,8 @@ def unwanted_genes(names: Iterable[str], exclude: Iterable[str]) -> set[str]:
     idle = [entry for entry, genes in found.items() if not genes and entry not in UNWANTED_GENES]
     if idle:
         warnings.warn(
-            f"exclude: {len(idle)} of {len(found)} entries match no gene of the data, the first is {idle[0]!r};"
-            " a pattern begins with ^ or ends in $",
+            f"exclude: {len(idle)} of {len(found)} entries match no gene of the data, the first is {idle[0]!r}"
+            + ("; a pattern begins with ^ or ends in $" if _is_name(idle[0]) else ""),
             stacklevel=_user_level(),
         )
     return set().union(*found.values())
@@ -771,14 +828,15 @@ def _with_known_genes(
     """
     if isinstance(lacking, pd.DataFrame):
         lacking = dict(zip(lacking["gene"], lacking["file"], strict=True))
-    for name in design.must_include:
-        if lacking and name in lacking and name not in var.index:
+    for name in design.required:
+        if lacking and name in lacking and name not in var.index and not _carries(design):
             raise InputError(
                 f"must_include names {name!r}, which the file '{lacking[name]}' lacks; leave it out, or read the files"
                 " with join='outer' (--join outer)"
             )
     exclude = [design.exclude] if isinstance(design.exclude, str) else list(design.exclude)
-    before = {"must_include": list(design.must_include), "candidates": list(design.candidates), "exclude": exclude}
+    before = {"must_include": design.required, "candidates": list(design.candidates), "exclude": exclude}
+    before["prefer"] = list(design.prefer)
     how: dict[str, dict[str, Any]] = {"must_include": {"one": "must_include"}, "exclude": {"is_name": _is_name}}
     found: dict[str, list[str]] = {}
     for setting, names in before.items():
@@ -786,7 +844,17 @@ def _with_known_genes(
         for line in said:
             _announce(f"{setting}: {line}")
     changed: dict[str, Any] = {name: genes for name, genes in found.items() if genes != before[name]}
+    if isinstance(design.must_include, dict) and "must_include" in changed:
+        meant = {gene: _meant_genes([gene], var, one="must_include")[0] for gene in design.required}
+        changed["must_include"] = {
+            name: [each for gene in genes for each in meant[gene]] for name, genes in design.must_include.items()
+        }
     return replace(design, **changed) if changed else design
+
+
+def _carries(design: PanelDesign) -> bool:
+    """Whether genes that must be in stay in the order where the data lack them."""
+    return design.carry or isinstance(design.must_include, dict)
 
 
 def _refuse_misspelt_list(names: set[str], entry: str) -> None:
@@ -802,8 +870,11 @@ def _refuse_unknown(field_name: str, asked: Iterable[str], known: Iterable[str])
     known = {str(name) for name in known}
     for name in asked:
         if name not in known:
-            hint = _did_you_mean(name, sorted(known), _OTHER_NAMES)
-            raise InputError(f"{field_name} names {name!r}, which is not in the data; {hint}")
+            others = (
+                f"those of the panel are {', '.join(sorted(known)[:20])}; types of few cells are left out (min_cells)"
+            )
+            hint = _did_you_mean(name, sorted(known), others)
+            raise InputError(f"{field_name} names {name!r}, which is not a type of the panel; {hint}")
 
 
 @dataclass(frozen=True)
@@ -814,14 +885,14 @@ class _Candidates:
     left_out: dict[str, int]
 
 
-def _candidate_genes(genes: _GeneSummary, design: PanelDesign) -> _Candidates:
+def _candidate_genes(genes: _GeneSummary, design: PanelDesign, var: pd.DataFrame) -> _Candidates:
     """The genes that a design allows: those that must be in, then the most variable of the others that vary at all.
 
-    A list of candidates is taken as it is, not cut to the most variable.
+    A list of candidates is taken as it is, not cut to the most variable. `var` is the table of genes.
     """
-    _refuse_unknown_genes("must_include", design.must_include, genes.names)
+    _refuse_unknown_genes("must_include", design.required, genes.names)
     out = unwanted_genes(genes.names, design.exclude)
-    clash = sorted(out & set(design.must_include))
+    clash = sorted(out & set(design.required))
     if clash:
         raise InputError(f"{clash[0]!r} is in must_include and in exclude; take it out of one of them")
     highest = np.inf if design.max_expression is None else design.max_expression
@@ -831,32 +902,80 @@ def _candidate_genes(genes: _GeneSummary, design: PanelDesign) -> _Candidates:
         "the same value in all cells": ~genes.varying,
         "below min_detected": genes.most_detected < design.min_detected,
         "above max_expression": genes.highest_mean > highest,
+        "below min_probes": _too_few_probes(var, genes.names, design),
     }
-    allowed, wanted, left_out = np.ones(len(genes.names), dtype=bool), ~genes.names.isin(design.must_include), {}
+    allowed, wanted, left_out = np.ones(len(genes.names), dtype=bool), ~genes.names.isin(design.required), {}
+    _say_what_was_insisted_on({name: reasons[name] for name in list(reasons)[2:]}, genes.names, design)
     for reason, unfit in reasons.items():
         left_out[reason] = int(np.count_nonzero(allowed & wanted & unfit))
         allowed &= ~np.asarray(unfit)
     usable = set(genes.names[allowed])
     ranked = [gene for gene in _by_score(genes.names, genes.above_trend()) if gene in usable]
     most = len(ranked) if design.candidates else max(design.n_variable, design.n_genes)
-    left_out["less variable"] = len(set(ranked[most:]) - set(design.must_include))
-    names = list(dict.fromkeys([*design.must_include, *ranked[:most]]))
+    if design.prefer:
+        _listed(genes.names, design.prefer, setting="preferred genes")
+    preferred = [gene for gene in design.prefer if gene in usable]
+    names = list(dict.fromkeys([*design.required, *ranked[:most], *preferred]))
+    left_out["less variable"] = len(set(ranked) - set(names))
     return _Candidates(names, {reason: n for reason, n in left_out.items() if n})
 
 # %% ../nbs/10_better_panels.ipynb #9b6390d2
-def _listed(names: pd.Index, candidates: Sequence[str]) -> np.ndarray:
-    """Which genes are on the list of candidates; says how many of the list the data lack."""
+def _listed(names: pd.Index, candidates: Sequence[str], *, setting: str = "candidates") -> np.ndarray:
+    """Which genes are on a list, of candidates for example; says which of the list the data lack."""
     listed = names.isin(candidates)
-    known = set(names)
-    missing = [name for name in candidates if name not in known]
+    missing = _missing_genes(candidates, names)
     if not listed.any():
-        raise InputError(f"none of the {len(candidates)} candidates is in the data; the first is {candidates[0]!r}")
+        raise InputError(f"none of the {len(candidates)} {setting} is in the data; the first is {candidates[0]!r}")
     if missing:
-        warnings.warn(
-            f"{len(missing)} of {len(candidates)} candidates are not in the data: {missing[0]!r}, ...",
-            stacklevel=_user_level(),
-        )
+        count = f"{len(missing)} of {len(candidates)} {setting}"
+        warnings.warn(f"{count} are not in the data: {_with_notes(missing, names)}", stacklevel=_user_level())
     return listed
+
+
+def _column_of_var(var: pd.DataFrame, names: pd.Index, column: str, setting: str) -> np.ndarray:
+    """The numbers of a column of var, one for each gene; nan where there is none."""
+    if column not in var.columns:
+        held = ", ".join(map(str, var.columns[:20])) or "none"
+        hint = _did_you_mean(column, var.columns, f"its columns are: {held}; add one, or name a file (--gene-table)")
+        raise InputError(f"{setting} names the column {column!r}, which is not in var; {hint}")
+    values = pd.to_numeric(var[column].reindex(names), errors="coerce").to_numpy(dtype=float)
+    if np.isnan(values).all() or (values < 0).any():
+        raise InputError(f"{setting}: the column {column!r} of var must hold numbers of 0 or more")
+    return values
+
+
+def _too_few_probes(var: pd.DataFrame, names: pd.Index, design: PanelDesign) -> np.ndarray | bool:
+    """Which genes have room for fewer probes than wanted, or for a number that is not known."""
+    if design.min_probes is None:
+        return False
+    return ~(_column_of_var(var, names, design.probes_key, "probes_key") >= design.min_probes)
+
+
+def _price_factors(var: pd.DataFrame, names: Sequence[str], design: PanelDesign) -> np.ndarray | None:
+    """What is left of each gene's worth after its costs, from 0 to 1; None where nothing costs."""
+    if not design.costs:
+        return None
+    left, index = np.ones(len(names)), pd.Index(names)
+    for column, weight in design.costs.items():
+        cost = _column_of_var(var, index, column, "costs")
+        unknown = np.isnan(cost)
+        if unknown.any():
+            _announce(
+                f"costs: {unknown.sum():,} of {len(cost):,} candidates have no {column}, and count as the dearest"
+            )
+        highest = np.nanmax(cost)
+        left *= 1 - weight * np.where(unknown, 1.0, cost / highest if highest > 0 else 0.0)
+    return left
+
+
+def _say_what_was_insisted_on(reasons: Mapping[str, Any], names: pd.Index, design: PanelDesign) -> None:
+    """Say of genes that must be in which rule would have left them out."""
+    wanted = names.isin(design.required)
+    for reason, unfit in reasons.items():
+        genes = list(names[wanted & np.asarray(unfit)]) if np.any(unfit) else []
+        if genes:
+            listed = ", ".join(genes[:10]) + (f" and {len(genes) - 10} more" if len(genes) > 10 else "")
+            _announce(f"must_include keeps {listed}, which another rule would leave out: {reason}")
 
 # %% ../nbs/10_better_panels.ipynb #f5821183
 def _pair_costs(types: Sequence[str], obs: pd.DataFrame, label_key: str, design: PanelDesign) -> np.ndarray:
@@ -985,8 +1104,14 @@ def _grow_panel(
     required: Sequence[int],
     min_markers: int = 0,
     budget: _Budget | None = None,
+    factors: np.ndarray | None = None,
+    preferred: np.ndarray | None = None,
+    loss: float = 0.0,
 ) -> pd.DataFrame:
     """Add `n_genes` genes to a search, the `required` ones first; one row per gene in the order of adding.
+
+    `factors` say what is left of each gene's worth after its costs; a `preferred` gene (a mask) that is worth
+    1 - `loss` of the best one is taken in its place.
 
     Columns: `index` (of the gene), `importance` (its worth when it was added), `reason`, `separates` (the pairs of
     types that it was added for), `accuracy` (balanced, on held-out training cells from then on), `gain` in it, and
@@ -1000,9 +1125,12 @@ def _grow_panel(
         else:
             forced = _needy(search, marks, n_genes - step, min_markers)
             forced = _types_without_a_gene(search, marks) if forced is None else forced
-            gene = search.best(_allowed_now(search, forced, budget))
+            allowed = _allowed_now(search, forced, budget)
+            best = search.best(allowed, factors)
+            gene = best if preferred is None else _preferred(search, best, preferred, allowed, factors, loss)
             is_marker = forced is not None and forced[gene]
             reason = f"marker of {search.profiles.types[marks[gene]]}" if is_marker else "chosen"
+            reason = reason if gene == best else "preferred"
         gains = search.pair_weights * search.pair_gains([gene])[:, 0]
         before = search.steps[-1].accuracy
         search.add(gene, next(found, None))
@@ -1013,6 +1141,20 @@ def _grow_panel(
         rows.append((gene, gains.sum(), reason, _separated(search, gains), accuracy, *gain))
     columns = ["index", "importance", "reason", "separates", "accuracy", "gain", "gain_low", "gain_high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _preferred(
+    search: DiscriminantSearch, best: int, preferred: np.ndarray, allowed: np.ndarray | None,
+    factors: np.ndarray | None, loss: float,
+) -> int:  # fmt: skip
+    """The best of the preferred genes, where it is worth 1 - `loss` of the best gene or more; else the best gene."""
+    left = preferred if allowed is None else preferred & allowed
+    left = left & ~np.isin(np.arange(len(left)), search.chosen)
+    if left[best] or not left.any():
+        return best
+    gene = search.best(left, factors)
+    worth = search.priced_worth(np.array([best, gene]), factors)
+    return gene if worth[1] > 0 and worth[1] >= (1 - loss) * worth[0] else best
 
 
 def _interval_of_gain(search: DiscriminantSearch, before: int, after: int) -> tuple[float, float]:
@@ -1081,7 +1223,8 @@ def _panel_table(search: DiscriminantSearch, grown: pd.DataFrame, names: np.ndar
     """The table of a panel: `grown` with names, ranks, substitutes and the share of each type's cells with the gene."""
     chosen, profiles = grown["index"].to_numpy(), search.profiles
     table = grown.assign(gene=names[chosen], rank=np.arange(1, len(grown) + 1), substitutes=_substitutes(search, names))
-    table["highest_in"] = profiles.types[profiles.means[:, chosen].argmax(axis=0)]
+    highest = profiles.types[profiles.means[:, chosen].argmax(axis=0)].astype(object)
+    table["highest_in"] = np.where(profiles.means[:, chosen].max(axis=0) > 0, highest, "")  # "" for a gene never seen
     columns = ["gene", "importance", "rank", "reason", "highest_in", "separates", "accuracy", *_GAINS, "substitutes"]
     detected = {
         f"detected in {name}": row for name, row in zip(profiles.types, profiles.detected[:, chosen], strict=True)
@@ -1090,7 +1233,10 @@ def _panel_table(search: DiscriminantSearch, grown: pd.DataFrame, names: np.ndar
 
 
 def _coverage(search: DiscriminantSearch, min_markers: int) -> pd.DataFrame:
-    """For each type: its training cells, markers in the panel, wanted and in the data, and its held-out recall."""
+    """For each type: its training cells, markers in the panel, wanted and in the data, and its held-out recall.
+
+    `taken_for` is the type that its cells are most likely taken for, where any is not found.
+    """
     marks, types = _marked_types(search.profiles, search.ridge), search.profiles.types
     have, there = (np.bincount(group[group >= 0], minlength=len(types)) for group in (marks[search.chosen], marks))
     columns = {
@@ -1100,7 +1246,10 @@ def _coverage(search: DiscriminantSearch, min_markers: int) -> pd.DataFrame:
         "wanted": min_markers,
         "in_data": there,
     }
-    return pd.DataFrame({**columns, "recall": search.steps[-1].recall})
+    last = search.steps[-1]
+    others = last.confusion * (1 - np.eye(len(types)))
+    mistaken = np.where(others.max(axis=1) > 0, types[others.argmax(axis=1)], "")
+    return pd.DataFrame({**columns, "recall": last.recall, "taken_for": np.where(last.recall < 1, mistaken, "")})
 
 # %% ../nbs/10_better_panels.ipynb #5667bf1a
 @dataclass(frozen=True, repr=False)
@@ -1112,7 +1261,8 @@ class DesignedPanel(GenePanel):
     table : pandas.DataFrame
         One row per gene in the order of choice: `gene`, `importance`, `rank`, `reason`, `highest_in` (type),
         `separates` (pairs of types), `accuracy` (balanced, held-out training cells, with the genes so far), `gain` in
-        it with its 95 % interval over cells, `gain_low` to `gain_high`, `substitutes`, and `detected in TYPE`, the share of each type's training cells in which the gene is seen.
+        it with its 95 % interval over cells, `gain_low` to `gain_high`, `substitutes`, and `detected in TYPE`, the
+        share of each type's training cells in which the gene is seen.
     label_key : str, default ""
         Column of obs whose types the panel tells apart.
     method : str, default ""
@@ -1120,7 +1270,8 @@ class DesignedPanel(GenePanel):
     settings : dict, default {}
         How the panel was made: `rules`, `model_settings`, `version`, `source` (the cells), `split` and `left_out`.
     coverage : pandas.DataFrame, default DataFrame()
-        One row per type: `n_cells`, `markers` (in the panel), `wanted`, `in_data`, `recall` (held-out training cells).
+        One row per type: `n_cells`, `markers` (in the panel), `wanted`, `in_data`, `recall` (held-out training cells),
+        `taken_for` (the type that its other cells are most likely taken for).
     split : CellSplit or None, default None
         The split whose training cells chose the genes.
 
@@ -1178,7 +1329,7 @@ class DesignedPanel(GenePanel):
         if self.split is None:
             raise InputError("this panel has no split; use score_panel(panel, cells, split, label_key)")
         used = self.split.table.loc[self.split.table["part"].isin(["train", "validation", part]), "cell"]
-        cells = _log_values(_as_read(self, adata), used, self.label_key, self.genes)
+        cells = _log_values(_as_read(self, adata), used, self.label_key, self.judged_genes)
         more: dict[str, Any] = {"condition": condition, "part": part, "seed": seed, "model_settings": model_settings}
         return score_panel(self, cells, self.split, self.label_key, **more)
 
@@ -1226,8 +1377,10 @@ def _choose_panel(
     else:
         train = _part_of(cells, split, "train", label_key)
         genes, var, lacking = _summarise_genes(train, label_key), train.var, cells.uns.get(_LACKING)
-    design = _with_known_genes(design, var, lacking)
-    candidates = _candidate_genes(genes, design)
+    asked = design = _with_known_genes(design, var, lacking)
+    if _carries(design):
+        design = _without_carried(design, var.index)
+    candidates = _candidate_genes(genes, design, var)
     if isinstance(cells, OpenCells):
         cells = _read_open(cells, names, genes=candidates.names, progress=progress)
     if train is None:
@@ -1235,8 +1388,41 @@ def _choose_panel(
     ranked = _rank_by_model(cells, train, split, label_key, candidates.names, design, model_settings)
     about = {**_with_genes_left_out(about or {}, candidates), "values": {**_values_of(train), "n_genes": len(var)}}
     train = _by_gene(train, candidates.names)  # and all genes of these cells need no memory any more
+    if design.costs:
+        train.var = (
+            var.loc[candidates.names, list(design.costs)] if set(design.costs) <= set(var.columns) else train.var
+        )
     more: dict[str, Any] = {"ranked": ranked, "model_settings": model_settings, "about": about}
-    return _build_panel(train, label_key, design, split, **more), cells
+    panel = _build_panel(train, label_key, design, split, **more)
+    return panel if asked is design else _with_carried(panel, asked), cells
+
+
+def _without_carried(design: PanelDesign, names: pd.Index) -> PanelDesign:
+    """The same design without the genes that must be in and that the data lack, and with as many fewer genes."""
+    missing = _missing_genes(design.required, names)
+    if not missing:
+        return design
+    if len(missing) == design.n_genes:
+        _refuse_unknown_genes("must_include", design.required, names)
+    _announce(f"in the order, not judged (not in the data): {_with_notes(missing, names)}")
+    gone = set(missing)
+    must: Any = design.must_include
+    if isinstance(must, dict):
+        must = {name: [gene for gene in genes if gene not in gone] for name, genes in must.items()}
+    else:
+        must = [gene for gene in must if gene not in gone]
+    return replace(design, must_include=must, n_genes=design.n_genes - len(missing))
+
+
+def _with_carried(panel: DesignedPanel, design: PanelDesign) -> DesignedPanel:
+    """The panel with the genes that are carried, in the places that they were given in."""
+    there = panel.table.set_index("gene", drop=False)
+    order = [*design.required, *(gene for gene in panel.genes if gene not in set(design.required))]
+    table = there.reindex(order).assign(gene=order, rank=np.arange(1, len(order) + 1)).reset_index(drop=True)
+    carried = ~table["gene"].isin(there.index)
+    table.loc[carried, "reason"] = _CARRIED
+    table.loc[carried, ["highest_in", "separates", "substitutes"]] = ""
+    return replace(panel, table=table, settings={**panel.settings, "rules": design.rules()})
 
 
 def _values_of(cells: AnnData) -> dict[str, Any]:
@@ -1301,22 +1487,31 @@ def _build_panel(
 
     names = train.var_names.tolist()
     if design.n_genes > len(names):
+        why = (about or {}).get("left_out", {}).get("genes", {})
+        listed = ", ".join(f"{n:,} {reason}" for reason, n in why.items())
         raise InputError(
             f"a panel of {design.n_genes} genes was asked for, and there are {len(names)} to choose from"
-            " (that vary, and that the rules allow); ask for fewer"
+            + (f" (others are left out: {listed})" if listed else "")
+            + "; ask for fewer"
         )
-    required = [names.index(gene) for gene in ranked or design.must_include]
+    places = {name: place for place, name in enumerate(names)}
+    required = [places[gene] for gene in ranked or design.required]
     search = _search(train, label_key, design)
     budget = None if design.max_total is None else _Budget(search, design.max_total)
     if budget is not None:
         budget.refuse_required(required, names)
-    grown = _grow_panel(search, design.n_genes, required=required, min_markers=design.min_markers, budget=budget)
+    more: dict[str, Any] = {"min_markers": design.min_markers, "budget": budget, "loss": design.prefer_loss}
+    more["factors"] = _price_factors(train.var, names, design)
+    more["preferred"] = train.var_names.isin(design.prefer) if design.prefer else None
+    grown = _grow_panel(search, design.n_genes, required=required, **more)
     table, coverage = _panel_table(search, grown, np.array(names)), _coverage(search, design.min_markers)
     if ranked:
-        table["reason"] = np.where(table["gene"].isin(design.must_include), "must include", "ranked")
+        table["reason"] = np.where(table["gene"].isin(design.required), "must include", "ranked")
     elif design.target == "same":  # another machine may need what the reference's cells do not
         _say_what_is_spare(search, table, len(required))
     _say_what_is_missing(coverage)
+    _say_what_is_confused(coverage)
+    table = _with_wanted_types(table, design, coverage["type"])
     settings = {"rules": design.rules(), "model_settings": dict(model_settings or {}), "version": __version__}
     return DesignedPanel(table, label_key, design.method_name, {**settings, **(about or {})}, coverage, split)
 
@@ -1332,9 +1527,26 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
     y = train.obs[label_key].to_numpy().astype(str)
     if design.batch_key is not None:
         _refuse_label_key(train.obs, design.batch_key, setting="batch_key")
+        _say_what_is_confounded(train.obs, label_key, design.batch_key)
     batches = None if design.batch_key is None else _cell_labels(train.obs, design.batch_key).fillna("none").to_numpy()
     costs = _pair_costs(np.unique(y).tolist(), train.obs, label_key, design)
     return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches, platform=_find_platform(design.target))
+
+
+def _say_what_is_confounded(obs: pd.DataFrame, label_key: str, batch_key: str) -> None:
+    """Say how many types come from one batch alone: there, type and batch cannot be told apart."""
+    if batch_key == label_key:
+        raise InputError(f"batch_key is {batch_key!r}, the column of the types; name the column of donors or batches")
+    counts = pd.crosstab(_cell_labels(obs, label_key), _cell_labels(obs, batch_key).fillna("none"))
+    alone = counts.index[(counts > 0).sum(axis=1) == 1].tolist()
+    if counts.shape[1] < 2:
+        _announce(f"batch_key: {batch_key!r} has one value in these cells, and has no effect")
+    elif alone:
+        listed = ", ".join(alone[:10]) + (f" and {len(alone) - 10} more" if len(alone) > 10 else "")
+        _announce(
+            f"batch_key: {len(alone)} of {len(counts)} types have one {batch_key} alone ({listed}): what marks the type"
+            " there and what marks the batch cannot be told apart"
+        )
 
 
 def _part_of(cells: AnnData, split: CellSplit | None, part: str, label_key: str) -> AnnData:
@@ -1401,7 +1613,7 @@ def _required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
 
     Warns of genes without any weight: a model that uses few genes ranks no others.
     """
-    required = ranking["gene"].isin(design.must_include)
+    required = ranking["gene"].isin(design.required)
     rest = ranking[~required].head(design.n_genes - int(required.sum()))
     idle = int((rest["importance"] == 0).sum())
     if idle:
@@ -1416,6 +1628,8 @@ def _required_first(ranking: pd.DataFrame, design: PanelDesign) -> list[str]:
 def _say_what_is_spare(search: DiscriminantSearch, table: pd.DataFrame, n_required: int) -> None:
     """Note in the reasons of a panel, and say once, from which gene on nothing is shown to be gained."""
     enough, n = _enough(search, n_required), len(table)
+    if n - enough < _FEW:
+        return  # of the last genes alone one gain or other is never shown
     spare = (table.index >= enough) & (table["reason"] == "chosen")
     table.loc[spare, "reason"] = _NO_GAIN
     if spare.any():
@@ -1426,6 +1640,41 @@ def _say_what_is_spare(search: DiscriminantSearch, table: pd.DataFrame, n_requir
             f" {high:+.3f}) to the balanced accuracy on held-out training cells; their places are free for markers of"
             " each type (min_markers), genes of your own (must_include), or substitutes"
         )
+
+
+def _with_wanted_types(table: pd.DataFrame, design: PanelDesign, types: Iterable[str]) -> pd.DataFrame:
+    """The table of a panel, where genes that must be in for a type say so; says which of these types the data lack."""
+    if not isinstance(design.must_include, dict):
+        return table
+    wanted: dict[str, list[str]] = {}
+    for name, genes in design.must_include.items():
+        for gene in genes:
+            wanted.setdefault(gene, []).append(name)
+    if lacking := [name for name in design.must_include if name not in set(types)]:
+        _announce(f"must_include: no cells of {', '.join(lacking)} are judged; their genes are in the panel")
+    reasons = [f"must include, for {', '.join(wanted[gene])}" if gene in wanted else "" for gene in table["gene"]]
+    return table.assign(reason=[own or was for own, was in zip(reasons, table["reason"], strict=True)])
+
+
+def _say_what_is_confused(coverage: pd.DataFrame) -> None:
+    """Say which types the panel does not tell apart, the worst first."""
+    if pairs := _confused_types(coverage):
+        more = f" and {len(pairs) - 10} more" if len(pairs) > 10 else ""
+        _announce(f"types not told apart (recall on held-out training cells): {'; '.join(pairs[:10])}{more}")
+
+
+def _confused_types(coverage: pd.DataFrame, *, least: float = 2 / 3) -> list[str]:
+    """Types of which fewer than `least` of the held-out cells are found, with the type that they are taken for."""
+    worst = coverage[coverage["recall"] < least].sort_values("recall", kind="stable")
+    recall, other, listed = dict(zip(worst["type"], worst["recall"], strict=True)), {}, {}
+    other = dict(zip(worst["type"], worst["taken_for"], strict=True))
+    for name in worst["type"]:
+        twin = other[name]
+        if twin in recall and other[twin] == name:
+            listed.setdefault(frozenset((name, twin)), f"{name} / {twin}: {recall[name]:.2f}, {recall[twin]:.2f}")
+        else:
+            listed[frozenset((name,))] = f"{name}: {recall[name]:.2f}" + (f", taken for {twin}" if twin else "")
+    return list(listed.values())
 
 
 def _say_what_is_missing(coverage: pd.DataFrame) -> None:
@@ -1538,8 +1787,9 @@ def extend_panel(
 
     Parameters
     ----------
-    panel : GenePanel or sequence of str
-        The genes that are in, in this order.
+    panel : GenePanel, sequence of str, or path
+        The genes that are in, in this order, or a file of them. Those that the data lack are carried: they stay in the
+        order and count, and are not judged.
     adata : anndata.AnnData, OpenCells, str or pathlib.Path, or a sequence of those
         Raw counts or log-normalised expression, cells x genes, wherever they lie; as in `select_genes`.
     n_more : int
@@ -1566,11 +1816,12 @@ def extend_panel(
     >>> extend_panel(["INS", "GCG"], load_pancreas(), 3, label_key="cell_type", min_cells=20).genes[:2]
     ['INS', 'GCG']
     """
-    given = panel.genes if isinstance(panel, GenePanel) else list(panel)
+    given = _listed_genes(panel)
     key = label_key or (panel.label_key if isinstance(panel, GenePanel) else "")
     if not _is_whole(n_more, least=0):
         raise InputError(f"n_more is {n_more!r}; it must be a whole number of at least 0")
-    return select_genes(adata, key, len(given) + n_more, must_include=given, split=split, **settings)
+    asked = {"carry": True, **settings}
+    return select_genes(adata, key, len(given) + n_more, must_include=given, split=split, **asked)
 
 
 @_takes_settings(PanelDesign, _ValuesAsked, leave_out=_OF_THE_LIST)
@@ -1586,8 +1837,8 @@ def describe_panel(
 
     Parameters
     ----------
-    panel : GenePanel or sequence of str
-        The genes, in their order.
+    panel : GenePanel, sequence of str, or path
+        The genes, in their order, or a file of them. Those that the data lack are named, and are not judged.
     adata : anndata.AnnData, OpenCells, str or pathlib.Path, or a sequence of those
         Raw counts or log-normalised expression, cells x genes, wherever they lie; as in `select_genes`.
     label_key : str, default ""
