@@ -21,6 +21,7 @@ _MODULE_OF = {
         "book": "run_book",
         "selection": "DesignedPanel PanelDesign describe_panel extend_panel remake_panel select_genes",
         "pipeline": "GeneSelector",
+        "orders": "order_table write_order",
         "tabnet": "TabNetClassifier PretrainedEncoder explain_cells explain_types pretrain_tabnet",
         "bulk": "cross_validated_scores load_nci60 read_samples score_interval",
         "sources": "open_cells read_usable",

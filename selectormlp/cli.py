@@ -757,6 +757,58 @@ def _write_annotated(model: GeneClassifier, options: _PredictOptions, taken: _Ce
         named.write_h5ad(path)
     _say(f"The cells, with obs['predicted_type'], are in '{options.out}'.")
 
+# %% ../nbs/16_command_line.ipynb #0f21order
+@dataclass(frozen=True)
+class _OrderOptions:
+    """Options of `selectormlp order`."""
+
+    panel: str = _setting("file of the panel: what select wrote, or any list of genes")
+    out: str = _setting("file for the order, *.csv or *.xlsx; one that holds something else is not replaced")
+    shape: str = _setting("its columns: general, xenium, xp_convert or ampliseq", "general")
+    n_desired: NonNegativeInt | None = _setting("genes that are no spares; null: up to where accuracy rises", None)
+    substitutes: bool = _setting("add fall-back genes, each with the gene that it stands in for", False)
+    ids_from: str | None = _setting("cells that know the ids; null: those of the panel, if there, else a list", None)
+
+
+def _genes_of_cells(options: _OrderOptions, settings: dict[str, Any]) -> tuple[pd.DataFrame | None, list[str]]:
+    """The table of genes that an order's ids are looked up in, None where there is none, and its files."""
+    from selectormlp.readers import EXAMPLES
+    from selectormlp.sources import _take_cells
+
+    source, reading = settings.get("source", {}), {}
+    cells = [options.ids_from] if options.ids_from else []
+    if not cells:
+        beside = Path(options.panel).parent
+        found = [name if Path(name).exists() else str(beside / name) for name in source.get("cells") or ()]
+        if found and all(Path(name).exists() for name in found):
+            cells, reading = found, source.get("reading", {})
+    if not cells:
+        return None, []
+    how = {"on_disk": "no" if cells[0] in EXAMPLES else "yes", "columns": []}
+    return _take_cells(cells, **how, **reading).var, [name for name in cells if name not in EXAMPLES]
+
+
+def _run_order(options: _OrderOptions) -> None:
+    """Write a panel as an order (order)."""
+    from selectormlp.orders import write_order
+    from selectormlp.panels import read_panel
+
+    given = [options.panel, str(Path(options.panel).with_suffix(".json"))]
+    _check_place(options.out, endings=[".csv", ".xlsx"], others=given)
+    panel = read_panel(options.panel)
+    genes, cells = _genes_of_cells(options, panel.settings)
+    _check_place(options.out, inputs=cells, endings=[".csv", ".xlsx"])
+    more: dict[str, Any] = {"n_desired": options.n_desired, "substitutes": options.substitutes}
+    order = write_order(panel, options.out, genes, shape=options.shape, **more)
+    for gene, note in zip(order["gene"], order["note"], strict=True):
+        if note:
+            _say(f"{gene}: {note}")
+    without = order.loc[order["id"] == "", "gene"].tolist()
+    named = f"; none: {', '.join(without)}" if without else ""
+    _say(f"{len(order) - len(without)} of {len(order)} genes have an id{named}.")
+    counts = order["priority"].value_counts(sort=False)
+    _say(f"The order ({', '.join(f'{n} {name}' for name, n in counts.items())}) is in '{options.out}'.")
+
 # %% ../nbs/16_command_line.ipynb #7c9a46be
 _PART_FILES = {"train": "adata_train.h5ad", "validation": "adata_val.h5ad", "test": "adata_test.h5ad"}
 
@@ -1177,6 +1229,7 @@ _COMMANDS: dict[str, _Command] = {
     "predict": _Command(
         "name the types of new cells with a saved model", lambda: (_PredictOptions, _CellsAsked), _run_predict
     ),
+    "order": _Command("write a panel as the table that a vendor asks for", lambda: (_OrderOptions,), _run_order),
     "simulate": _Command("write cells whose marker genes are known", _simulation_options, _run_simulate),
     "split_data": _Command(
         "the original's first step: split cells", lambda: (_SplitStep, _Reading, _CellsAsked), _run_split

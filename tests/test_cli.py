@@ -45,7 +45,7 @@ MASKING = {
     "results_dir": "results", "group_size": 20, "random_reps": 2, "seed": 0,
 }  # fmt: skip
 Outputs = dict[str, dict[str, bytes]]
-COMMANDS = ["select", "report", "book", "predict", "simulate", "split_data", "train", "feature_selection"]
+COMMANDS = ["select", "report", "book", "predict", "order", "simulate", "split_data", "train", "feature_selection"]
 
 
 def tiny_cells() -> anndata.AnnData:
