@@ -784,7 +784,7 @@ def _genes_of_cells(options: _OrderOptions, settings: dict[str, Any]) -> tuple[p
             cells, reading = found, source.get("reading", {})
     if not cells:
         return None, []
-    how = {"on_disk": "no" if cells[0] in EXAMPLES else "yes", "columns": []}
+    how: dict[str, Any] = {"on_disk": "no" if cells[0] in EXAMPLES else "yes", "columns": []}
     return _take_cells(cells, **how, **reading).var, [name for name in cells if name not in EXAMPLES]
 
 

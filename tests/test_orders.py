@@ -1,6 +1,9 @@
 """A panel as an order: ids, priorities, fall-backs, the shapes of vendors, and the way back."""
 
 import json
+import re
+import time
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -218,11 +221,12 @@ def test_the_same_order_is_the_same_file_and_another_does_not_replace_it(
     path = tmp_path / f"order{ending}"
     write_order(PANEL, path)
     before = path.read_bytes()
-    import zipfile
-
-    monkeypatch.setattr(zipfile.time, "time", lambda: 2e9)  # type: ignore[attr-defined]
+    monkeypatch.setattr(time, "time", lambda: 2e9)
     write_order(PANEL, path)
     assert path.read_bytes() == before
+    if ending == ".xlsx":
+        about = zipfile.ZipFile(path).read("docProps/core.xml").decode()
+        assert set(re.findall(r"\d{4}-\d\d-\d\dT", about)) == {"1980-01-01T"}
     with pytest.raises(InputError, match="holds something else"):
         write_order(PANEL, path, n_desired=1)
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == [path.name]
