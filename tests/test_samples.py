@@ -121,6 +121,17 @@ def test_names_in_backticks_exist():
     assert {"rank_genes", "--label-key", "no_such_name_at_all"} - known == {"no_such_name_at_all"}
 
 
+def test_every_public_question_has_its_source_and_its_line():
+    text = text_of(ROOT / "nbs" / "18f_what_people_ask.ipynb")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if row[0] != "they ask"]
+    assert len(rows) >= 29 and all(len(row) == 3 for row in rows)
+    for asked, source, answer in rows:
+        assert re.fullmatch(r"\[[^]]+\]\(https?://\S+\)", source), asked
+        assert "`" in answer or ("**Not done:**" in answer and "instead" in answer), asked
+    assert len({source for _, source, _ in rows}) >= 29
+
+
 def test_targets_of_make_and_extras_of_pip_exist():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "settings.ini")
