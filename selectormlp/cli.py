@@ -71,7 +71,13 @@ class _SelectOptions:
     label_key: str = _setting("column of obs that holds the cell types; an example knows its own")
     out: str = _setting("csv file for the panel")
     labels: tuple[str, ...] = _setting("csv file or files of labels, where the cells come without", ())
-    extend: str | None = _setting("file of a panel to build on; --n-genes are then added to it", None)
+    extend: str | None = _setting(
+        "file of a panel to build on; --n-genes are then added to it; genes that the cells lack are carried", None
+    )
+    gene_table: str | None = _setting(
+        "csv, tsv or xlsx with a column of genes and columns of numbers (probes, prices) for --probes-key and --costs",
+        None,
+    )
     test_batches: tuple[str, ...] = _setting("donors or batches that only judge the panel", ())
     model_settings: dict[str, Any] | None = _setting("of a classifier as method: '{\"hidden_sizes\": [64]}'", None)
     max_epochs: PositiveInt | None = _setting(
@@ -503,7 +509,7 @@ def _options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
     if "cells" not in source or isinstance(settings["rules"].get("groups"), dict):
         raise InputError(f"the panel of '{path}' was made in Python: make it anew there, with remake_panel")
     source = _located_source(source, Path(path).parent)
-    more = {name: source.get(name) for name in ("cells", "labels", "test_batches")}
+    more = {name: source.get(name) for name in ("cells", "labels", "test_batches", "gene_table")}
     more |= {"label_key": found["label_key"], "model_settings": settings["model_settings"], **source.get("reading", {})}
     given = {name: value for name, value in {**settings["rules"], **more}.items() if value not in (None, [], {})}
     return {"format_version": found["format_version"], **given}
@@ -516,17 +522,18 @@ def _genes_listed(given: Sequence[str]) -> list[str]:
     return [gene for entry in given for gene in (read_panel(entry).genes if Path(entry).is_file() else [entry])]
 
 
+_LISTS = ("must_include", "exclude", "candidates", "prefer")  # rules that may name files of genes
+
+
 def _with_lists(design: PanelDesign, extend: str | None) -> PanelDesign:
     """The design with the genes of its files of genes, and with those of a panel to build on first."""
     from selectormlp.panels import read_panel
 
-    lists: dict[str, Any] = {
-        name: _genes_listed(getattr(design, name)) for name in ("must_include", "exclude", "candidates")
-    }
+    lists: dict[str, Any] = {name: _genes_listed(getattr(design, name)) for name in _LISTS}
     if extend is None:
         return replace(design, **lists)
     given = list(dict.fromkeys([*read_panel(extend).genes, *lists["must_include"]]))
-    lists |= {"must_include": given, "n_genes": len(given) + design.n_genes}
+    lists |= {"must_include": given, "n_genes": len(given) + design.n_genes, "carry": True}
     return replace(design, **lists)
 
 
@@ -536,8 +543,8 @@ def _run_select(options: _SelectOptions, design: PanelDesign, taken: _CellsAsked
     from selectormlp.inspection import _PAGE_FILES, write_panel_report
     from selectormlp.panels import _note_beside
 
-    lists = (design.must_include, design.exclude, design.candidates)
-    others = [*options.labels, options.extend, *(name for names in lists for name in names)]
+    lists = (getattr(design, name) for name in _LISTS)
+    others = [*options.labels, options.extend, options.gene_table, *(name for names in lists for name in names)]
     _check_place(options.out, endings=[".csv"], inputs=options.cells, others=others)
     note = _note_beside(options.out)
     _check_place(note, endings=[".json"], inputs=options.cells, others=others)
@@ -578,13 +585,16 @@ def _panel_and_cells(
     options: _SelectOptions, design: PanelDesign, taken: _CellsAsked = _AS_DECIDED
 ) -> tuple[DesignedPanel, AnnData]:
     """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
-    from selectormlp.selection import _about_cells, _choose_panel, _source_of_files, _split_of
+    from selectormlp.selection import _about_cells, _choose_panel, _join_gene_table, _source_of_files, _split_of
 
     key, columns = options.label_key, [*(design.groups or ()), *([design.batch_key] if design.batch_key else [])]
     opening: dict[str, Any] = {"label_key": key, "labels": options.labels, "columns": columns, "taken": taken}
     cells = _take_given(options.cells, options.on_disk, **opening)
+    if options.gene_table:
+        _join_gene_table(cells, options.gene_table)
     split = _donor_split(cells.obs, options, design) or _split_of(cells.obs, key, design)
-    source = _source_of_files(options.cells, options.labels, taken.given)
+    tables = [options.gene_table] if options.gene_table else []
+    source = _source_of_files(options.cells, options.labels, taken.given, tables)
     if options.test_batches:
         source["test_batches"] = list(options.test_batches)
     models = {

@@ -22,7 +22,7 @@ from .drawings import _Drawing, _sliding_bars
 from .files import _fingerprint_path, _remove_companions
 from .evaluation import _JUDGES, confusion_table, _judge_cells, plot_confusion, score_predictions
 from .platforms import Platform, _find_platform, simulate_platform
-from .selection import DesignedPanel, PanelDesign, _as_read, _brought, _choose_panel
+from .selection import DesignedPanel, PanelDesign, _as_read, _brought, _choose_panel, _confused_types
 from .sources import _log_values
 from .split import CellSplit, _draw_lots
 
@@ -45,6 +45,12 @@ def _split_of(panel: DesignedPanel) -> CellSplit:
     if panel.split is None:
         raise InputError("this panel has no split to be judged on; make it with select_genes or describe_panel")
     return panel.split
+
+
+def _judgeable(panel: DesignedPanel) -> DesignedPanel:
+    """The panel without the genes that are carried: the data lack them, so nothing can be said of them."""
+    table = panel.table[panel.table["gene"].isin(panel.judged_genes)]
+    return panel if len(table) == len(panel) else replace(panel, table=table.reset_index(drop=True))
 
 
 def _labelled_part(panel: DesignedPanel, cells: AnnData, part: str) -> _LabelledPart:
@@ -92,7 +98,7 @@ def panel_curve(
     `sizes` are 2, 5, 10, ... and the whole panel unless given; `adata` is what the panel was made from; `n_jobs` as in
     `panel_stability`.
     """
-    cells = _prepared(panel, adata)
+    panel, cells = _judgeable(panel), _prepared(panel, adata)
     train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
     asked = [(n, judge) for n in _sizes(panel, _SIZES if sizes is None else sizes) for judge in judges]
     found = _in_parallel(n_jobs, _judged, ((judge, train, test, n) for n, judge in asked))
@@ -141,7 +147,7 @@ def panel_recalls(
 
     `sizes` are 1, 2, 3, ... unless given; `adata` is what the panel was made from; `n_jobs` as in `panel_stability`.
     """
-    cells = _prepared(panel, adata)
+    panel, cells = _judgeable(panel), _prepared(panel, adata)
     train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
     chosen = _sizes(panel, _MANY_SIZES if sizes is None else sizes)
     found = _in_parallel(n_jobs, _recalls, ((judge, train, test, n) for n in chosen))
@@ -166,6 +172,7 @@ def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = 40, ax: Axes 
     """
     import matplotlib.pyplot as plt
 
+    panel = _judgeable(panel)
     genes = panel.genes[:most]
     X, y = _labelled_part(panel, _prepared(panel, adata), "train")
     types = np.unique(y)
@@ -186,7 +193,7 @@ def panel_confusions(
     panel: DesignedPanel, adata: AnnData, *, first: int = 5, judge: str = "logistic_regression"
 ) -> dict[str, pd.DataFrame]:
     """Confusion tables on test cells (true types in rows) with the `first` genes and with the whole panel."""
-    cells = _prepared(panel, adata)
+    panel, cells = _judgeable(panel), _prepared(panel, adata)
     (X, y), (X_test, y_test) = (_labelled_part(panel, cells, part) for part in ("train", "test"))
     sizes = sorted({min(first, len(panel)), len(panel)})
     return {
@@ -316,7 +323,7 @@ def panel_robustness(
     that give nothing), `training` ("transferred": judge trained on the atlas; "trained alike": on cells thinned the
     same way), `accuracy`. Which probes fail is drawn once per share, from `seed`. `n_jobs` as in `panel_stability`.
     """
-    parts = _counts_of_parts(panel, adata)
+    parts = _counts_of_parts(_judgeable(panel), adata)
     tasks = ((parts, capture, tuple(failures), judge, seed) for capture in captures)
     rows = [row for rows in _in_parallel(n_jobs, _robustness_at, tasks) for row in rows]
     return pd.DataFrame(rows, columns=["capture", "failed", "training", "accuracy"])
@@ -436,6 +443,7 @@ def forecast_panel(
     platform = _find_platform(target)
     if not n_draws >= 2 or not 0 < confidence < 1 or not cells_per_type >= 4:
         raise InputError("a forecast needs n_draws of 2 or more, a confidence between 0 and 1, cells_per_type >= 4")
+    panel = _judgeable(panel)
     train = _counts_of_parts(panel, adata)["train"]
     held_out = adata[_split_of(panel).cells("test")]
     asked = _sizes(panel, (5, 10, 15, 25, 50, 100) if sizes is None else sizes)
@@ -635,8 +643,11 @@ def _page(
 
 
 def _summary(panel: DesignedPanel, judged: DesignedPanel, curve: pd.DataFrame) -> str:
-    """What the panel is worth, in two sentences, and a third where the judges saw only some of the cells."""
-    whole = curve[curve["n_genes"] == len(panel)]["accuracy"]
+    """What the panel is worth, in two sentences, and what must be said of it besides."""
+    n_judged = len(panel.judged_genes)
+    whole = curve[curve["n_genes"] == n_judged]["accuracy"]
+    carried = f" {len(panel) - n_judged} of the panel's {len(panel)} genes are not in the data, and not judged."
+    confused = _confused_types(panel.coverage)
     every, seen = (_split_of(made).table["part"].value_counts() for made in (panel, judged))
     some = [
         f"{seen[part]:,} of {every[part]:,} {name} cells"
@@ -644,7 +655,9 @@ def _summary(panel: DesignedPanel, judged: DesignedPanel, curve: pd.DataFrame) -
         if seen[part] < every[part]
     ]
     return (
-        f"With {len(panel)} genes, {whole.mean():.1%} balanced accuracy on test cells, the mean of {len(whole)} judges."
+        f"With {n_judged} genes, {whole.mean():.1%} balanced accuracy on test cells, the mean of {len(whole)} judges."
         f" {enough_genes(curve)} genes come within one point of the best size."
+        + (carried if n_judged < len(panel) else "")
+        + (f" Not told apart (recall on held-out training cells): {'; '.join(confused)}." if confused else "")
         + (f" The judges saw {' and '.join(some)}, drawn by lot, fewer of the large types." if some else "")
     )

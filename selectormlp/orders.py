@@ -27,7 +27,7 @@ from selectormlp.data import (
     _write_whole,
 )
 from .identity import _Matcher, _Nomenclature, _nomenclature, _organism_of, _table_of
-from .panels import GenePanel
+from .panels import _CARRIED, _NO_GAIN, GenePanel
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,30 +83,20 @@ class _Ids:
 
 # %% ../nbs/10f_orders.ipynb #0f09table
 _PRIORITIES = ("must have", "desired", "spare", "fall-back")
-_LITTLE = 0.01  # of balanced accuracy: a beginning of the panel that comes within it of the best is enough
 _SUBSTITUTE = re.compile(r"(.+?) \((-?[\d.]+)\)(?:, |$)")
 
 
 def _is_demanded(reason: str) -> bool:
     """Whether a gene is there because somebody or a rule asked for it."""
-    return reason in ("must include", "given") or reason.startswith("marker of ")
+    return reason in ("given", "preferred", _CARRIED) or reason.startswith(("must include", "marker of "))
 
 
-def _n_that_gain(table: pd.DataFrame) -> int:
-    """Genes up to which accuracy rises by what counts; all of them where it is not known."""
-    if "accuracy" not in table:
-        return len(table)
-    accuracy = pd.to_numeric(table["accuracy"], errors="coerce").to_numpy()
-    enough = accuracy >= pd.Series(accuracy).max() - _LITTLE
-    return int(enough.argmax()) + 1 if enough.any() else len(table)
-
-
-def _priorities(table: pd.DataFrame, reasons: list[str], n_desired: int | None) -> list[str]:
+def _priorities(reasons: list[str], n_desired: int | None) -> list[str]:
     """The priority of each gene of a panel."""
-    n_desired = _n_that_gain(table) if n_desired is None else n_desired
     found = []
     for place, reason in enumerate(reasons):
-        is_spare = place >= n_desired or reason == "no weight"
+        beyond = reason == _NO_GAIN if n_desired is None else place >= n_desired
+        is_spare = beyond or reason == "no weight"
         found.append("must have" if _is_demanded(reason) else "spare" if is_spare else "desired")
     return found
 
@@ -140,9 +130,9 @@ def order_table(
         The data, their table `var`, or the names of their genes: where the ids are looked up first. What they do not
         have is taken from the shipped table of names.
     n_desired : int or None, default None
-        Genes from the beginning of the panel that are no spares; by default those after which no more than 0.01 of
-        balanced accuracy (held-out training cells) is gained, and all where the panel has no accuracies. Genes that
-        were demanded are never spares.
+        Genes from the beginning of the panel that are no spares; by default those whose reason is not
+        "chosen; no gain shown" (`select_genes` says so of the genes at the end that held-out training cells do not
+        need). Genes that were demanded are never spares.
     substitutes : bool, default False
         Add the substitutes of the panel's genes as rows of their own, each gene once in the whole order.
 
@@ -175,7 +165,7 @@ def order_table(
     table = panel.table
     texts = table["substitutes"].fillna("").astype(str).tolist() if "substitutes" in table else [""] * len(names)
     reasons = table["reason"].fillna("").astype(str).tolist() if "reason" in table else ["given"] * len(names)
-    rows = pd.DataFrame({"gene": names, "priority": _priorities(table, reasons, n_desired), "reason": reasons})
+    rows = pd.DataFrame({"gene": names, "priority": _priorities(reasons, n_desired), "reason": reasons})
     rows = rows.assign(group=names, substitutes=texts)
     if substitutes:
         more = [(name, "fall-back", f"correlates with {g} ({r})", g, "") for name, g, r in _fall_backs(names, texts)]

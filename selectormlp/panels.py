@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import warnings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _PANEL_FORMAT = "selectormlp panel"  # what the json file beside a panel says it is
 _FORMAT_VERSION = 1  # of that file
 _CARRIED = "carried: not in the data"  # reason of a gene that is in the order and cannot be judged
+_NO_GAIN = "chosen; no gain shown"  # of one that held-out cells do not need
 
 # %% auto #0
 __all__ = ['GenePanel', 'panel_from_ranking', 'read_panel', 'panel_overlap', 'plot_panel', 'mean_expression']
@@ -334,8 +336,9 @@ def _panel_of_note(path: Path) -> GenePanel:
 
 _GENE_COLUMNS = (
     "gene", "genes", "genesymbol", "genesymbols", "genename", "genenames", "symbol", "symbols", "hgncsymbol",
-    "mgisymbol", "approvedsymbol", "targetgene", "target", "targets", "feature", "featurename", "geneid", "geneids",
-    "ensemblid", "ensemblids", "ensemblgeneid", "ensembl", "featureid",
+    "mgisymbol", "approvedsymbol", "officialgenesymbol", "officialsymbol", "vizgengene", "displayname",
+    "targetgene", "target", "targets", "feature", "featurename", "geneid", "geneids",
+    "ensemblid", "ensemblids", "ensemblgeneid", "ensembl", "featureid", "name",
 )  # fmt: skip
 
 
@@ -343,6 +346,22 @@ def _column_of_genes(table: pd.DataFrame) -> str | None:
     """The column of a vendor's list that names the genes, by its header; None where none is called so."""
     called = {_plain(name): name for name in reversed(table.columns)}
     return next((called[name] for name in _GENE_COLUMNS if name in called), None)
+
+
+def _gene_table(path: str | Path) -> pd.DataFrame:
+    """Columns of numbers of a file about genes, by the names of the genes."""
+    path = _existing_path(Path(path))
+    with _reading(path):
+        table = _list_table(path)
+    column = "gene" if "gene" in table.columns else _column_of_genes(table)
+    if column is None:
+        raise InputError(f"'{path}' has no column of genes; call one 'gene'")
+    genes = table[column].astype(str).map(_unescaped_text).str.strip()
+    numbers = table.drop(columns=column).apply(pd.to_numeric, errors="coerce").dropna(axis=1, how="all")
+    if not numbers.shape[1]:
+        raise InputError(f"'{path}' has no column of numbers beside the genes")
+    numbers = numbers.set_axis(genes, axis=0)
+    return numbers[~numbers.index.duplicated() & (numbers.index != "")].rename_axis(None)
 
 
 def _list_table(path: Path) -> pd.DataFrame:
@@ -373,7 +392,10 @@ def _header_of(text: str) -> tuple[str, list[str]]:
 
 def _list_text(path: Path) -> str:
     """The text of a list without the mark of its encoding, and without lines before its first that begin with #."""
-    text = path.read_bytes().decode("utf-8-sig")
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        text = file.read(_MOST_METADATA + 1).decode("utf-8-sig")
+    if len(text) > _MOST_METADATA:
+        raise InputError(f"'{path}' holds more than {_MOST_METADATA:,} characters; it is no list of genes")
     while text.startswith("#"):
         text = text.partition("\n")[2]
     return text

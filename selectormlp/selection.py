@@ -42,9 +42,9 @@ from selectormlp.data import (
 )
 from .readers import _LACKING, load_cells
 from .evaluation import Scores, _listed_genes, score_panel
-from .identity import _meant_genes, _missing_genes, _refuse_unknown_genes, _with_notes
+from .identity import _meant_genes, _missing_genes, _refuse_unknown_genes, _with_notes, match_genes
 from .masking import rank_genes
-from .panels import _CARRIED, GenePanel, read_panel
+from .panels import _CARRIED, _NO_GAIN, GenePanel, _gene_table, read_panel
 from .files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
 from .platforms import Platform, _find_platform
 from selectormlp.sources import (
@@ -76,7 +76,6 @@ _FOLDS = 5  # parts of the training cells, each predicted from the others
 _VALUES_AT_HAND = 2**18  # numbers worked on together: so many stay in the cache of a processor
 _BLOCK = 128  # genes of a long list that are worked on together
 _FEW = 5  # genes at the end of a panel of which it is not said that no gain is shown
-_NO_GAIN = "chosen; no gain shown"  # reason of a gene that held-out cells do not need
 _COPY = 0.6  # correlation within types above which a gene counts as a copy of one that is already in
 
 # %% auto #0
@@ -270,7 +269,7 @@ class _HeldOutDiscriminant:
             yield self._predict(n + place, lambda fold, here, place=place: new[fold][place, here])
 
     def _block_covariances(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Those of several genes (folds x genes x genes), and their means over the other folds (folds x types x ...)."""
+        """Those of several genes (folds x genes x genes), and their means over the other folds."""
         n, sizes = self.n_genes, np.maximum(self.sizes, 1)
         members = (np.ones(len(self.codes)), (self.groups, np.arange(len(self.codes))))
         sums = self._others(csr_matrix(members, shape=(self.sizes.size, len(self.codes))) @ columns.T)
@@ -944,6 +943,20 @@ def _column_of_var(var: pd.DataFrame, names: pd.Index, column: str, setting: str
     return values
 
 
+def _join_gene_table(cells: AnnData | OpenCells, path: str | Path) -> None:
+    """Put the numbers of a table of genes into `var`, in place, by the names of the genes, their ids or aliases."""
+    table = _gene_table(path)
+    known = table.loc[table.index.isin(cells.var.index)]
+    others = match_genes(table.index.difference(known.index), cells.var)
+    others = others[(others["gene"] != "") & ~others["gene"].isin(known.index)].drop_duplicates("gene")
+    renamed = table.loc[others["asked"]].set_axis(others["gene"].tolist(), axis=0)
+    joined = pd.concat([known, renamed]).reindex(cells.var.index)
+    if not joined.notna().to_numpy().any():
+        raise InputError(f"'{path}' names no gene of the data; its first is {table.index[0]!r}")
+    _announce(f"gene table: {len(known) + len(renamed):,} of {len(cells.var):,} genes are in '{path}'")
+    cells.var = cells.var.drop(columns=joined.columns, errors="ignore").join(joined)
+
+
 def _too_few_probes(var: pd.DataFrame, names: pd.Index, design: PanelDesign) -> np.ndarray | bool:
     """Which genes have room for fewer probes than wanted, or for a number that is not known."""
     if design.min_probes is None:
@@ -1381,6 +1394,7 @@ def _choose_panel(
     if _carries(design):
         design = _without_carried(design, var.index)
     candidates = _candidate_genes(genes, design, var)
+    factors = _price_factors(var, candidates.names, design)
     if isinstance(cells, OpenCells):
         cells = _read_open(cells, names, genes=candidates.names, progress=progress)
     if train is None:
@@ -1388,11 +1402,7 @@ def _choose_panel(
     ranked = _rank_by_model(cells, train, split, label_key, candidates.names, design, model_settings)
     about = {**_with_genes_left_out(about or {}, candidates), "values": {**_values_of(train), "n_genes": len(var)}}
     train = _by_gene(train, candidates.names)  # and all genes of these cells need no memory any more
-    if design.costs:
-        train.var = (
-            var.loc[candidates.names, list(design.costs)] if set(design.costs) <= set(var.columns) else train.var
-        )
-    more: dict[str, Any] = {"ranked": ranked, "model_settings": model_settings, "about": about}
+    more: dict[str, Any] = {"ranked": ranked, "model_settings": model_settings, "about": about, "factors": factors}
     panel = _build_panel(train, label_key, design, split, **more)
     return panel if asked is design else _with_carried(panel, asked), cells
 
@@ -1481,8 +1491,12 @@ def _build_panel(
     ranked: Sequence[str] = (),
     model_settings: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
+    factors: np.ndarray | None = None,
 ) -> DesignedPanel:
-    """The panel of a design from log-normalised training cells x candidate genes; `ranked` fixes it beforehand."""
+    """The panel of a design from log-normalised training cells x candidate genes; `ranked` fixes it beforehand.
+
+    `factors` say what is left of each candidate's worth after its costs.
+    """
     from selectormlp import __version__
 
     names = train.var_names.tolist()
@@ -1501,7 +1515,7 @@ def _build_panel(
     if budget is not None:
         budget.refuse_required(required, names)
     more: dict[str, Any] = {"min_markers": design.min_markers, "budget": budget, "loss": design.prefer_loss}
-    more["factors"] = _price_factors(train.var, names, design)
+    more["factors"] = factors
     more["preferred"] = train.var_names.isin(design.prefer) if design.prefer else None
     grown = _grow_panel(search, design.n_genes, required=required, **more)
     table, coverage = _panel_table(search, grown, np.array(names)), _coverage(search, design.min_markers)
@@ -1878,11 +1892,14 @@ def _source_of(cells: AnnData | OpenCells, given: Any, label_key: str, reading: 
 
 
 def _source_of_files(
-    cells: Sequence[str | Path], labels: Sequence[str] = (), reading: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    cells: Sequence[str | Path], labels: Sequence[str] = (), reading: Mapping[str, Any] | None = None,
+    gene_tables: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Where cells were read from: the files with their digests, and how they were read; for `panel.settings`."""
-    files = {str(path): digest for path in (*cells, *labels) if (digest := _fingerprint_path(path)) is not None}
+    every = (*cells, *labels, *gene_tables)
+    files = {str(path): digest for path in every if (digest := _fingerprint_path(path)) is not None}
     return {
+        **({"gene_table": gene_tables[0]} if gene_tables else {}),
         "cells": [str(path) for path in cells],
         "labels": list(labels) or None,
         "reading": dict(reading or {}),
@@ -1901,7 +1918,11 @@ def _located_source(source: Mapping[str, Any], folder: Path | None = None) -> di
         places[name] = beside if not Path(name).exists() and Path(beside).exists() else name
         if _fingerprint_path(_existing_path(Path(places[name]))) != digest:
             raise InputError(f"'{name}' is not the file that the panel was made from; bring that back, or choose anew")
-    found = {key: [places.get(name, name) for name in source.get(key) or ()] for key in ("cells", "labels")}
+    found: dict[str, Any] = {
+        key: [places.get(name, name) for name in source.get(key) or ()] for key in ("cells", "labels")
+    }
+    if source.get("gene_table"):
+        found["gene_table"] = places.get(source["gene_table"], source["gene_table"])
     return {**source, **found}
 
 
@@ -1948,6 +1969,8 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | OpenCells | Pat
         source = _located_source(source, folder)
         cells, labels = source["cells"], source["labels"]
         found = _take_cells(cells, key, labels=labels, **source.get("reading", {}))
+        if source.get("gene_table"):
+            _join_gene_table(found, source["gene_table"])
     else:
         found, noted = _as_read(panel, adata), source.get("fingerprint")
         fingerprint = _fingerprint_open if isinstance(found, OpenCells) else _fingerprint_cells

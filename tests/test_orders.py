@@ -22,7 +22,7 @@ PANEL = GenePanel(
     pd.DataFrame(
         {
             "gene": ["INS", "GCG", "SST", "PPY", "KRT19", "CD24"],
-            "reason": ["must include", "marker of alpha", "chosen", "chosen", "chosen", "no weight"],
+            "reason": ["must include", "marker of alpha", "chosen", "chosen", "chosen; no gain shown", "no weight"],
             "accuracy": [0.3, 0.5, 0.8, 0.9, 0.905, 0.904],
             "substitutes": [
                 "IAPP (0.80), GCG (0.3)",
@@ -63,13 +63,14 @@ def matched(names: tuple[str, ...]) -> pd.DataFrame:
 # The table
 
 
-def test_priorities_follow_reasons_and_accuracies() -> None:
+def test_priorities_follow_reasons() -> None:
     order = order_table(PANEL)
     assert order["priority"].tolist() == ["must have", "must have", "desired", "desired", "spare", "spare"]
     assert order["rank"].tolist() == list(range(1, 7)) and order["group"].tolist() == PANEL.genes
     assert order_table(PANEL, n_desired=0)["priority"].tolist() == ["must have"] * 2 + ["spare"] * 4
     assert order_table(PANEL, n_desired=9)["priority"].tolist()[2:] == ["desired"] * 3 + ["spare"]  # of no weight
-    assert order_table(GenePanel(PANEL.table.drop(columns="accuracy")))["priority"].tolist()[4] == "desired"
+    for reason in ("carried: not in the data", "preferred", "must include, for beta"):
+        assert order_table(GenePanel(PANEL.table.assign(reason=reason)))["priority"].tolist() == ["must have"] * 6
 
 
 def test_what_was_given_is_must_have(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from selectormlp import selection
-from selectormlp.data import InputError, load_pancreas, normalise, prepare_cells
+from selectormlp.data import _NOTICE, InputError, load_pancreas, normalise, prepare_cells
 from selectormlp.panels import read_panel
 from selectormlp.selection import (
     UNWANTED_GENES,
@@ -49,6 +49,12 @@ def counts():
     adata = simulate_cells(n_cells=600, n_genes=120, n_types=5, seed=1)
     adata.obs["donor"] = np.array(["a", "b", "c"])[np.arange(adata.n_obs) % 3]
     return adata
+
+
+@pytest.fixture(scope="module")
+def pancreas():
+    """The shipped cells."""
+    return load_pancreas()
 
 
 @pytest.fixture(scope="module")
@@ -691,3 +697,141 @@ def test_a_wide_budget_changes_nothing_and_a_narrow_one_says_so() -> None:
         PanelDesign(max_total=10, method="svm_l1")
     with pytest.raises(InputError, match="max_total is -1"):
         PanelDesign(max_total=-1)
+
+
+def test_a_long_base_in_blocks_is_the_same_as_gene_by_gene(monkeypatch) -> None:
+    """Accuracies, worths, what genes separate and what is chosen next do not depend on how the base is taken."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 6, 400)
+    rates = rng.gamma(0.5, 1, 90) * np.exp(rng.normal(0, 1, (6, 90)) * (rng.random((6, 90)) < 0.1))
+    X = csr_matrix(np.log1p(rng.poisson(rates[y]))).astype(np.float32)
+    base, donors = rng.permutation(90)[:50].tolist(), rng.integers(0, 3, 400)
+    grown: dict[int, list[pd.DataFrame]] = {}
+    for block in (16, 1000):  # 50 genes are four blocks, the last not full; and one by one
+        monkeypatch.setattr(selection, "_BLOCK", block)
+        for batches in (None, donors):
+            search = selection.DiscriminantSearch(X, y.astype(str), batches=batches)
+            means = search.profiles.means.copy()
+            grown.setdefault(block, []).append(selection._grow_panel(search, 70, required=base))
+            assert (search.profiles.means == means).all()  # what the table is made of stays
+    for blocks, single in zip(grown[16], grown[1000], strict=True):
+        assert blocks["index"].tolist() == single["index"].tolist() and blocks["index"].tolist()[:50] == base
+        pd.testing.assert_frame_equal(blocks, single, rtol=1e-4, atol=1e-6)
+
+
+def test_gains_have_intervals_and_genes_without_a_gain_say_so(caplog) -> None:
+    """Cells drawn without any difference but in four genes: the rest of the panel is spare, and that is said once."""
+    rng = np.random.default_rng(1)
+    X = rng.poisson(1.0, (300, 40)).astype(np.float32)
+    types = np.repeat(["a", "b", "c"], 100)
+    for place, name in enumerate("abc"):
+        X[types == name, place] += 6
+    adata = AnnData(X, obs=pd.DataFrame({"type": types}, index=[f"cell{i}" for i in range(300)]))
+    adata.var_names = [f"g{i}" for i in range(40)]
+    with caplog.at_level(_NOTICE, "selectormlp"):
+        panel = select_genes(adata, "type", 20)
+    spare = panel.table["reason"] == "chosen; no gain shown"
+    assert spare.tolist() == sorted(spare) and 15 <= spare.sum() <= 18
+    assert sum("no gain is shown after" in line for line in caplog.messages) == 1
+    table = panel.table.iloc[1:]
+    assert (table["gain_low"] <= table["gain"] + 1e-9).all() and (table["gain"] <= table["gain_high"] + 1e-9).all()
+    assert panel.table["gain_low"].iloc[1] > 0 and set(panel.genes[:2]) < {"g0", "g1", "g2"}
+    imaging = select_genes(adata, "type", 20, target="imaging").table["reason"]  # its cells are not these
+    assert not imaging.str.contains("no gain").any()
+
+
+def test_genes_that_the_data_lack_are_carried(pancreas, tmp_path, caplog) -> None:
+    """They stay in their place, count, are named, are not judged, and come back when the panel is made anew."""
+    base = ["INS", "NOT-THERE-1", "GCG", "NOT-THERE-2"]
+    with caplog.at_level(_NOTICE, "selectormlp"):
+        panel = extend_panel(base, pancreas, 4, label_key="cell_type", min_cells=20)
+    assert panel.genes[:4] == base and len(panel) == 8 and panel.table["rank"].tolist() == list(range(1, 9))
+    carried = panel.table[panel.table["reason"] == "carried: not in the data"]
+    assert carried["gene"].tolist() == ["NOT-THERE-1", "NOT-THERE-2"] and carried["accuracy"].isna().all()
+    assert "in the order, not judged (not in the data): 'NOT-THERE-1', 'NOT-THERE-2'" in caplog.text
+    without = extend_panel(["INS", "GCG"], pancreas, 4, label_key="cell_type", min_cells=20)
+    assert panel.judged_genes == without.genes
+    assert panel.score(pancreas).per_type.equals(without.score(pancreas).per_type)
+    panel.to_csv(tmp_path / "panel.csv")
+    assert remake_panel(tmp_path / "panel.json", pancreas).genes == panel.genes
+    assert read_panel(tmp_path / "panel.csv").judged_genes == panel.judged_genes
+    assert describe_panel(base, pancreas, label_key="cell_type", min_cells=20).genes == base
+    with pytest.raises(InputError, match="must_include names 2 genes that are not in the data"):
+        describe_panel(base[1::2], pancreas, label_key="cell_type", min_cells=20)  # nothing is left to judge
+    with pytest.raises(InputError, match="'NOT-THERE-1', which is not in the data"):
+        select_genes(pancreas, "cell_type", 8, must_include=base[:2], min_cells=20)
+
+
+def test_markers_wanted_of_types_come_first_and_say_for_which(pancreas, caplog) -> None:
+    wanted = {"beta": ["INS", "IAPP"], "kupffer": ["CD5L", "NOT-THERE"], "alpha": ["gcg", "INS"]}
+    with caplog.at_level(_NOTICE, "selectormlp"):
+        panel = select_genes(pancreas, "cell_type", 8, must_include=wanted, min_cells=20)
+    assert panel.genes[:5] == ["INS", "IAPP", "CD5L", "NOT-THERE", "GCG"]
+    reasons = dict(zip(panel.genes, panel.table["reason"], strict=True))
+    assert reasons["INS"] == "must include, for beta, alpha" and reasons["GCG"] == "must include, for alpha"
+    assert reasons["NOT-THERE"] == "carried: not in the data"
+    assert "no cells of kupffer are judged; their genes are in the panel" in caplog.text
+    assert remake_panel(panel, pancreas).genes == panel.genes
+
+
+def test_costs_probes_and_preferred_genes(pancreas, caplog) -> None:
+    pancreas = pancreas.copy()
+    rng = np.random.default_rng(0)
+    pancreas.var["price"], pancreas.var["probe_count"] = (
+        rng.random(pancreas.n_vars),
+        rng.integers(0, 60, pancreas.n_vars),
+    )
+    rules = {"min_cells": 20, "exclude": ["ribosomal"]}
+    free = select_genes(pancreas, "cell_type", 12, **rules)
+    paid = {
+        weight: select_genes(pancreas, "cell_type", 12, costs={"price": weight}, **rules) for weight in (0.0, 0.5, 0.9)
+    }
+    price = {weight: pancreas.var.loc[panel.genes, "price"].mean() for weight, panel in paid.items()}
+    assert paid[0.0].genes == free.genes and price[0.0] > price[0.5] > price[0.9]
+    with pytest.raises(InputError, match=r"costs is \{'price': 1.5\}; it must be a mapping to a number from 0 to 1"):
+        select_genes(pancreas, "cell_type", 12, costs={"price": 1.5}, **rules)
+    with pytest.raises(InputError, match="costs names the column 'prise', which is not in var; did you mean 'price'?"):
+        select_genes(pancreas, "cell_type", 12, costs={"prise": 0.5}, **rules)
+
+    pancreas.var.loc[free.genes[0], "probe_count"] = np.nan  # a number that is not known is no room
+    probed = select_genes(pancreas, "cell_type", 12, min_probes=30, must_include=["INS"], **rules)
+    assert (pancreas.var.loc[probed.genes[1:], "probe_count"] >= 30).all() and free.genes[0] not in probed.genes
+    pancreas.var.loc["INS", "probe_count"] = 3
+    with caplog.at_level(_NOTICE, "selectormlp"):
+        select_genes(pancreas, "cell_type", 12, min_probes=30, must_include=["INS"], **rules)
+    assert "must_include keeps INS, which another rule would leave out: below min_probes" in caplog.text
+
+    liked = ["TTR", "ACTA2", "KRT19", "IAPP"]
+    for loss, least in ((0.0, 0), (0.3, 2), (1.0, 4)):
+        panel = select_genes(pancreas, "cell_type", 12, prefer=liked, prefer_loss=loss, **rules)
+        taken = panel.table.loc[panel.table["reason"] == "preferred", "gene"]
+        assert len(set(liked) & set(panel.genes)) >= least and set(taken) <= set(liked)
+    assert select_genes(pancreas, "cell_type", 12, prefer=liked, prefer_loss=0.0, **rules).genes == free.genes
+    assert set(panel.genes[:4]) == set(liked)  # at a loss of 1 they come first
+    with pytest.raises(InputError, match="none of the 1 preferred genes is in the data"):
+        select_genes(pancreas, "cell_type", 12, prefer=["NOT-THERE"], **rules)
+
+
+def test_what_cannot_be_told_apart_is_said(pancreas, caplog) -> None:
+    """Types with one donor each, a label that is the batch, and types that a small panel confuses."""
+    pancreas = pancreas.copy()
+    types = pancreas.obs["cell_type"].astype(str)
+    pancreas.obs["donor"] = np.where(types == "beta", np.arange(pancreas.n_obs) % 2, types.factorize()[0] % 3).astype(
+        str
+    )
+    with caplog.at_level(_NOTICE, "selectormlp"):
+        few = select_genes(pancreas, "cell_type", 3, batch_key="donor", min_cells=20)
+    assert "batch_key: 8 of 9 types have one donor alone (acinar," in caplog.text
+    told = next(line for line in caplog.messages if line.startswith("types not told apart"))
+    worst = few.coverage.loc[few.coverage["recall"].idxmin()]
+    assert f"{worst['recall']:.2f}" in told and worst["type"] in told
+    assert (few.coverage["taken_for"] != few.coverage["type"]).all()
+    with pytest.raises(InputError, match="batch_key is 'cell_type', the column of the types"):
+        select_genes(pancreas, "cell_type", 3, batch_key="cell_type", min_cells=20)
+
+
+def test_a_gene_without_a_count_is_highest_nowhere(pancreas) -> None:
+    pancreas = pancreas.copy()
+    pancreas.X[:, pancreas.var_names.get_loc("A2ML1")] = 0
+    panel = select_genes(pancreas, "cell_type", 5, must_include=["A2ML1", "INS"], min_cells=20)
+    assert panel.table["highest_in"].tolist()[:2] == ["", "beta"]
