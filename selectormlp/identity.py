@@ -113,16 +113,22 @@ class _Match:
     note: str = ""
 
 
+def _shortened(name: str) -> set[str]:
+    """A name, and the same without each of its letters in turn."""
+    return {name, *(name[:place] + name[place + 1 :] for place in range(len(name)))}
+
+
 class _Matcher:
     """Finds the genes of some data (one row each in `var`, as `_named_genes` returns it) by any of their names."""
 
     def __init__(self, var: pd.DataFrame):
-        self.names = dict.fromkeys(map(str, var.index))
+        self.names = {name: place for place, name in enumerate(dict.fromkeys(map(str, var.index)))}
         self.others = _other_names(var)
         self.organism = _organism_of(self.names)
         self.plain: dict[str, list[str]] = {}
         for name in self.names:
             self.plain.setdefault(_plain(name), []).append(name)
+        self.shortened: dict[str, list[str]] = {}
 
     def __call__(self, asked: str) -> _Match:
         """Which gene a name means."""
@@ -135,10 +141,20 @@ class _Matcher:
         for look in (self._by_table, self._by_date, self._by_spelling, self._by_alias):
             if (found := look(name)) is not None:
                 return found
-        near = [gene for gene in self.names if _one_letter_apart(_plain(gene), _plain(name))]
+        near = self._near(_plain(name))
         if re.match(r"CD\d", name, re.IGNORECASE):  # CD3 is no slip of C3, nor CD20 of CDK20
             near = [gene for gene in near if re.match(r"CD\d", gene, re.IGNORECASE)]
         return _Match("", "not in the data", f"did you mean {near[0]!r}?" if near else "")
+
+    def _near(self, plain: str) -> list[str]:
+        """The genes whose names are one letter apart: both are alike without that letter, so few are looked at."""
+        if not self.shortened:
+            for each in self.plain:
+                for key in _shortened(each):
+                    self.shortened.setdefault(key, []).append(each)
+        alike = {each for key in _shortened(plain) for each in self.shortened.get(key, ())}
+        near = [gene for each in alike if _one_letter_apart(each, plain) for gene in self.plain[each]]
+        return sorted(near, key=self.names.__getitem__)
 
     def _in_data(self, symbol: str) -> list[str]:
         """The genes of the data that an approved symbol stands for: by itself, by its ids, by an older symbol."""
