@@ -37,9 +37,10 @@ import psutil  # noqa: E402
 from panels import SHIPPED, describe, installed, picked, sets_in, show  # noqa: E402  (the benchmark beside this one)
 from scipy import sparse  # noqa: E402
 
-from selectormlp.benchmark import _EVERY_SET, _DataSet, _prepare_split, _PreparedSplit  # noqa: E402
+from selectormlp.benchmark import _DataSet, _prepare_split, _PreparedSplit  # noqa: E402
 from selectormlp.comparison import _COMPARED, _MEASURED, _against, _compared_classifier, _measure_classifier  # noqa: E402
 from selectormlp.data import InputError, _read_json, _write_json, prepare_cells  # noqa: E402
+from selectormlp.intervals import _EVERY_SET  # noqa: E402
 from selectormlp.split import split_cells  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -29,19 +29,17 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # 
 import pandas as pd  # noqa: E402
 
 from selectormlp.benchmark import (  # noqa: E402
-    _EVERY_SET,
     _MEASURES,
     BenchmarkResults,
     _DataSet,
     _prepare_split,
     _stability,
-    _verdicts,
-    paired_differences,
     read_benchmark,
     run_benchmark,
 )
 from selectormlp.data import _write_json  # noqa: E402
 from selectormlp.evaluation import _JUDGES  # noqa: E402
+from selectormlp.intervals import _EVERY_SET, _verdicts, paired_differences  # noqa: E402
 from selectormlp.peers import PEERS, LabelledCells, Peer  # noqa: E402
 from selectormlp.selection import rank_by_discriminant  # noqa: E402
 from selectormlp.simulation import simulate_cells  # noqa: E402

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from itertools import combinations, product
+from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,14 @@ from selectormlp.data import (
 )
 from .readers import load_cells
 from .evaluation import _JUDGES, _dense, _judge_cells, score_predictions
+from selectormlp.intervals import (
+    _EVERY_SET,
+    _mean_jaccard,
+    _paired_interval,
+    _verdicts,
+    paired_differences,
+    plot_differences,
+)
 from .peers import PEERS, LabelledCells, Peer, _peer_missing
 from .split import _PARTS, split_cells
 
@@ -49,8 +57,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['BenchmarkPlan', 'BenchmarkResults', 'read_benchmark', 'run_benchmark', 'paired_differences', 'plot_differences',
-           'plot_accuracy']
+__all__ = ['BenchmarkPlan', 'BenchmarkResults', 'read_benchmark', 'run_benchmark', 'plot_accuracy']
 
 # %% ../nbs/11_panel_benchmark.ipynb #ce102606
 @dataclass(frozen=True, eq=False)
@@ -661,13 +668,6 @@ def _write_results(results: BenchmarkResults, folder: Path) -> BenchmarkResults:
     return results
 
 # %% ../nbs/11_panel_benchmark.ipynb #a59423a2
-def _mean_jaccard(panels: Sequence[Iterable[str]]) -> float:
-    """Mean over pairs of panels of shared genes / genes in either (Jaccard); NaN for fewer than two panels."""
-    sets = [frozenset(panel) for panel in panels]
-    shares = [len(a & b) / len(a | b) for a, b in combinations(sets, 2) if a | b]
-    return float(np.mean(shares)) if shares else float("nan")
-
-
 def _stability(chosen: pd.DataFrame) -> pd.DataFrame:
     """`_mean_jaccard` over the splits, for each data_set, method and n_genes of `BenchmarkResults.chosen`."""
     rows = []
@@ -676,159 +676,6 @@ def _stability(chosen: pd.DataFrame) -> pd.DataFrame:
         row = {"data_set": data_set, "method": method, "n_genes": n_genes, "n_splits": len(panels)}
         rows.append({**row, "stability": _mean_jaccard(panels)})
     return pd.DataFrame(rows, columns=["data_set", "method", "n_genes", "n_splits", "stability"])
-
-# %% ../nbs/11_panel_benchmark.ipynb #0091e0db
-@dataclass(frozen=True)
-class _PairedInterval:
-    """Mean of paired differences and its interval."""
-
-    n_pairs: int
-    mean: float
-    low: float
-    high: float
-
-
-def _paired_interval(
-    differences: Iterable[float], *, confidence: float = 0.95, test_to_train: float = 0.0
-) -> _PairedInterval:
-    """Student's t interval of the mean of paired differences, one per split; NaN bounds for fewer than two.
-
-    Splits of the same cells overlap, which makes the interval too narrow; `test_to_train` (test cells / training
-    cells, here 0.2) widens it as Nadeau and Bengio 2003 advise (doi:10.1023/A:1024068626366). 0: plain.
-    """
-    from scipy.stats import t
-
-    values = np.asarray(list(differences), dtype=float)
-    n, mean = len(values), float(values.mean()) if len(values) else float("nan")
-    if n < 2:
-        return _PairedInterval(n, mean, float("nan"), float("nan"))
-    half = t.ppf(0.5 + confidence / 2, n - 1) * values.std(ddof=1) * np.sqrt(1 / n + test_to_train)
-    return _PairedInterval(n, mean, mean - float(half), mean + float(half))
-
-# %% ../nbs/11_panel_benchmark.ipynb #6c39ca70
-_EVERY_SET = "mean over data sets"
-
-
-def _wide(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Scores with a row per (data_set, n_genes, split) and a column per method."""
-    return scores.dropna(subset=[measure]).pivot(
-        index=["data_set", "n_genes", "split"], columns="method", values=measure
-    )
-
-
-def _of(table: pd.DataFrame, method: str) -> pd.Series:
-    """The column of a method; an unknown one is an `InputError`."""
-    if method not in table.columns:
-        near = _nearest_name(method, table.columns)
-        hint = f"did you mean {near!r}?" if near else f"there are {list(table)}"
-        raise InputError(f"there are no scores of {method!r}; {hint}")
-    return table[method]
-
-
-def _complete(differences: pd.Series) -> pd.DataFrame:
-    """Differences, splits x data sets, without gaps: the largest block, of two splits or more if there is one."""
-    table = differences.unstack("data_set")
-    fullest = table.notna().sum().sort_values(ascending=False, kind="stable").index
-    blocks = [table[fullest[:n_sets]].dropna() for n_sets in range(len(fullest), 0, -1)]
-    return max(blocks, key=lambda block: (len(block) > 1, block.size))
-
-# %% ../nbs/11_panel_benchmark.ipynb #61199a10
-def _compared(difference: pd.Series, **interval: float) -> Iterator[dict[str, Any]]:
-    """Rows for one other method at one size: each data set, then the mean over those that both did."""
-    for data_set, values in difference.groupby("data_set"):
-        if values.notna().any():
-            yield {"data_set": data_set, "n_sets": 1, **asdict(_paired_interval(values.dropna(), **interval))}
-    table = _complete(difference)
-    if table.size:
-        together = asdict(_paired_interval(table.mean(axis=1), **interval))
-        yield {"data_set": _EVERY_SET, "n_sets": table.shape[1], **together}
-
-
-def paired_differences(
-    scores: pd.DataFrame, method: str, others: Iterable[str] | None = None, sizes: Iterable[int] | None = None, *,
-    measure: str = "balanced_accuracy", **interval: float,
-) -> pd.DataFrame:  # fmt: skip
-    """`method` less each of the `others`, paired by split: per data set, and for the mean over data sets.
-
-    Columns: n_genes, other, data_set, n_sets, n_pairs (splits), mean, low, high; above zero, `method` is ahead.
-    """
-    table = _wide(scores, measure)
-    ours, rows = _of(table, method), []
-    for size in sorted(set(table.index.get_level_values("n_genes")) if sizes is None else sizes):
-        here = table.xs(size, level="n_genes")
-        for other in [name for name in table if name != method] if others is None else others:
-            difference = ours.xs(size, level="n_genes") - _of(here, other)
-            rows += [{"n_genes": size, "other": other, **pair} for pair in _compared(difference, **interval)]
-    return pd.DataFrame(rows)
-
-# %% ../nbs/11_panel_benchmark.ipynb #3d538f53
-def _verdict(mean: float, high: float) -> str:
-    """First, level with the first (the interval of the difference holds 0; unknown for one split), or behind."""
-    if mean >= 0:
-        return "first"
-    return "unknown" if np.isnan(high) else "behind" if high < 0 else "level"
-
-
-def _verdicts(
-    scores: pd.DataFrame, method: str, others: Iterable[str] | None = None, sizes: Iterable[int] | None = None, *,
-    measure: str = "balanced_accuracy", **interval: float,
-) -> pd.DataFrame:  # fmt: skip
-    """For each data set (and their mean) and size: is `method` first, level with the first, or behind?
-
-    `best_other` is the best of the others that did all the splits of `method`; mean, low and high are `method` less it.
-    """
-    pairs = paired_differences(scores, method, others, sizes, measure=measure, **interval)
-    keys = ["data_set", "n_genes"]
-    n_all = pairs.groupby(keys)[["n_pairs", "n_sets"]].transform("max")
-    pairs = pairs[(pairs[["n_pairs", "n_sets"]] == n_all).all(axis=1)]
-    best = pairs.loc[pairs.groupby(keys)["mean"].idxmin()].rename(columns={"other": "best_other"})
-    best["verdict"] = [_verdict(mean, high) for mean, high in zip(best["mean"], best["high"], strict=True)]
-    return best[[*keys, "verdict", "best_other", "mean", "low", "high", "n_pairs"]].reset_index(drop=True)
-
-# %% ../nbs/11_panel_benchmark.ipynb #6cc8b21f
-_COLOURS = {"ahead": "#0072B2", "level": "#7f7f7f", "behind": "#D55E00"}  # Okabe and Ito's, told apart by most eyes
-
-
-def _state(low: float, high: float) -> str:
-    """Which side of zero an interval lies on."""
-    return "ahead" if low > 0 else "behind" if high < 0 else "level"
-
-
-def _draw_intervals(ax: Axes, pairs: pd.DataFrame, order: Sequence[str], limit: float) -> None:
-    """One size of `plot_differences`; a mean beyond `limit` is a triangle at the edge."""
-    ax.axvline(0, color="#444444", linewidth=0.8)
-    ax.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.locator_params(axis="x", nbins=4)
-    for row in pairs.itertuples():
-        place, colour = order.index(row.other), _COLOURS[_state(row.low, row.high)]
-        ax.plot(np.clip([row.low, row.high], -limit, limit), [place, place], color=colour, linewidth=1.6)
-        marker = "o" if abs(row.mean) <= limit else ">" if row.mean > 0 else "<"
-        ax.plot(np.clip(row.mean, -limit, limit), place, marker, color=colour, markersize=4, clip_on=False)
-
-# %% ../nbs/11_panel_benchmark.ipynb #1e03b0de
-def plot_differences(
-    differences: pd.DataFrame, *, data_set: str = _EVERY_SET, sizes: Sequence[int] = (10, 25, 50, 100),
-    limit: float = 0.1,
-) -> Figure:  # fmt: skip
-    """Forest plot of `paired_differences`: a column per size, a row per other method, right of zero we are ahead.
-
-    The axis ends at `limit`; what lies beyond is drawn as a triangle there, so that small differences can be seen.
-    """
-    import matplotlib.pyplot as plt
-
-    pairs = differences[(differences["data_set"] == data_set) & differences["n_genes"].isin(sizes)]
-    order = pairs.groupby("other")["mean"].mean().sort_values(ascending=False).index.tolist()
-    shown = [size for size in sizes if size in set(pairs["n_genes"])]
-    look = {"figsize": (8, 1.1 + 0.23 * len(order)), "layout": "constrained", "sharex": True, "sharey": True}
-    figure, axes = plt.subplots(1, len(shown), squeeze=False, **look)
-    for ax, size in zip(axes[0], shown, strict=True):
-        _draw_intervals(ax, pairs[pairs["n_genes"] == size], order, limit)
-        ax.set_title(f"{size} genes", fontsize=9)
-        ax.tick_params(labelsize=7)
-    axes[0, 0].set_yticks(range(len(order)), order, fontsize=8)
-    figure.supxlabel("balanced accuracy, ours less theirs (95 % interval over splits)", fontsize=8)
-    return figure
 
 # %% ../nbs/11_panel_benchmark.ipynb #fd7e8540
 def plot_accuracy(scores: pd.DataFrame, *, highlight: Sequence[str] = (), measure: str = "balanced_accuracy") -> Figure:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from .benchmark import _paired_interval
+from .intervals import _paired_interval
 from .classifiers import Matrix, make_classifier
 from selectormlp.data import (
     _figure_text,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .benchmark import _PreparedSplit, paired_differences
+from .benchmark import _PreparedSplit
 from .classifiers import Matrix, make_classifier
 from .evaluation import _dense, score_predictions
+from .intervals import paired_differences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

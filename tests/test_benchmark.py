@@ -16,26 +16,28 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
 from selectormlp import benchmark
 from selectormlp.benchmark import (
-    _EVERY_SET,
     _DataSet,
-    _mean_jaccard,
     _measure_panel,
     _neighbour_overlap,
-    _paired_interval,
     _plot_stability,
     _prepare_split,
     _PreparedSplit,
     _redundancy,
     _stability,
-    _verdicts,
-    paired_differences,
     plot_accuracy,
-    plot_differences,
     read_benchmark,
     run_benchmark,
 )
 from selectormlp.data import InputError
 from selectormlp.evaluation import _JUDGES, _make_judge, score_panel
+from selectormlp.intervals import (
+    _EVERY_SET,
+    _mean_jaccard,
+    _paired_interval,
+    _verdicts,
+    paired_differences,
+    plot_differences,
+)
 from selectormlp.peers import PEERS, LabelledCells, Peer
 from selectormlp.simulation import simulate_cells
 

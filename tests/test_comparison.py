@@ -19,7 +19,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from selectormlp.benchmark import _EVERY_SET, _DataSet, _paired_interval, _prepare_split, _PreparedSplit
+from selectormlp.benchmark import _DataSet, _prepare_split, _PreparedSplit
 from selectormlp.classifiers import make_classifier
 from selectormlp.comparison import (
     _COMPARED,
@@ -34,6 +34,7 @@ from selectormlp.comparison import (
 )
 from selectormlp.data import InputError
 from selectormlp.evaluation import _dense, calibration_error
+from selectormlp.intervals import _EVERY_SET, _paired_interval
 from selectormlp.simulation import simulate_cells
 
 
