@@ -20,6 +20,7 @@ _MODULE_OF = {
         "study": "StudyConfig open_study run_study",
         "book": "run_book",
         "selection": "DesignedPanel PanelDesign describe_panel extend_panel remake_panel select_genes",
+        "lists": "ListComparison compare_lists write_comparison",
         "pipeline": "GeneSelector",
         "orders": "order_table write_order",
         "tabnet": "TabNetClassifier PretrainedEncoder explain_cells explain_types pretrain_tabnet",
