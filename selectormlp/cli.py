@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from selectormlp.classifiers import GeneClassifier
     from selectormlp.simulation import SimulationRecipe
+    from selectormlp.lists import ListComparison, _ComparisonAsked, _JudgingAsked
     from selectormlp.selection import DesignedPanel, PanelDesign
     from selectormlp.split import CellSplit
     from selectormlp.sources import OpenCells
@@ -97,6 +98,35 @@ class _BookOptions:
     out: str = _setting("folder for the book: a new one, or the same book's, which then goes on")
     protocol: _Protocol = _setting("'robust', or 'report': the report to the letter", "robust")
     seed: NonNegativeInt = _setting("seed of every random choice", 0)
+    on_disk: _OnDisk = _setting(_ON_DISK, "auto")
+
+
+@dataclass(frozen=True)
+class _ScoreOptions:
+    """Options of `selectormlp score`, besides those of a comparison."""
+
+    cells: tuple[str, ...] = _setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
+    label_key: str = _setting("column of obs that holds the cell types; an example knows its own")
+    panel: str = _setting("file of the list: csv, tsv, txt or xlsx")
+    out: str = _setting("folder for tables, figures and a page: a new one, or one of an earlier score or comparison")
+    labels: tuple[str, ...] = _setting("csv file or files of labels, where the cells come without", ())
+    n_jobs: int = _setting("processes that judge; -1: one for each core", 1)
+    on_disk: _OnDisk = _setting(_ON_DISK, "auto")
+
+
+@dataclass(frozen=True)
+class _CompareOptions:
+    """Options of `selectormlp compare`, besides those of a comparison."""
+
+    cells: tuple[str, ...] = _setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
+    label_key: str = _setting("column of obs that holds the cell types; an example knows its own")
+    panels: tuple[str, ...] = _setting("files of the lists: csv, tsv, txt or xlsx")
+    out: str = _setting("folder for tables, figures and a page: a new one, or one of an earlier score or comparison")
+    names: tuple[str, ...] = _setting(
+        "a name for each list, in the order of the files; with none, those of the files", ()
+    )
+    labels: tuple[str, ...] = _setting("csv file or files of labels, where the cells come without", ())
+    n_jobs: int = _setting("processes that judge; -1: one for each core", 1)
     on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 
@@ -681,6 +711,110 @@ def _run_simulate(output: _SimulationOutput, recipe: SimulationRecipe) -> None:
     _say(f"{recipe.n_cells:,} cells x {recipe.n_genes:,} genes of {recipe.n_types} types are in '{output.out}';")
     _say("var says which genes are markers, obs['cell_type'] holds the types.")
 
+# %% ../nbs/16_command_line.ipynb #cli01lists
+def _list_names(paths: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A name for each list: those given, or those of the files; files of one name have their folder in it."""
+    from selectormlp.data import InputError
+
+    if names and len(names) != len(paths):
+        raise InputError(f"there are {len(paths)} lists and {len(names)} names; give one name for each list")
+    stems = [Path(path).stem for path in paths]
+    found = list(names) or [
+        stem if stems.count(stem) == 1 else f"{Path(path).absolute().parent.name}/{Path(path).name}"
+        for stem, path in zip(stems, paths, strict=True)
+    ]
+    twice = [name for name in found if found.count(name) > 1]
+    if twice:
+        raise InputError(f"two lists are called {twice[0]!r}; give each a name of its own with --names")
+    return found
+
+
+def _run_score(options: _ScoreOptions, asked: _JudgingAsked, taken: _CellsAsked = _AS_DECIDED) -> None:
+    """Judge one list (score)."""
+    from selectormlp.lists import _ComparisonAsked
+
+    every = _ComparisonAsked(**asdict(asked))
+    _judge_files(options, [options.panel], _list_names([options.panel], ()), every, taken)
+
+
+def _run_compare(options: _CompareOptions, asked: _ComparisonAsked, taken: _CellsAsked = _AS_DECIDED) -> None:
+    """Compare lists (compare)."""
+    _judge_files(options, options.panels, _list_names(options.panels, options.names), asked, taken)
+
+
+def _judge_files(
+    options: _ScoreOptions | _CompareOptions, paths: Sequence[str], names: Sequence[str], asked: _ComparisonAsked,
+    taken: _CellsAsked,
+) -> None:  # fmt: skip
+    """Judge lists in files, write the tables and the page, and say what was found."""
+    from selectormlp.files import _only_writer
+    from selectormlp.lists import _COMPARISON_FILES, _compare, _refuse_other_files, _taken_lists, write_comparison
+    from selectormlp.selection import _source_of_files
+
+    folder = Path(options.out)
+    _check_place(folder, inputs=options.cells, others=[*options.labels, *paths], writes=_COMPARISON_FILES)
+    _refuse_list_inside(folder, [*paths, *options.labels])
+    _refuse_other_files(folder)
+    _refuse_no_processes(options.n_jobs)
+    panels = _taken_lists({name: Path(path) for name, path in zip(names, paths, strict=True)}, asked)
+    with _only_writer(folder):
+        columns = [] if asked.batch_key is None else [asked.batch_key]
+        opening: dict[str, Any] = {"label_key": options.label_key, "labels": options.labels, "columns": columns}
+        cells = _take_given(options.cells, options.on_disk, **opening, taken=taken)
+        source = _source_of_files(options.cells, options.labels, taken.given)
+        found = _compare(panels, cells, options.label_key, asked, source=source, n_jobs=options.n_jobs)
+        page = write_comparison(found, folder)
+    for line in _comparison_lines(found):
+        _say(line)
+    _say(f"The page to read is '{page}', the tables are beside it.")
+
+# %% ../nbs/16_command_line.ipynb #cli02lists
+_MOST_NAMES = 20  # missing genes that are printed of a list
+
+
+def _refuse_no_processes(n_jobs: int) -> None:
+    """Raise `InputError` for no processes."""
+    from selectormlp.data import InputError
+
+    if n_jobs == 0:
+        raise InputError("n_jobs is 0; pass 1 or more processes, or -1 for one for each core")
+
+
+def _refuse_list_inside(folder: Path, paths: Iterable[str]) -> None:
+    """Raise `InputError` where a file that is read lies in the folder that is written."""
+    from selectormlp.data import InputError
+
+    for path in paths:
+        if folder.resolve() in Path(path).resolve().parents:
+            raise InputError(f"'{path}' lies in the folder '{folder}', which is written; choose another folder")
+
+
+def _comparison_lines(found: ListComparison) -> Iterator[str]:
+    """What `score` and `compare` print: scores, differences, the hardest types, the names without a gene, notes."""
+    from selectormlp.lists import _ALL_TYPES, _CEILING, _differs
+
+    summary = found.summary[["list", "n_asked", "n_found", "balanced_accuracy", "low", "high"]]
+    yield summary.rename(columns={"n_asked": "names", "n_found": "found"}).round(3).to_string(index=False)
+    overall = found.differences[found.differences["type"] == _ALL_TYPES]
+    if len(overall):
+        judge = " (all genes by logistic regression alone)" if _differs(found) else ""
+        yield f"\nless {found.baseline}{judge}:"
+        yield overall[["list", "mean", "low", "high", "verdict"]].round(3).to_string(index=False)
+    yield ""
+    for name, own in found.per_type[found.per_type["list"] != _CEILING].groupby("list", sort=False):
+        worst = own.nsmallest(3, "recall")
+        kinds = [
+            f"{row.type} ({row.recall:.0%}{f', taken for {row.taken_for}' if row.taken_for else ''})"
+            for row in worst.itertuples()
+        ]
+        yield f"{name} tells worst: {', '.join(kinds)}."
+    for name, lost in found.missing.groupby("list", sort=False):
+        names = [f"{row.asked} ({row.how})" if row.how != "not in the data" else row.asked for row in lost.itertuples()]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        yield f"{name}: no gene of the data for {', '.join(names[:_MOST_NAMES])}{more}."
+    for note in found.notes:
+        yield f"Note: {note}."
+
 # %% ../nbs/16_command_line.ipynb #be30cdc6
 def _prediction_table(
     model: GeneClassifier, X: Any, cells: Sequence[str], *, probabilities: bool = False, top: int = 1
@@ -1214,6 +1348,20 @@ def _select_options() -> tuple[type, ...]:
     return _SelectOptions, PanelDesign, _CellsAsked
 
 
+def _score_options() -> tuple[type, ...]:
+    """Options of `score`."""
+    from selectormlp.lists import _JudgingAsked
+
+    return _ScoreOptions, _JudgingAsked, _CellsAsked
+
+
+def _compare_options() -> tuple[type, ...]:
+    """Options of `compare`."""
+    from selectormlp.lists import _ComparisonAsked
+
+    return _CompareOptions, _ComparisonAsked, _CellsAsked
+
+
 def _study_options() -> tuple[type, ...]:
     """Options of `report`."""
     from selectormlp.study import StudyConfig
@@ -1230,6 +1378,8 @@ def _simulation_options() -> tuple[type, ...]:
 # %% ../nbs/16_command_line.ipynb #064af73b
 _COMMANDS: dict[str, _Command] = {
     "select": _Command("choose a gene panel from labelled cells", _select_options, _run_select),
+    "score": _Command("judge a list of genes on your cells", _score_options, _run_score),
+    "compare": _Command("compare lists of genes on your cells, with intervals", _compare_options, _run_compare),
     "report": _Command("run the whole report: models, curves, panels, test accuracy", _study_options, _run_report),
     "book": _Command(
         "run the chapters on your cells and make a site of them",

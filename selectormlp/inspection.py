@@ -505,12 +505,16 @@ _MOST_CELLS = 20_000  # training cells, and test cells, that the judges of a pag
 
 def _lighter(panel: DesignedPanel, *, most: int = _MOST_CELLS) -> DesignedPanel:
     """The panel with at most `most` cells in each part of its split: of large types fewer, drawn by their names."""
-    split = _split_of(panel)
-    table = split.table.assign(lot=_draw_lots(split.table["cell"].to_numpy(), seed=0))
+    return replace(panel, split=_lighter_split(_split_of(panel), most=most))
+
+
+def _lighter_split(split: CellSplit, *, most: int = _MOST_CELLS, seed: int = 0) -> CellSplit:
+    """The split with at most `most` cells in each part: of large types fewer, drawn by their names."""
+    table = split.table.assign(lot=_draw_lots(split.table["cell"].to_numpy(), seed=seed))
     sizes, place = table.groupby(["part", "cell_type"]).size(), table.groupby(["part", "cell_type"])["lot"].rank()
     caps = {str(part): _cap(group.to_numpy(), most) for part, group in sizes.groupby(level="part")}
     kept = (place <= table["part"].map(caps)).to_numpy()
-    return replace(panel, split=CellSplit(split.table[kept].reset_index(drop=True), split.dropped_types))
+    return CellSplit(split.table[kept].reset_index(drop=True), split.dropped_types)
 
 
 def _cap(sizes: np.ndarray, most: int) -> int:

@@ -294,17 +294,7 @@ def read_panel(path: str | Path) -> GenePanel:
     path = _existing_path(Path(path))
     if path.suffix.lower() == ".json":
         return _panel_of_note(path)
-    with _reading(path):
-        table = _list_table(path)
-    if not isinstance(table.index, pd.RangeIndex) and list(table.index) != list(range(1, len(table) + 1)):
-        raise InputError(f"'{path}' has rows of more values than its first row has names; name every column, or none")
-    if "gene" not in table.columns:
-        column = _column_of_genes(table)
-        table = pd.DataFrame({"gene": _gene_list(table, path) if column is None else table[column].astype(str)})
-        table = table[table["gene"].str.strip() != ""].reset_index(drop=True)
-    table = table.assign(gene=table["gene"].map(_unescaped_text).str.strip())
-    if not len(table):
-        raise InputError(f"'{path}' names no gene; put one on each line below 'gene'")
+    table = _genes_of_file(path)
     if table["gene"].duplicated().any():
         twice = table["gene"][table["gene"].duplicated()].iloc[0]
         raise InputError(f"'{path}' names the gene {twice!r} more than once; keep one row for each gene")
@@ -316,6 +306,22 @@ def read_panel(path: str | Path) -> GenePanel:
         warnings.warn(f"'{note}' describes other genes than '{path}' has, and is left out", stacklevel=_user_level())
         found = None
     return GenePanel(table, **_about(found or {}))
+
+
+def _genes_of_file(path: Path) -> pd.DataFrame:
+    """The rows of a list of genes, one for each name that is not empty; InputError where there is none."""
+    with _reading(path):
+        table = _list_table(path)
+    if not isinstance(table.index, pd.RangeIndex) and list(table.index) != list(range(1, len(table) + 1)):
+        raise InputError(f"'{path}' has rows of more values than its first row has names; name every column, or none")
+    if "gene" not in table.columns:
+        column = _column_of_genes(table)
+        table = pd.DataFrame({"gene": _gene_list(table, path) if column is None else table[column].astype(str)})
+        table = table[table["gene"].str.strip() != ""].reset_index(drop=True)
+    table = table.assign(gene=table["gene"].map(_unescaped_text).str.strip())
+    if not len(table):
+        raise InputError(f"'{path}' names no gene; put one on each line below 'gene'")
+    return table
 
 
 def _about(found: dict[str, Any]) -> dict[str, Any]:

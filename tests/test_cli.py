@@ -45,7 +45,8 @@ MASKING = {
     "results_dir": "results", "group_size": 20, "random_reps": 2, "seed": 0,
 }  # fmt: skip
 Outputs = dict[str, dict[str, bytes]]
-COMMANDS = ["select", "report", "book", "predict", "order", "simulate", "split_data", "train", "feature_selection"]
+ORIGINALS = ["split_data", "train", "feature_selection"]
+COMMANDS = ["select", "score", "compare", "report", "book", "predict", "order", "simulate", *ORIGINALS]
 
 
 def tiny_cells() -> anndata.AnnData:

@@ -222,7 +222,18 @@ def test_help_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\nselectormlp --help took {time.monotonic() - start:.2f} s")
     assert result.returncode == 0, result.stderr
-    for name in ("select", "report", "book", "predict", "simulate", "split_data", "train", "feature_selection"):
+    for name in (
+        "select",
+        "score",
+        "compare",
+        "report",
+        "book",
+        "predict",
+        "simulate",
+        "split_data",
+        "train",
+        "feature_selection",
+    ):
         assert name in result.stdout
 
 
