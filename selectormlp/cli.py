@@ -761,7 +761,8 @@ def _judge_files(
         columns = [] if asked.batch_key is None else [asked.batch_key]
         opening: dict[str, Any] = {"label_key": options.label_key, "labels": options.labels, "columns": columns}
         cells = _take_given(options.cells, options.on_disk, **opening, taken=taken)
-        source = _source_of_files(options.cells, options.labels, taken.given)
+        chosen = any("rules" in panel.settings for panel in panels.values())  # else nobody asks for digests
+        source = _source_of_files(options.cells, options.labels, taken.given) if chosen else {}
         found = _compare(panels, cells, options.label_key, asked, source=source, n_jobs=options.n_jobs)
         page = write_comparison(found, folder)
     for line in _comparison_lines(found):

@@ -202,8 +202,10 @@ class _Matcher:
             return None
         other = _nomenclature("mouse" if self.organism.organism == "human" else "human")
         if name in other.ids and name not in {alias for symbol in symbols for alias in self.organism.aliases[symbol]}:
-            here, there = self.organism.organism, other.organism
-            return _Match("", "not in the data", f"{name} is a gene of the {there}, and the data are of the {here}")
+            data = self.organism.organism
+            return _Match(
+                "", "not in the data", f"{name} is a gene of the {other.organism}, and the data are of the {data}"
+            )
         there = {symbol: self._in_data(symbol) for symbol in symbols}
         if len(symbols) > 1:
             return _ambiguous(symbols, [symbol for symbol in symbols if there[symbol]])

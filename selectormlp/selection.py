@@ -266,7 +266,7 @@ class _HeldOutDiscriminant:
             new.append(cells)
         self.n_genes += more
         for place in range(more):
-            yield self._predict(n + place, lambda fold, here, place=place: new[fold][place, here])
+            yield self._predict(n + place, partial(_part_of_rows, new, place))
 
     def _block_covariances(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of several genes (folds x genes x genes), and their means over the other folds."""
@@ -319,6 +319,11 @@ class _HeldOutDiscriminant:
         return best == codes
 
 # %% ../nbs/10_better_panels.ipynb #07e930c4
+def _part_of_rows(tables: Sequence[np.ndarray], row: int, table: int, here: slice) -> np.ndarray:
+    """A part of a row of one of the tables."""
+    return tables[table][row, here]
+
+
 def _with_room(table: np.ndarray, n: int) -> np.ndarray:
     """The table with room for a row `n`; one that is too short becomes twice as long, or longer."""
     if n < len(table):
@@ -719,11 +724,8 @@ class PanelDesign:
     def required(self) -> list[str]:
         """The genes that must be in, each once."""
         given = self.must_include
-        return (
-            list(dict.fromkeys(gene for genes in given.values() for gene in genes))
-            if isinstance(given, dict)
-            else given
-        )
+        lists = given.values() if isinstance(given, Mapping) else [given]
+        return list(dict.fromkeys(gene for genes in lists for gene in genes))
 
     @property
     def method_name(self) -> str:
@@ -1679,8 +1681,11 @@ def _say_what_is_confused(coverage: pd.DataFrame) -> None:
 
 def _confused_types(coverage: pd.DataFrame, *, least: float = 2 / 3) -> list[str]:
     """Types of which fewer than `least` of the held-out cells are found, with the type that they are taken for."""
+    if "taken_for" not in coverage:
+        return []
     worst = coverage[coverage["recall"] < least].sort_values("recall", kind="stable")
-    recall, other, listed = dict(zip(worst["type"], worst["recall"], strict=True)), {}, {}
+    recall = dict(zip(worst["type"], worst["recall"], strict=True))
+    listed: dict[frozenset[str], str] = {}
     other = dict(zip(worst["type"], worst["taken_for"], strict=True))
     for name in worst["type"]:
         twin = other[name]
