@@ -1931,6 +1931,17 @@ def _located_source(source: Mapping[str, Any], folder: Path | None = None) -> di
     return {**source, **found}
 
 
+def _cells_of_source(source: Mapping[str, Any], key: str, folder: Path | None) -> AnnData | OpenCells:
+    """The cells that a panel was made from, read again from their files, which must be the same."""
+    if "cells" not in source:
+        raise InputError("this panel does not name the files of its cells; pass the cells too")
+    source = _located_source(source, folder)
+    found = _take_cells(source["cells"], key, labels=source["labels"], **source.get("reading", {}))
+    if source.get("gene_table"):
+        _join_gene_table(found, source["gene_table"])
+    return found
+
+
 def remake_panel(panel: GenePanel | str | Path, adata: AnnData | OpenCells | Paths | None = None) -> DesignedPanel:
     """Make a panel anew from what its .json file says.
 
@@ -1969,13 +1980,7 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | OpenCells | Pat
         )
     source = settings.get("source", {})
     if adata is None:
-        if "cells" not in source:
-            raise InputError("this panel does not name the files of its cells; pass the cells too")
-        source = _located_source(source, folder)
-        cells, labels = source["cells"], source["labels"]
-        found = _take_cells(cells, key, labels=labels, **source.get("reading", {}))
-        if source.get("gene_table"):
-            _join_gene_table(found, source["gene_table"])
+        found = _cells_of_source(source, key, folder)
     else:
         found, noted = _as_read(panel, adata), source.get("fingerprint")
         fingerprint = _fingerprint_open if isinstance(found, OpenCells) else _fingerprint_cells
