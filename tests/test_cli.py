@@ -1,5 +1,6 @@
 """The command line: every command, every setting, every error."""
 
+import gzip
 import io
 import json
 import logging
@@ -20,6 +21,7 @@ import pytest
 
 from selectormlp import cli, collection
 from selectormlp.data import InputError, data_folder
+from selectormlp.panels import read_panel
 from selectormlp.selection import PanelDesign, remake_panel
 from selectormlp.simulation import SimulationRecipe, simulate_cells
 from selectormlp.study import StudyConfig
@@ -293,6 +295,42 @@ def test_a_panel_is_made_anew_from_its_json_file_alone(here: Path, capsys: pytes
     Path("cells.h5ad").unlink()
     cells.write_h5ad("cells.h5ad")
     assert cli.main(line) == 2 and "is not the file that the panel was made from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on_disk", ["no", "yes"])
+def test_probes_and_prices_come_from_a_file_and_a_base_list_keeps_its_genes(
+    on_disk: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A vendor's list with a gene that the cells lack, and a table of genes: the same from the json, or refused."""
+    names = tiny_cells().var_names.tolist()
+    Path("base.csv").write_text(f"Gene Name,Annotation\n{names[3]},x\nNOT-THERE,\n{names[5]},\n")
+    table = pd.DataFrame({"gene_symbol": [*names[1:], "NOBODY"], "probes": range(len(names)), "note": "none"})
+    with gzip.open("probes.csv.gz", "wt") as file:
+        file.write(table.to_csv(index=False))
+    few = len(names) // 2
+    more = ["--extend", "base.csv", "--gene-table", "probes.csv.gz", "--probes-key", "probes", "--on-disk", on_disk]
+    select("panel.csv", *more, "--min-probes", str(few), "--costs", '{"probes": 0.3}')
+    said = capsys.readouterr().err
+    assert f"gene table: {len(names) - 1} of {len(names)} genes are in 'probes.csv.gz'" in said
+    assert "in the order, not judged (not in the data): 'NOT-THERE'" in said
+    genes = read_panel("panel.csv").genes
+    assert genes[:3] == [names[3], "NOT-THERE", names[5]]
+    assert len(genes) > 4 and all(names.index(gene) > few for gene in genes[3:])  # the first has no row, so no probes
+    line = ["select", "--config", "panel.json", "--out", "again.csv", "--page", "false"]
+    assert cli.main(line) == 0 and read_panel("again.csv").genes == genes
+    assert remake_panel("panel.json").genes == genes
+    with gzip.open("probes.csv.gz", "wt") as file:
+        file.write(table.assign(probes=1).to_csv(index=False))
+    assert (
+        cli.main(line) == 2
+        and "'probes.csv.gz' is not the file that the panel was made from" in capsys.readouterr().err
+    )
+    for wrong, words in (("Path,n\nx,1\n", "has no column of genes"), (f"gene\n{names[0]}\n", "no column of numbers")):
+        Path("wrong.csv").write_text(wrong)
+        assert cli.main([*SELECT.split()[:-2], "--out", "w.csv", "--gene-table", "wrong.csv"]) == 2
+        assert words in capsys.readouterr().err and not Path("w.csv").exists()
+    assert cli.main([*SELECT.split()[:-2], "--out", "wrong.csv", "--gene-table", "wrong.csv"]) == 2
+    assert Path("wrong.csv").read_text().startswith("gene\n")  # what is read is not replaced
 
 
 RULES = [each.name for each in fields(PanelDesign)]
