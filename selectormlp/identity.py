@@ -5,6 +5,7 @@
 # %% ../nbs/00e_gene_names.ipynb #ee03imp
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import pandas as pd
 from selectormlp.data import (
     InputError,
     _OTHER_NAMES,
+    _announce,
+    _existing_path,
     _in_memory,
     _known_genes,
     _named_genes,
@@ -50,16 +53,55 @@ class _Nomenclature:
     by_alias: Mapping[str, tuple[str, ...]]
 
 
-@cache
+_OTHER_TABLE = "SELECTORMLP_GENE_NAMES"  # in the environment: where another table of names is
+_NAME_COLUMNS = ("organism", "symbol", "ids", "aliases")
+
+
 def _name_table() -> pd.DataFrame:
-    """The shipped table of names, one row per gene."""
-    return pd.read_csv(data_folder() / "gene_names.csv.gz", dtype=str, keep_default_na=False)
+    """The table of names, one row per gene: the shipped one, or the one that the environment names."""
+    return _read_name_table(os.environ.get(_OTHER_TABLE, ""))
 
 
 @cache
+def _read_name_table(source: str) -> pd.DataFrame:
+    """The table of names of a file or an address; of "" the shipped one."""
+    path = data_folder() / "gene_names.csv.gz"
+    if source:
+        path = _fetched_table(source) if "://" in source else _existing_path(Path(source))
+        _announce(f"gene names: '{source}'")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{_OTHER_TABLE}: '{source}' cannot be read ({str(error)[:200]})") from None
+    if lacking := [name for name in _NAME_COLUMNS if name not in table.columns]:
+        raise InputError(f"{_OTHER_TABLE}: '{source}' has no column {lacking[0]!r}; tools/make_gene_names.py makes one")
+    return table
+
+
+def _fetched_table(address: str) -> Path:
+    """The file of an address https://...#sha256=DIGEST, from the user's cache or fetched to it."""
+    import pooch
+
+    url, _, digest = address.partition("#sha256=")
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise InputError(f"{_OTHER_TABLE}: '{address}' has no checksum; end it with #sha256= and 64 hexadecimal digits")
+    try:
+        how = {"known_hash": f"sha256:{digest}", "fname": f"gene_names-{digest[:16]}{''.join(Path(url).suffixes[-2:])}"}
+        return Path(pooch.retrieve(url, **how, path=pooch.os_cache("selectormlp")))
+    except (OSError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise InputError(f"{_OTHER_TABLE}: '{url}' could not be fetched ({reason}); check the address") from None
+
+
 def _nomenclature(organism: str) -> _Nomenclature:
     """The names of one organism's genes."""
-    table = _name_table()
+    return _read_nomenclature(organism, os.environ.get(_OTHER_TABLE, ""))
+
+
+@cache
+def _read_nomenclature(organism: str, source: str) -> _Nomenclature:
+    """The same from a table of names."""
+    table = _read_name_table(source)
     table = table[table["organism"] == organism]
     ids = {
         symbol: tuple(text.split("|")) if text else ()

@@ -10,7 +10,6 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from selectormlp.data import (
     _write_table,
     _write_whole,
 )
-from .identity import _Matcher, _Nomenclature, _nomenclature, _organism_of, _table_of
+from .identity import _Matcher, _Nomenclature, _organism_of, _table_of
 from .panels import _CARRIED, _NO_GAIN, GenePanel
 
 if TYPE_CHECKING:
@@ -36,10 +35,9 @@ if TYPE_CHECKING:
 __all__ = ['order_table', 'write_order']
 
 # %% ../nbs/10f_orders.ipynb #0f06ids
-@cache
-def _catalogue(organism: str) -> _Matcher:
+def _catalogue(organism: _Nomenclature) -> _Matcher:
     """Finds the approved symbol of any name of a gene of an organism."""
-    return _Matcher(pd.DataFrame(index=pd.Index(list(_nomenclature(organism).ids), dtype=object)))
+    return _Matcher(pd.DataFrame(index=pd.Index(list(organism.ids), dtype=object)))
 
 
 class _Ids:
@@ -48,6 +46,7 @@ class _Ids:
     def __init__(self, panel: list[str], genes: Any = None):
         self.var = None if genes is None else _table_of(genes)
         self.match = None if self.var is None else _Matcher(self.var)
+        self.known: _Matcher | None = None
         self.organism: _Nomenclature | None = (self.match and self.match.organism) or _organism_of(panel)
 
     def __call__(self, gene: str) -> tuple[str, str]:
@@ -71,7 +70,8 @@ class _Ids:
             return own[1], ""
         if self.organism is None:
             return "", "no id is known"
-        known = _catalogue(self.organism.organism)
+        known = self.known or _catalogue(self.organism)
+        self.known = known
         looks = (known._by_table, known._by_spelling, known._by_alias)  # and not for what is one letter apart
         found = next((match for look in looks if (match := look(name)) is not None), None)
         if found is None or not found.gene:

@@ -1,6 +1,12 @@
 """Which gene is meant: every name of a list is accounted for, and none is matched wrongly."""
 
 import logging
+import re
+from functools import partial
+from hashlib import sha256
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -8,9 +14,9 @@ import pytest
 from anndata import AnnData
 
 from selectormlp import load_pancreas, match_genes, select_genes
-from selectormlp.data import InputError, _plain
+from selectormlp.data import InputError, _one_letter_apart, _plain
 from selectormlp.evaluation import score_panel
-from selectormlp.identity import _genes_of_date, _meant_genes, _name_table, _nomenclature, _organism_of
+from selectormlp.identity import _genes_of_date, _Matcher, _meant_genes, _name_table, _nomenclature, _organism_of
 from selectormlp.split import split_cells
 
 KEY = "cell_type"
@@ -121,3 +127,78 @@ def test_bad_input_is_one_sentence() -> None:
         match_genes("INS GCG", ["INS"])
     assert match_genes([], ["INS"]).empty
     assert match_genes(["a" * 5000, "<b>", "=1+1", "$x$", "🧬"], ["INS"])["how"].eq("not in the data").all()
+
+
+@pytest.fixture
+def other_table(tmp_path: Path) -> Path:
+    """A table of names in which CD999 is another name of INS."""
+    table = pd.DataFrame(
+        {"organism": "human", "symbol": ["INS", "GCG"], "ids": ["", ""], "aliases": ["CD999|IDDM1", ""], "extra": "x"}
+    )
+    table.to_csv(tmp_path / "names.csv.gz", index=False)
+    return tmp_path / "names.csv.gz"
+
+
+def test_a_newer_table_of_names_is_taken_where_asked(
+    other_table: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert match_genes(["CD999"], ["INS", "GCG"])["how"].tolist() == ["not in the data"]
+    monkeypatch.setenv("SELECTORMLP_GENE_NAMES", str(other_table))
+    with caplog.at_level(logging.INFO, "selectormlp"):
+        assert match_genes(["CD999"], ["INS", "GCG"])["gene"].tolist() == ["INS"]
+    assert f"gene names: '{other_table}'" in caplog.text
+    monkeypatch.delenv("SELECTORMLP_GENE_NAMES")
+    assert match_genes(["CD999"], ["INS", "GCG"])["how"].tolist() == ["not in the data"]
+
+
+def test_a_table_of_names_from_an_address_needs_its_checksum(
+    other_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The right digest fetches once, into the cache; no digest, another one, a file that is no table: one sentence."""
+    digest = sha256(other_table.read_bytes()).hexdigest()
+    monkeypatch.setattr("pooch.os_cache", lambda _: str(tmp_path / "cache"))
+    serve = partial(SimpleHTTPRequestHandler, directory=str(other_table.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/names.csv.gz"
+        for source, words in (
+            (url, "has no checksum; end it with #sha256="),
+            (f"{url}#sha256={'0' * 64}", "could not be fetched"),
+            (f"{url}x#sha256={digest}", "could not be fetched"),
+            (str(tmp_path / "none.csv"), "none.csv"),
+        ):
+            monkeypatch.setenv("SELECTORMLP_GENE_NAMES", source)
+            with pytest.raises(InputError, match=re.escape(words)):
+                match_genes(["CD999"], ["INS", "GCG"])
+        monkeypatch.setenv("SELECTORMLP_GENE_NAMES", f"{url}#sha256={digest}")
+        assert match_genes(["CD999"], ["INS", "GCG"])["gene"].tolist() == ["INS"]
+        server.shutdown()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"gene_names-{digest[:16]}.csv.gz"]
+    (tmp_path / "wrong.csv").write_text("symbol,ids\nINS,\n")
+    monkeypatch.setenv("SELECTORMLP_GENE_NAMES", str(tmp_path / "wrong.csv"))
+    with pytest.raises(InputError, match="has no column 'organism'"):
+        match_genes(["CD999"], ["INS", "GCG"])
+
+
+def test_mouse_names_are_not_taken_for_human_aliases_nor_dots_for_gaps(pancreas: AnnData) -> None:
+    """INS-1 is an old name of FOXM1, and Ins1 a gene of the mouse; R writes HLA.B for HLA-B."""
+    found = match_genes(["Ins1", "INS-1", "HLA-B", "HLA-DRA", "MIR124-3"], pancreas).set_index("asked")
+    assert found.loc["Ins1", "gene"] == "" and "a gene of the mouse" in found.loc["Ins1", "note"]
+    assert found.loc["INS-1", "gene"] == "FOXM1"
+    assert found.loc[["HLA-B", "HLA-DRA"], "gene"].tolist() == ["HLA.B", "HLA.DRA"]
+    among = match_genes(["MIR124-3"], [*pancreas.var_names[:3000], "MIR1243"])  # another gene, which is called so
+    assert among["gene"].tolist() == [""]
+
+
+def test_near_misses_are_those_that_a_comparison_with_every_name_finds(pancreas: AnnData) -> None:
+    match, rng = _Matcher(pancreas.var), np.random.default_rng(0)
+    names = list(match.names)
+    for _ in range(60):
+        plain, letter = _plain(str(rng.choice(names))), str(rng.choice(list("abkz17")))
+        place, kind = int(rng.integers(0, len(plain))), int(rng.integers(0, 4))
+        typed = [
+            plain[:place] + letter + plain[place:], plain[:place] + plain[place + 1 :],
+            plain[:place] + letter + plain[place + 1 :],
+            plain[:place] + plain[place : place + 2][::-1] + plain[place + 2 :],
+        ][kind]  # fmt: skip
+        assert match._near(typed) == [name for name in names if _one_letter_apart(_plain(name), typed)]
