@@ -154,18 +154,21 @@ def panel_recalls(
     return pd.concat(found, ignore_index=True)[["n_genes", "type", "recall"]]
 
 
-def slide_panel(recalls: pd.DataFrame, *, n_types: int = 30) -> _Drawing:
-    """A slider over the sizes of a panel: which types are found, the easiest first; of many types the hardest."""
+def slide_panel(recalls: pd.DataFrame, *, n_types: int | None = None) -> _Drawing:
+    """A slider over the sizes of a panel: which types are found, the easiest first; with `n_types` the hardest only."""
     table = recalls.pivot(index="n_genes", columns="type", values="recall")
     easy = table.mean().sort_values(ascending=False, kind="stable").index
     words = f"Balanced accuracy with 1 to {table.index[-1]} genes, and the share of each type's test cells found."
     return _sliding_bars(
-        table.mean(axis=1), table[easy[-n_types:]],
+        table.mean(axis=1), table[easy if n_types is None else easy[-n_types:]],
         step="number of genes", name="balanced accuracy", label="share of the type's cells found", words=words,
     )  # fmt: skip
 
 # %% ../nbs/10c_reading_a_panel.ipynb #4daf43b3
-def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = 40, ax: Axes | None = None) -> Axes:
+_DOTS, _BARS = 40, 20  # genes that `plot_dots` and `plot_substitutes` draw unless told otherwise
+
+
+def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = _DOTS, ax: Axes | None = None) -> Axes:
     """Dot plot of genes (rows, first on top) by types: size is the share of cells with the gene, colour its mean.
 
     The mean is log-normalised expression as a share of the gene's highest; `most` genes are drawn.
@@ -215,7 +218,7 @@ def plot_confusions(tables: dict[str, pd.DataFrame]) -> Axes:
     return axes[0]
 
 # %% ../nbs/10c_reading_a_panel.ipynb #868999fe
-def plot_substitutes(panel: DesignedPanel, *, most: int = 20, ax: Axes | None = None) -> Axes:
+def plot_substitutes(panel: DesignedPanel, *, most: int = _BARS, ax: Axes | None = None) -> Axes:
     """The closest stand-in of each of the first genes, as a bar: the correlation of the two over cells of all types."""
     import matplotlib.pyplot as plt
 
@@ -551,6 +554,13 @@ _FIGURE_CAPTIONS = {
 }
 
 
+def _caption(name: str, panel: DesignedPanel) -> str:
+    """What a figure of the page shows; of a long panel some figures show the first genes only, and say so."""
+    n, most = len(panel.judged_genes), {"dots": _DOTS, "substitutes": _BARS}.get(name, len(panel))
+    shown = f" ({most} of {n}; the others are in the table)" if most < n else ""
+    return f"{_FIGURE_CAPTIONS[name].rstrip('.')}{shown}."
+
+
 def _draw(name: str, panel: DesignedPanel, adata: AnnData, tables: dict[str, pd.DataFrame]) -> Axes:
     """One figure of the page."""
     if name == "dots":
@@ -616,8 +626,8 @@ def write_panel_report(
     for name, table in tables.items():
         _write_table(table, place / f"{name}.csv")
     figures = [
-        (caption, _save_figure(_draw(name, judged, adata, tables), place / f"{name}.png"))
-        for name, caption in _FIGURE_CAPTIONS.items()
+        (_caption(name, panel), _save_figure(_draw(name, judged, adata, tables), place / f"{name}.png"))
+        for name in _FIGURE_CAPTIONS
         if name in tables or name not in ("curve", "stability", "robustness")
     ]
     page = _page(panel, judged, tables, figures, _fingerprint_path(place / "panel.csv"))

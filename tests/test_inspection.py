@@ -17,6 +17,7 @@ from selectormlp import inspection
 from selectormlp.data import InputError, normalise, prepare_cells
 from selectormlp.evaluation import _make_judge
 from selectormlp.inspection import (
+    _caption,
     _panel_tables,
     _thin_counts,
     enough_genes,
@@ -26,6 +27,7 @@ from selectormlp.inspection import (
     panel_stability,
     plot_dots,
     plot_substitutes,
+    slide_panel,
     write_panel_report,
 )
 from selectormlp.selection import select_genes
@@ -200,3 +202,20 @@ def test_the_page_on_reading_names_every_file_and_column(panel, counts, tmp_path
     files = {path.name + "/" * path.is_dir() for path in [*tmp_path.iterdir(), *run.iterdir()]}
     beside_their_table = {f"{name}.png" for name in ("curve", "stability", "robustness")}
     assert (columns | files) - beside_their_table <= told
+
+
+def test_a_figure_that_shows_some_of_the_genes_says_so(panel) -> None:
+    many = replace(panel, table=pd.concat([panel.table] * 30, ignore_index=True).head(45))
+    assert _caption("dots", many) == "The first genes in each type (40 of 45; the others are in the table)."
+    assert _caption("dots", panel) == "The first genes in each type." and "(" not in _caption("curve", many)
+
+
+def test_the_slider_has_every_type() -> None:
+    types = [f"type {number}" for number in range(47)]
+    recalls = pd.DataFrame(
+        [(size, name, 0.5) for size in (1, 2) for name in types], columns=["n_genes", "type", "recall"]
+    )
+    html = slide_panel(recalls).html
+    assert all(f'"{name}"' in html for name in types)
+    few = json.loads(re.search(r'json">(.*?)</script>', slide_panel(recalls, n_types=30).html)[1])
+    assert len(few["columns"]) == 30
