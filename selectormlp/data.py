@@ -25,6 +25,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -493,7 +494,21 @@ def _announce(line: str) -> None:
     --------
     >>> _announce("values: X, raw counts, 20,125 genes")
     """
-    _logger.log(_NOTICE, "%s", line)
+    if not _SILENT.get():
+        _logger.log(_NOTICE, "%s", line)
+
+
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def _unannounced() -> Iterator[None]:
+    """Announce nothing: what is done again, on some of the cells, has been told."""
+    before = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(before)
 
 
 _GENE_ID = re.compile(r"([A-Za-z0-9.]+_+)?(ENS[A-Z]{0,6}G\d{6,}|FBgn\d{7}|WBGene\d{8})(\.\d+)?")

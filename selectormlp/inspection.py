@@ -17,12 +17,28 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from .data import InputError, _figure_text, prepare_cells, value_kind, _write_table, _write_whole
+from selectormlp.data import (
+    InputError,
+    _figure_text,
+    _unannounced,
+    _write_table,
+    _write_whole,
+    prepare_cells,
+    value_kind,
+)
 from .drawings import _Drawing, _sliding_bars
 from .files import _fingerprint_path, _remove_companions
 from .evaluation import _JUDGES, confusion_table, _judge_cells, plot_confusion, score_predictions
 from .platforms import Platform, _find_platform, simulate_platform
-from .selection import DesignedPanel, PanelDesign, _as_read, _brought, _choose_panel, _confused_types
+from selectormlp.selection import (
+    DesignedPanel,
+    PanelDesign,
+    _as_read,
+    _brought,
+    _choose_panel,
+    _confused_types,
+    _genes_to_look_at,
+)
 from .sources import _log_values
 from .split import CellSplit, _draw_lots
 
@@ -248,7 +264,8 @@ def _chosen_again(panel: DesignedPanel, cells: AnnData, split: CellSplit) -> lis
     """The genes of a panel made like this one, from the training cells of another split."""
     design = PanelDesign(**panel.settings["rules"])
     settings = panel.settings.get("model_settings")
-    return _choose_panel(cells, panel.label_key, design, split, model_settings=settings)[0].genes
+    with _unannounced():
+        return _choose_panel(cells, panel.label_key, design, split, model_settings=settings)[0].genes
 
 
 def panel_stability(
@@ -661,7 +678,7 @@ def _summary(panel: DesignedPanel, judged: DesignedPanel, curve: pd.DataFrame) -
     n_judged = len(panel.judged_genes)
     whole = curve[curve["n_genes"] == n_judged]["accuracy"]
     carried = f" {len(panel) - n_judged} of the panel's {len(panel)} genes are not in the data, and not judged."
-    confused = _confused_types(panel.coverage)
+    confused, odd = _confused_types(panel.coverage), _genes_to_look_at(panel.judged_genes)
     every, seen = (_split_of(made).table["part"].value_counts() for made in (panel, judged))
     some = [
         f"{seen[part]:,} of {every[part]:,} {name} cells"
@@ -672,6 +689,7 @@ def _summary(panel: DesignedPanel, judged: DesignedPanel, curve: pd.DataFrame) -
         f"With {n_judged} genes, {whole.mean():.1%} balanced accuracy on test cells, the mean of {len(whole)} judges."
         f" {enough_genes(curve)} genes come within one point of the best size."
         + (carried if n_judged < len(panel) else "")
+        + (f" Look at these before you order: {', '.join(odd)}." if odd else "")
         + (f" Not told apart (recall on held-out training cells): {'; '.join(confused)}." if confused else "")
         + (f" The judges saw {' and '.join(some)}, drawn by lot, fewer of the large types." if some else "")
     )

@@ -1406,6 +1406,7 @@ def _choose_panel(
     train = _by_gene(train, candidates.names)  # and all genes of these cells need no memory any more
     more: dict[str, Any] = {"ranked": ranked, "model_settings": model_settings, "about": about, "factors": factors}
     panel = _build_panel(train, label_key, design, split, **more)
+    _say_what_to_look_at(panel, design)
     return panel if asked is design else _with_carried(panel, asked), cells
 
 
@@ -1656,6 +1657,21 @@ def _say_what_is_spare(search: DiscriminantSearch, table: pd.DataFrame, n_requir
             f" {high:+.3f}) to the balanced accuracy on held-out training cells; their places are free for markers of"
             " each type (min_markers), genes of your own (must_include), or substitutes"
         )
+
+
+def _genes_to_look_at(genes: Iterable[str]) -> list[str]:
+    """The genes that are on a ready list, with its name: their counts tell of more than the type of a cell."""
+    names = list(genes)
+    patterns = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in UNWANTED_GENES.items()}
+    found = ((gene, next((name for name, pattern in patterns.items() if pattern.search(gene)), "")) for gene in names)
+    return [f"{gene} ({name})" for gene, name in found if name]
+
+
+def _say_what_to_look_at(panel: DesignedPanel, design: PanelDesign) -> None:
+    """Name the genes that nobody asked for and that are on a ready list."""
+    if odd := _genes_to_look_at(gene for gene in panel.judged_genes if gene not in set(design.required)):
+        more = f" and {len(odd) - 10} more" if len(odd) > 10 else ""
+        _announce(f"look at these before you order (to leave a list out: exclude): {', '.join(odd[:10])}{more}")
 
 
 def _with_wanted_types(table: pd.DataFrame, design: PanelDesign, types: Iterable[str]) -> pd.DataFrame:

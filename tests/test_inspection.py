@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import balanced_accuracy_score
 
 from selectormlp import inspection
-from selectormlp.data import InputError, normalise, prepare_cells
+from selectormlp.data import _NOTICE, InputError, normalise, prepare_cells
 from selectormlp.evaluation import _make_judge
 from selectormlp.inspection import (
     _caption,
@@ -219,3 +219,12 @@ def test_the_slider_has_every_type() -> None:
     assert all(f'"{name}"' in html for name in types)
     few = json.loads(re.search(r'json">(.*?)</script>', slide_panel(recalls, n_types=30).html)[1])
     assert len(few["columns"]) == 30
+
+
+def test_what_is_chosen_again_is_not_announced(counts, panel, caplog) -> None:
+    """The figures of a resample are not the panel's: only the panel itself says what it lacks and has to spare."""
+    with caplog.at_level(_NOTICE, "selectormlp"):
+        again = select_genes(counts, "cell_type", 30)
+        told = len([line for line in caplog.messages if "no gain is shown" in line])
+        panel_stability(again, counts, n_resamples=2)
+    assert told == 1 == len([line for line in caplog.messages if "no gain is shown" in line])

@@ -835,3 +835,18 @@ def test_a_gene_without_a_count_is_highest_nowhere(pancreas) -> None:
     pancreas.X[:, pancreas.var_names.get_loc("A2ML1")] = 0
     panel = select_genes(pancreas, "cell_type", 5, must_include=["A2ML1", "INS"], min_cells=20)
     assert panel.table["highest_in"].tolist()[:2] == ["", "beta"]
+
+
+def test_genes_to_look_at_are_named_but_for_those_asked_for(counts, caplog) -> None:
+    counts = counts.copy()
+    first = select_genes(counts, "cell_type", 6).genes
+    named = dict(zip(first, ["XIST", "Fos", "Gm9846", "RPL3", "INS", "Jun"], strict=True))
+    counts.var_names = [named.get(name, name) for name in counts.var_names]
+    with caplog.at_level(_NOTICE, "selectormlp"):
+        panel = select_genes(counts, "cell_type", 6, must_include=["Jun"], candidates=[*named.values()])
+    assert set(panel.genes) == set(named.values())
+    said = next(line for line in caplog.messages if line.startswith("look at these before you order"))
+    assert all(f"{gene} ({kind})" in said for gene, kind in (
+        ("XIST", "sex"), ("Fos", "immediate early"), ("Gm9846", "unnamed"), ("RPL3", "ribosomal")
+    ))  # fmt: skip
+    assert "Jun" not in said and "INS" not in said
