@@ -202,3 +202,17 @@ def test_near_misses_are_those_that_a_comparison_with_every_name_finds(pancreas:
             plain[:place] + plain[place : place + 2][::-1] + plain[place + 2 :],
         ][kind]  # fmt: skip
         assert match._near(typed) == [name for name in names if _one_letter_apart(_plain(name), typed)]
+
+
+def test_a_date_of_a_spreadsheet_cell_is_a_date() -> None:
+    for text in ("2024-09-01 00:00:00", "2024-09-01", "2001-09-01T00:00:00"):
+        assert _genes_of_date(text, ["SEPT1", "SEPT9"]) == ["SEPT1"]
+    assert _genes_of_date("2024-09-01 12:30:00", ["SEPT1"]) is None and _genes_of_date("2024-05-01", []) is None
+    assert match_genes(["2024-03-02 00:00:00"], ["MARCH2", "INS"])["how"].tolist() == ["date"]
+
+
+def test_a_gene_of_the_other_organism_is_called_so_and_nothing_is_no_gene(pancreas: AnnData) -> None:
+    found = match_genes(["Ins2", "H2-K1", "", None, float("nan")], pancreas)
+    assert (found["gene"] == "").all() and (found["how"] == "not in the data").all()
+    assert found["note"][0] == "Ins2 is a gene of the mouse, and the data are of the human"  # GINS2 is another gene
+    assert (found["note"][2:] == "").all()
