@@ -536,7 +536,8 @@ def _options_of_panel(found: dict[str, Any], path: str) -> dict[str, Any]:
     from selectormlp.selection import _located_source
 
     settings, source = found["settings"], found["settings"].get("source", {})
-    if "cells" not in source or isinstance(settings["rules"].get("groups"), dict):
+    by_type = any(isinstance(settings["rules"].get(name), dict) for name in ("groups", "must_include"))
+    if "cells" not in source or by_type:
         raise InputError(f"the panel of '{path}' was made in Python: make it anew there, with remake_panel")
     source = _located_source(source, Path(path).parent)
     more = {name: source.get(name) for name in ("cells", "labels", "test_batches", "gene_table")}
@@ -580,8 +581,9 @@ def _run_select(options: _SelectOptions, design: PanelDesign, taken: _CellsAsked
     _check_place(note, endings=[".json"], inputs=options.cells, others=others)
     folder = Path(options.out).with_name(f"{Path(options.out).stem}_report")
     _check_place(folder, inputs=options.cells, others=others, writes=_PAGE_FILES)
+    n_more = None if options.extend is None else design.n_genes
     with _only_writer(options.out):
-        panel, adata = _panel_and_cells(options, _with_lists(design, options.extend), taken)
+        panel, adata = _panel_and_cells(options, _with_lists(design, options.extend), taken, n_more=n_more)
         _remove_companions(
             folder, _PAGE_FILES
         )  # of another panel: a page belongs to the csv beside it, or is not there
@@ -612,7 +614,7 @@ def _processes(asked: int, adata: AnnData) -> int:
 
 
 def _panel_and_cells(
-    options: _SelectOptions, design: PanelDesign, taken: _CellsAsked = _AS_DECIDED
+    options: _SelectOptions, design: PanelDesign, taken: _CellsAsked = _AS_DECIDED, *, n_more: int | None = None
 ) -> tuple[DesignedPanel, AnnData]:
     """The panel, and the cells that it was chosen from: in memory, or read from disk in blocks."""
     from selectormlp.selection import _about_cells, _choose_panel, _join_gene_table, _source_of_files, _split_of
@@ -633,7 +635,7 @@ def _panel_and_cells(
     }
     about = _about_cells(cells.obs, key, design, split, source)
     more: dict[str, Any] = {"model_settings": models, "about": about, "progress": sys.stderr.isatty()}
-    return _choose_panel(cells, key, design, split, **more)
+    return _choose_panel(cells, key, design, split, **more, n_more=n_more)
 
 
 def _donor_split(obs: pd.DataFrame, options: _SelectOptions, design: PanelDesign) -> CellSplit | None:

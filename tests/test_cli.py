@@ -22,7 +22,7 @@ import pytest
 from selectormlp import cli, collection
 from selectormlp.data import InputError, data_folder
 from selectormlp.panels import read_panel
-from selectormlp.selection import PanelDesign, remake_panel
+from selectormlp.selection import PanelDesign, remake_panel, select_genes
 from selectormlp.simulation import SimulationRecipe, simulate_cells
 from selectormlp.study import StudyConfig
 
@@ -266,6 +266,19 @@ def test_select_extends_a_panel_by_n_genes(here: Path) -> None:
     select("one.csv")
     assert select("two.csv", "--extend", "one.csv")["gene"].tolist()[:8] == pd.read_csv("one.csv")["gene"].tolist()
     assert len(pd.read_csv("two.csv")) == 16
+
+
+def test_a_list_to_build_on_gets_as_many_more_as_asked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gene = tiny_cells().var_names[2]
+    Path("list.txt").write_text(f"{gene}\n{gene.upper()}\nNOT-THERE\n")  # two names of one gene
+    table = select("more.csv", "--extend", "list.txt", "--n-genes", "3")
+    assert table["gene"].tolist()[:2] == [gene, "NOT-THERE"] and len(table) == 5
+    line = ["select", "--config", "more.json", "--out", "again.csv", "--page", "false"]
+    assert cli.main(line) == 0 and Path("again.csv").read_bytes() == Path("more.csv").read_bytes()
+    panel = select_genes("cells.h5ad", "cell_type", 4, must_include={"type_01": [gene]})
+    panel.to_csv("python.csv")
+    line[2] = "python.json"
+    assert cli.main(line) == 2 and "was made in Python: make it anew there" in capsys.readouterr().err
 
 
 def test_select_writes_a_page_with_its_figures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

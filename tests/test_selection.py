@@ -850,3 +850,42 @@ def test_genes_to_look_at_are_named_but_for_those_asked_for(counts, caplog) -> N
         ("XIST", "sex"), ("Fos", "immediate early"), ("Gm9846", "unnamed"), ("RPL3", "ribosomal")
     ))  # fmt: skip
     assert "Jun" not in said and "INS" not in said
+
+
+# Rules beside one another
+
+
+def test_a_list_of_which_two_names_mean_one_gene_gets_as_many_more_as_asked(pancreas) -> None:
+    names = ["PTPRC", "CD45", "INS", "INS", "NOT-THERE"]
+    extended = extend_panel(names, pancreas, 2, label_key="cell_type", min_cells=20)
+    assert extended.genes[:3] == ["PTPRC", "INS", "NOT-THERE"] and len(extended) == 5
+    assert (extended.table["reason"] == "chosen").sum() == 2 and extended.settings["rules"]["n_genes"] == 5
+    assert remake_panel(extended, pancreas).genes == extended.genes
+    described = describe_panel(names, pancreas, label_key="cell_type", min_cells=20)
+    assert described.genes == ["PTPRC", "INS", "NOT-THERE"]  # and none that is not on the list
+
+
+def test_carried_genes_leave_the_ranking_of_a_classifier_as_it_is(counts) -> None:
+    how = {"method": "svm_l1", "candidates": counts.var_names[:40].tolist()}
+    gene = select_genes(counts, "cell_type", 6, **how).genes[3]  # not the first of the ranking
+    plain = select_genes(counts, "cell_type", 6, **how, must_include=[gene]).table
+    table = select_genes(counts, "cell_type", 8, **how, must_include=["NOT-1", gene, "NOT-2"], carry=True).table
+    judged = table[table["accuracy"].notna()].reset_index(drop=True)
+    assert judged["gene"].tolist() == plain["gene"].tolist()
+    np.testing.assert_allclose(judged["accuracy"].diff()[1:], judged["gain"][1:], atol=1e-9)  # with the genes so far
+    assert table["gene"][0] == "NOT-1" and table["gene"].tolist()[5:6] == ["NOT-2"] and table["gene"][4] == gene
+
+
+def test_preferred_genes_that_another_rule_leaves_out_are_named(pancreas, caplog) -> None:
+    with caplog.at_level("INFO"):
+        select_genes(pancreas, "cell_type", 3, min_cells=20, prefer=["INS", "GCG"], exclude=["INS"])
+    assert "prefer: INS cannot be taken, for another rule leaves out: excluded" in caplog.text
+
+
+def test_a_price_without_end_and_a_gene_without_a_name_are_refused(counts) -> None:
+    priced = counts.copy()
+    priced.var["price"] = np.where(np.arange(priced.n_vars) == 3, np.inf, 1.0)
+    with pytest.raises(InputError, match="finite numbers"):
+        select_genes(priced, "cell_type", 3, costs={"price": 0.5})
+    with pytest.raises(InputError, match="an empty name"):
+        select_genes(counts, "cell_type", 3, must_include=[" "], carry=True)
