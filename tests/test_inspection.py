@@ -228,3 +228,14 @@ def test_what_is_chosen_again_is_not_announced(counts, panel, caplog) -> None:
         told = len([line for line in caplog.messages if "no gain is shown" in line])
         panel_stability(again, counts, n_resamples=2)
     assert told == 1 == len([line for line in caplog.messages if "no gain is shown" in line])
+
+
+def test_nothing_is_said_of_genes_that_are_carried(counts) -> None:
+    first = counts.var_names[0]
+    panel = select_genes(counts, "cell_type", 6, must_include=["NOT-1", first, "NOT-2"], carry=True)
+    stability = panel_stability(panel, counts, n_resamples=2)
+    assert first in set(stability["gene"]) and not stability["gene"].str.startswith("NOT-").any()
+    bars = inspection.plot_stability(panel, stability).patches
+    assert [bar.get_x() + bar.get_width() / 2 for bar in bars] == pytest.approx([2, 4, 5, 6])  # ranks of the panel
+    labels = [text.get_text() for text in plot_substitutes(panel).get_yticklabels()]
+    assert labels == panel.judged_genes
