@@ -166,13 +166,22 @@ def _donor_groups(batches: pd.Series, n_splits: int, seed: int) -> list[list[str
 def _splits_of(obs: pd.DataFrame, label_key: str, asked: _ComparisonAsked) -> list[CellSplit]:
     """The splits of labelled cells: one per seed, or one per group of donors."""
     how: dict[str, Any] = {"min_cells": asked.min_cells}
+    if asked.batch_key == label_key:
+        raise InputError(f"batch_key is {label_key!r}, the column of the types; name the column of donors or batches")
     if asked.batch_key is None:
         return [split_cells(obs, label_key, seed=asked.seed + i, **how) for i in range(asked.n_splits)]
     groups = _donor_groups(_cell_labels(obs, asked.batch_key), asked.n_splits, asked.seed)
     with warnings.catch_warnings():  # the notes say of each type in how many splits it is judged
         warnings.filterwarnings("ignore", message="types with fewer|test cells of types")
         how |= {"batch_key": asked.batch_key, "seed": asked.seed}
-        return [split_batches(obs, label_key, test=group, **how) for group in groups]
+        found = [split_batches(obs, label_key, test=group, **how) for group in groups]
+    for group, split in zip(groups, found, strict=True):
+        if not (split.table["part"] == "test").any():
+            raise InputError(
+                f"no type of {', '.join(group[:5])} is in the other values of {asked.batch_key!r}: held out, there is"
+                " nothing to judge; leave batch_key out, or those cells"
+            )
+    return found
 
 
 def _shares(splits: Sequence[CellSplit], seen: Sequence[CellSplit]) -> pd.Series:
@@ -290,7 +299,8 @@ def _taken_for(judged: Iterable[_Judged]) -> pd.Series:
         pd.DataFrame({"list": each.name, "type": each.true, "called": each.called})[each.true != each.called]
         for each in judged
     ]
-    counts = pd.concat(wrong).value_counts(["list", "type", "called"]).reset_index()
+    counts = pd.concat(wrong).value_counts(["list", "type", "called"], sort=False).reset_index()
+    counts = counts.sort_values("count", ascending=False, kind="stable")  # of equals the first by name
     return counts.drop_duplicates(["list", "type"]).set_index(["list", "type"])["called"]
 
 
@@ -702,6 +712,14 @@ _COMPARISON_FILES = (
 )  # what `write_comparison` writes: the page goes first and comes last
 
 
+def _is_of_comparison(path: Path) -> bool:
+    """Whether a file begins as the tables of a comparison do, one that was stopped on its way; hidden ones count."""
+    if path.name.startswith(".") or not path.is_file():
+        return path.name.startswith(".")
+    with path.open("rb") as file:
+        return file.read(5) == b"list,"
+
+
 def _refuse_other_files(folder: Path) -> None:
     """Raise InputError where a folder holds what no comparison wrote."""
     if folder.exists() and not folder.is_dir():
@@ -709,6 +727,7 @@ def _refuse_other_files(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     others = [name for name in names if name not in _COMPARISON_FILES and not name.startswith(".")]
     mixed = names and "comparison.html" not in names and not any(name.endswith(".png") for name in names)
+    mixed = mixed and not all(_is_of_comparison(folder / name) for name in names)
     odd = others[0] if others else names[0] if mixed else None
     if odd:
         raise InputError(

@@ -21,9 +21,19 @@ from selectormlp import (
     simulate_cells,
     write_comparison,
 )
+from selectormlp import lists as lists_module
 from selectormlp.cli import main
 from selectormlp.intervals import _paired_interval
-from selectormlp.lists import _ALL_TYPES, _CEILING, _COMPARISON_FILES, ListComparison, _donor_groups, _least_deviation
+from selectormlp.lists import (
+    _ALL_TYPES,
+    _CEILING,
+    _COMPARISON_FILES,
+    ListComparison,
+    _donor_groups,
+    _Judged,
+    _least_deviation,
+    _taken_for,
+)
 
 KEY = "cell_type"
 HOW: dict[str, Any] = {"n_splits": 3, "judges": ["nearest_neighbours"], "all_genes": False}
@@ -249,6 +259,49 @@ def test_the_page_shows_it_all_and_takes_nothing_else_away(cells, lists, tmp_pat
             write_comparison(one, folder)
     assert (tmp_path / "other" / "scores.csv").read_text() == "of a study"
     assert "alone" in one._repr_html_() and repr(one) == "ListComparison(1 list, 3 splits, baseline='alone')"
+
+
+def test_equal_lists_are_taken_for_the_same_types(cells, lists) -> None:
+    same = compare_lists({"b": lists["others"], "a": lists["others"], "c": lists["others"]}, cells, KEY, **HOW)
+    wide = same.per_type.pivot(index="type", columns="list", values="taken_for")
+    assert (wide["a"] == wide["b"]).all() and (wide["a"] == wide["c"]).all() and (wide["a"] != "").any()
+    wrong = [("z", "x"), ("z", "y"), ("z", "y"), ("z", "x")]  # as often: the first by name, whatever came first
+    for pairs in (wrong, wrong[::-1]):
+        true, called = (np.array(each) for each in zip(*pairs, strict=True))
+        assert _taken_for([_Judged("a", 0, "j", true, called)])["a", "z"] == "x"
+
+
+def test_donors_that_share_no_type_are_one_sentence(cells, lists) -> None:
+    with pytest.raises(InputError, match="the column of the types"):
+        compare_lists(lists, cells, KEY, **HOW, batch_key=KEY)
+    apart = cells.copy()
+    apart.obs["site"] = np.where(apart.obs[KEY].isin(apart.obs[KEY].unique()[:2]), "here", "there")
+    with pytest.raises(InputError, match="nothing to judge"):
+        compare_lists(lists, apart, KEY, **HOW, batch_key="site")
+
+
+@pytest.mark.parametrize("n_written", [1, 4, 6])
+def test_a_comparison_that_was_stopped_is_written_again(
+    usual, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_written: int
+) -> None:
+    left = [n_written]
+
+    def stopped(write: Any) -> Any:
+        def one(*args: Any, **more: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return write(*args, **more)
+
+        return one
+
+    with monkeypatch.context() as patch:
+        for name in ("_write_table", "_save_figure", "_write_whole"):
+            patch.setattr(lists_module, name, stopped(getattr(lists_module, name)))
+        with pytest.raises(KeyboardInterrupt):
+            write_comparison(usual, tmp_path / "out")
+    assert not (tmp_path / "out" / "comparison.html").exists()
+    assert write_comparison(usual, tmp_path / "out").exists()
 
 
 # The commands
