@@ -340,3 +340,23 @@ def test_each_option_of_the_command_changes_the_order(here: Path) -> None:
     Path("asked.json").write_text(json.dumps({"panel": "other.csv", "out": "4.csv", "n_desired": 2}))
     assert cli.main(["order", "--config", "asked.json"]) == 0
     assert written[Path("4.csv").read_bytes()] == ["--n-desired", "2"]
+
+
+def test_an_order_that_is_read_again_keeps_its_fall_backs(tmp_path: Path) -> None:
+    first = write_order(PANEL, tmp_path / "order.csv", substitutes=True)
+    again = read_panel(tmp_path / "order.csv")
+    second = order_table(again)
+    assert second["priority"].tolist() == first["priority"].tolist()
+    assert second["group"].tolist() == first["group"].tolist() and (first["priority"] == "fall-back").any()
+    with pytest.raises(InputError, match="no place for substitutes"):
+        write_order(again, tmp_path / "xenium.csv", shape="xenium")
+    assert not (tmp_path / "xenium.csv").exists()
+
+
+def test_a_date_and_a_name_of_two_genes_are_called_so() -> None:
+    notes = order_table(given("1-Mar", "2024-09-01 00:00:00", "INS", "GCG"))["note"]
+    assert all("made a date" in note for note in notes[:2]) and notes[2] == ""
+    var = pd.DataFrame(index=["INS_ENSG00000000001", "INS_ENSG00000000002", "GCG", "SST", "PPY"])
+    var["gene_ids"] = ["ENSG00000000001", "ENSG00000000002", "ENSG00000115263", "", ""]
+    note = order_table(given("INS", "GCG"), var)["note"][0]
+    assert "INS_ENSG00000000001 or INS_ENSG00000000002" in note and "not in the data" not in note
