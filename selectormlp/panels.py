@@ -363,7 +363,10 @@ def _gene_table(path: str | Path) -> pd.DataFrame:
     if column is None:
         raise InputError(f"'{path}' has no column of genes; call one 'gene'")
     genes = table[column].astype(str).map(_unescaped_text).str.strip()
-    numbers = table.drop(columns=column).apply(pd.to_numeric, errors="coerce").dropna(axis=1, how="all")
+    rest = table.drop(columns=column)
+    if path.suffix.lower() != ".xlsx" and _header_of(_list_text(path))[0] != ",":  # 3,5 where commas part no columns
+        rest = rest.replace(r"^(\s*\d+),(\d+\s*)$", r"\1.\2", regex=True)
+    numbers = rest.apply(pd.to_numeric, errors="coerce").dropna(axis=1, how="all")
     if not numbers.shape[1]:
         raise InputError(f"'{path}' has no column of numbers beside the genes")
     numbers = numbers.set_axis(genes, axis=0)

@@ -13,6 +13,7 @@ from scipy import sparse
 from selectormlp.data import InputError
 from selectormlp.panels import (
     GenePanel,
+    _gene_table,
     mean_expression,
     panel_from_ranking,
     panel_overlap,
@@ -202,3 +203,9 @@ def test_columns_called_otherwise_are_text_and_type_names_do_not_split_a_header(
     odd = pd.DataFrame({"gene": ["INS", "GCG"], "rank": [1, 2], "detected in a;b;c;d;e;f\tg\th": [0.1, 0.2]})
     odd.to_csv(tmp_path / "panel.csv", index=False)
     assert read_panel(tmp_path / "panel.csv").genes == ["INS", "GCG"]
+
+
+def test_prices_with_a_decimal_comma_are_numbers(tmp_path) -> None:
+    for text in ("gene;price\nINS;3,5\nGCG;2\n", "gene\tprice\nINS\t3,5\nGCG\t2\n", "gene,price\nINS,3.5\nGCG,2\n"):
+        (tmp_path / "prices.csv").write_text(text)
+        assert _gene_table(tmp_path / "prices.csv")["price"].to_dict() == {"INS": 3.5, "GCG": 2.0}
