@@ -889,3 +889,15 @@ def test_a_price_without_end_and_a_gene_without_a_name_are_refused(counts) -> No
         select_genes(priced, "cell_type", 3, costs={"price": 0.5})
     with pytest.raises(InputError, match="an empty name"):
         select_genes(counts, "cell_type", 3, must_include=[" "], carry=True)
+
+
+def test_prices_that_have_changed_are_other_cells(counts) -> None:
+    priced = counts.copy()
+    priced.var["price"], priced.var["probes"] = np.arange(priced.n_vars), 9
+    panel = select_genes(priced, "cell_type", 4, costs={"price": 0.5}, min_probes=3, probes_key="probes")
+    assert remake_panel(panel, priced).genes == panel.genes
+    for column in ("price", "probes"):
+        other = priced.copy()
+        other.var[column] = other.var[column].to_numpy()[::-1] + 1
+        with pytest.raises(InputError, match=f"the column '{column}' of var"):
+            remake_panel(panel, other)
