@@ -134,15 +134,23 @@ _MONTHS = {
     "dec": ("DEC", "DELEC"),
     "oct": ("OCT",),
 }
-_DATE = re.compile(r"(?P<day>\d{1,2})[-/. ](?P<month>mar|sep|dec|oct)[a-z]*([-/. ]\d{2,4})?", re.IGNORECASE)
+_DATES = [
+    re.compile(form, re.IGNORECASE)
+    for form in (
+        r"(?P<day>\d{1,2})[-/. ](?P<month>mar|sep|dec|oct)[a-z]*([-/. ]\d{2,4})?",
+        r"\d{4}-(?P<month>03|09|10|12)-(?P<day>\d{2})([ T]00:00:00)?",  # a cell of .xlsx that is a date
+    )
+]
+_MONTH_NUMBERS = {"03": "mar", "09": "sep", "10": "oct", "12": "dec"}
 
 
 def _genes_of_date(name: str, known: Iterable[str]) -> list[str] | None:
     """The genes of which a spreadsheet may have made this date, of those that are known; None for what is no date."""
-    found = _DATE.fullmatch(name)
+    found = next((found for form in _DATES if (found := form.fullmatch(name))), None)
     if found is None:
         return None
-    meant = {f"{stem}{int(found['day'])}" for stem in _MONTHS[found["month"].lower()]}
+    month = found["month"].lower()
+    meant = {f"{stem}{int(found['day'])}" for stem in _MONTHS[_MONTH_NUMBERS.get(month, month)]}
     return sorted(gene for gene in map(str, known) if gene.upper() in meant)
 
 # %% ../nbs/00e_gene_names.ipynb #ee09match
@@ -183,10 +191,19 @@ class _Matcher:
         for look in (self._by_table, self._by_date, self._by_spelling, self._by_alias):
             if (found := look(name)) is not None:
                 return found
-        near = self._near(_plain(name))
+        near = self._near(_plain(name)) if _plain(name) else []
         if re.match(r"CD\d", name, re.IGNORECASE):  # CD3 is no slip of C3, nor CD20 of CDK20
             near = [gene for gene in near if re.match(r"CD\d", gene, re.IGNORECASE)]
-        return _Match("", "not in the data", f"did you mean {near[0]!r}?" if near else "")
+        foreign = self._of_other_organism(name)
+        return _Match("", "not in the data", foreign or (f"did you mean {near[0]!r}?" if near else ""))
+
+    def _of_other_organism(self, name: str) -> str:
+        """A note where a name is a gene of the other organism and not of this one."""
+        if self.organism is None:
+            return ""
+        other = _nomenclature("mouse" if self.organism.organism == "human" else "human")
+        data = f"the data are of the {self.organism.organism}"
+        return f"{name} is a gene of the {other.organism}, and {data}" if name in other.ids else ""
 
     def _near(self, plain: str) -> list[str]:
         """The genes whose names are one letter apart: both are alike without that letter, so few are looked at."""
@@ -242,12 +259,9 @@ class _Matcher:
         """A gene that is or was called so, too."""
         if self.organism is None or not (symbols := self.organism.by_alias.get(_plain(name))):
             return None
-        other = _nomenclature("mouse" if self.organism.organism == "human" else "human")
-        if name in other.ids and name not in {alias for symbol in symbols for alias in self.organism.aliases[symbol]}:
-            data = self.organism.organism
-            return _Match(
-                "", "not in the data", f"{name} is a gene of the {other.organism}, and the data are of the {data}"
-            )
+        foreign = self._of_other_organism(name)
+        if foreign and name not in {alias for symbol in symbols for alias in self.organism.aliases[symbol]}:
+            return _Match("", "not in the data", foreign)
         there = {symbol: self._in_data(symbol) for symbol in symbols}
         if len(symbols) > 1:
             return _ambiguous(symbols, [symbol for symbol in symbols if there[symbol]])
@@ -307,7 +321,7 @@ def match_genes(asked: Iterable[str], genes: AnnData | pd.DataFrame | Iterable[s
         raise InputError("the names are a table; pass its column of genes, as in table['gene']")
     match, rows = _Matcher(_table_of(genes)), []
     before: dict[str, str] = {}
-    for name in map(str, asked):
+    for name in ("" if each is None or each != each else str(each) for each in asked):  # NaN is a gene's alias too
         found = match(name)
         again = f"named before, as {before[found.gene]!r}" if found.gene in before else ""
         if found.gene:

@@ -238,6 +238,7 @@ def plot_substitutes(panel: DesignedPanel, *, most: int = _BARS, ax: Axes | None
     """The closest stand-in of each of the first genes, as a bar: the correlation of the two over cells of all types."""
     import matplotlib.pyplot as plt
 
+    panel = _judgeable(panel)
     genes, texts = panel.genes[:most], panel.table["substitutes"].head(most)
     best = texts.str.extract(r"^(?P<gene>.+?) \((?P<r>[\d.]+)\)").assign(
         r=lambda table: table["r"].astype(float).fillna(0)
@@ -265,7 +266,7 @@ def _chosen_again(panel: DesignedPanel, cells: AnnData, split: CellSplit) -> lis
     design = PanelDesign(**panel.settings["rules"])
     settings = panel.settings.get("model_settings")
     with _unannounced():
-        return _choose_panel(cells, panel.label_key, design, split, model_settings=settings)[0].genes
+        return _choose_panel(cells, panel.label_key, design, split, model_settings=settings)[0].judged_genes
 
 
 def panel_stability(
@@ -300,9 +301,10 @@ def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | Non
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots(figsize=(7, 2.8), layout="constrained")[1]
-    often = stability.set_index("gene")["frequency"].reindex(panel.genes, fill_value=0)
-    ax.bar(range(1, len(often) + 1), often, width=0.9, color="#4c78a8")
-    ax.set(xlabel="rank in the panel", ylabel="share of resamples", ylim=(0, 1.02), xlim=(0.2, len(often) + 0.8))
+    often = stability.set_index("gene")["frequency"].reindex(panel.judged_genes, fill_value=0)
+    ranks = [panel.genes.index(gene) + 1 for gene in often.index]  # of those that are carried nothing is known
+    ax.bar(ranks, often, width=0.9, color="#4c78a8")
+    ax.set(xlabel="rank in the panel", ylabel="share of resamples", ylim=(0, 1.02), xlim=(0.2, len(panel) + 0.8))
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #2751d618
@@ -664,7 +666,7 @@ def _page(
     from jinja2 import Environment
 
     shown = {"table": panel.table.loc[:, :"substitutes"], "coverage": panel.coverage}  # type: ignore[misc]
-    values = {name: table.round(3).to_html(index=False, border=0) for name, table in shown.items()}
+    values = {name: table.round(3).to_html(index=False, border=0, na_rep="") for name, table in shown.items()}
     rules = panel.settings.get("rules", {})
     made = "; ".join(f"{name}: {value}" for name, value in rules.items() if value not in ((), [], {}, None))
     values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made, "digest": digest}

@@ -25,7 +25,7 @@ from selectormlp.data import (
     _write_table,
     _write_whole,
 )
-from .identity import _Matcher, _Nomenclature, _organism_of, _table_of
+from .identity import _Matcher, _Nomenclature, _genes_of_date, _organism_of, _table_of
 from .panels import _CARRIED, _NO_GAIN, GenePanel
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class _Ids:
                 if _GENE_ID.fullmatch(held):
                     return _without_version(held), "" if found.gene == gene else f"{found.gene} in the data"
             name = found.gene or gene
-            notes = [] if found.gene else ["not in the data"]
+            notes = [] if found.gene else ["not in the data" if found.how != "ambiguous" else f"may be {found.note}"]
         found_id, note = self._shipped(name)
         return found_id, "; ".join(filter(None, [*notes, note]))
 
@@ -68,6 +68,8 @@ class _Ids:
         own = re.search(r"(?:^|_)(ENS[A-Z]{0,6}G\d{6,})(?:\.\d+)?$", name)  # an id, or a symbol with its id
         if own:
             return own[1], ""
+        if _genes_of_date(name, ()) is not None:
+            return "", "no id is known: a spreadsheet made a date of a gene's name; mend the list"
         if self.organism is None:
             return "", "no id is known"
         known = self.known or _catalogue(self.organism)
@@ -83,6 +85,7 @@ class _Ids:
 
 # %% ../nbs/10f_orders.ipynb #0f09table
 _PRIORITIES = ("must have", "desired", "spare", "fall-back")
+_FALL_BACK = re.compile(r"^correlates with (.+) \(-?[\d.]+\)$")
 _SUBSTITUTE = re.compile(r"(.+?) \((-?[\d.]+)\)(?:, |$)")
 
 
@@ -167,6 +170,9 @@ def order_table(
     reasons = table["reason"].fillna("").astype(str).tolist() if "reason" in table else ["given"] * len(names)
     rows = pd.DataFrame({"gene": names, "priority": _priorities(reasons, n_desired), "reason": reasons})
     rows = rows.assign(group=names, substitutes=texts)
+    stands_for = rows["reason"].str.extract(_FALL_BACK)[0]  # in an order that was read again
+    rows.loc[stands_for.isin(names), "priority"] = "fall-back"
+    rows["group"] = stands_for.where(stands_for.isin(names), rows["group"])
     if substitutes:
         more = [(name, "fall-back", f"correlates with {g} ({r})", g, "") for name, g, r in _fall_backs(names, texts)]
         rows = pd.concat([rows, pd.DataFrame(more, columns=rows.columns, dtype=object)], ignore_index=True)
@@ -330,10 +336,10 @@ def write_order(
     path, asked = Path(path), _shape_of(shape)
     if path.suffix.lower() not in (".csv", ".xlsx"):
         raise InputError(f"cannot write '{path}': an order ends in .csv or .xlsx; choose another name")
-    if substitutes and not asked.has_groups:
+    order = order_table(panel, genes, n_desired=n_desired, substitutes=substitutes)
+    if (substitutes or (order["priority"] == "fall-back").any()) and not asked.has_groups:
         able = ", ".join(name for name, each in _SHAPES.items() if each.has_groups)
         raise InputError(f"shape {shape!r} has no place for substitutes, which would be ordered too; take {able}")
-    order = order_table(panel, genes, n_desired=n_desired, substitutes=substitutes)
     table = asked.table(order)
     if path.suffix.lower() == ".csv":
         _write_table(table, path, before=lambda written: _refuse_other_content(written, path))

@@ -45,7 +45,7 @@ from .evaluation import Scores, _listed_genes, score_panel
 from .identity import _meant_genes, _missing_genes, _refuse_unknown_genes, _with_notes, match_genes
 from .masking import rank_genes
 from .panels import _CARRIED, _NO_GAIN, GenePanel, _gene_table, read_panel
-from .files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
+from .files import _changes_of_cells, _digest_of_texts, _fingerprint_cells, _fingerprint_path
 from .platforms import Platform, _find_platform
 from selectormlp.sources import (
     OpenCells,
@@ -916,6 +916,7 @@ def _candidate_genes(genes: _GeneSummary, design: PanelDesign, var: pd.DataFrame
     if design.prefer:
         _listed(genes.names, design.prefer, setting="preferred genes")
     preferred = [gene for gene in design.prefer if gene in usable]
+    _say_what_is_not_preferred(reasons, genes.names, design)
     names = list(dict.fromkeys([*design.required, *ranked[:most], *preferred]))
     left_out["less variable"] = len(set(ranked) - set(names))
     return _Candidates(names, {reason: n for reason, n in left_out.items() if n})
@@ -940,8 +941,8 @@ def _column_of_var(var: pd.DataFrame, names: pd.Index, column: str, setting: str
         hint = _did_you_mean(column, var.columns, f"its columns are: {held}; add one, or name a file (--gene-table)")
         raise InputError(f"{setting} names the column {column!r}, which is not in var; {hint}")
     values = pd.to_numeric(var[column].reindex(names), errors="coerce").to_numpy(dtype=float)
-    if np.isnan(values).all() or (values < 0).any():
-        raise InputError(f"{setting}: the column {column!r} of var must hold numbers of 0 or more")
+    if np.isnan(values).all() or (values < 0).any() or np.isinf(values).any():
+        raise InputError(f"{setting}: the column {column!r} of var must hold finite numbers of 0 or more")
     return values
 
 
@@ -985,12 +986,22 @@ def _price_factors(var: pd.DataFrame, names: Sequence[str], design: PanelDesign)
 
 def _say_what_was_insisted_on(reasons: Mapping[str, Any], names: pd.Index, design: PanelDesign) -> None:
     """Say of genes that must be in which rule would have left them out."""
-    wanted = names.isin(design.required)
+    for reason, listed in _ruled_out(reasons, names, names.isin(design.required)):
+        _announce(f"must_include keeps {listed}, which another rule would leave out: {reason}")
+
+
+def _say_what_is_not_preferred(reasons: Mapping[str, Any], names: pd.Index, design: PanelDesign) -> None:
+    """Say of preferred genes which rule leaves them out all the same."""
+    for reason, listed in _ruled_out(reasons, names, names.isin(design.prefer) & ~names.isin(design.required)):
+        _announce(f"prefer: {listed} cannot be taken, for another rule leaves out: {reason}")
+
+
+def _ruled_out(reasons: Mapping[str, Any], names: pd.Index, asked: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Each rule that leaves out some of the asked genes (a mask), and those as text."""
     for reason, unfit in reasons.items():
-        genes = list(names[wanted & np.asarray(unfit)]) if np.any(unfit) else []
+        genes = list(names[asked & np.asarray(unfit)]) if np.any(unfit) else []
         if genes:
-            listed = ", ".join(genes[:10]) + (f" and {len(genes) - 10} more" if len(genes) > 10 else "")
-            _announce(f"must_include keeps {listed}, which another rule would leave out: {reason}")
+            yield reason, ", ".join(genes[:10]) + (f" and {len(genes) - 10} more" if len(genes) > 10 else "")
 
 # %% ../nbs/10_better_panels.ipynb #f5821183
 def _pair_costs(types: Sequence[str], obs: pd.DataFrame, label_key: str, design: PanelDesign) -> np.ndarray:
@@ -1373,12 +1384,14 @@ def _choose_panel(
     about: Mapping[str, Any] | None = None,
     memory: int | None = None,
     progress: bool = False,
+    n_more: int | None = None,
 ) -> tuple[DesignedPanel, AnnData]:
     """Choose and describe a panel by its design; return it and the cells of the split that were read for it.
 
     Without a split all cells, which are in memory and prepared, are for training. Open cells are brought into memory
     where they fit into `memory` bytes (None: half of what is available); else the genes are summed up where they lie,
-    and only the candidates are brought. `about` is what is known of the cells, for `panel.settings`.
+    and only the candidates are brought. `about` is what is known of the cells, for `panel.settings`. `n_more` genes are
+    added to those that must be in, of which two names may mean one; None: `n_genes` of the design is the number.
     """
     table = pd.DataFrame(columns=["cell", "cell_type", "part"]) if split is None else split.table
     names, train = table["cell"].tolist(), None
@@ -1393,6 +1406,8 @@ def _choose_panel(
         train = _part_of(cells, split, "train", label_key)
         genes, var, lacking = _summarise_genes(train, label_key), train.var, cells.uns.get(_LACKING)
     asked = design = _with_known_genes(design, var, lacking)
+    if n_more is not None:
+        asked = design = replace(design, n_genes=len(design.required) + n_more)
     if _carries(design):
         design = _without_carried(design, var.index)
     candidates = _candidate_genes(genes, design, var)
@@ -1415,6 +1430,8 @@ def _without_carried(design: PanelDesign, names: pd.Index) -> PanelDesign:
     missing = _missing_genes(design.required, names)
     if not missing:
         return design
+    if not all(map(str.strip, missing)):
+        raise InputError("must_include holds an empty name; leave it out")
     if len(missing) == design.n_genes:
         _refuse_unknown_genes("must_include", design.required, names)
     _announce(f"in the order, not judged (not in the data): {_with_notes(missing, names)}")
@@ -1428,9 +1445,12 @@ def _without_carried(design: PanelDesign, names: pd.Index) -> PanelDesign:
 
 
 def _with_carried(panel: DesignedPanel, design: PanelDesign) -> DesignedPanel:
-    """The panel with the genes that are carried, in the places that they were given in."""
-    there = panel.table.set_index("gene", drop=False)
-    order = [*design.required, *(gene for gene in panel.genes if gene not in set(design.required))]
+    """The panel with the genes that are carried, each after the gene that it was given after."""
+    there, order, place = panel.table.set_index("gene", drop=False), panel.genes, 0
+    for gene in design.required:
+        if gene not in there.index:
+            order.insert(place, gene)
+        place = order.index(gene) + 1
     table = there.reindex(order).assign(gene=order, rank=np.arange(1, len(order) + 1)).reset_index(drop=True)
     carried = ~table["gene"].isin(there.index)
     table.loc[carried, "reason"] = _CARRIED
@@ -1786,16 +1806,26 @@ def select_genes(
     >>> select_genes("pancreas", "cell_type", 10, min_cells=20, must_include=["INS"]).genes == panel.genes
     True
     """
+    more: dict[str, Any] = {"model_settings": model_settings, "memory": memory, "progress": progress}
+    return _select(adata, label_key, {"n_genes": n_genes, **settings}, split, **more)
+
+
+def _select(
+    adata: Any, label_key: str, settings: dict[str, Any], split: CellSplit | None, *, memory: int | None = None,
+    **more: Any,
+) -> DesignedPanel:  # fmt: skip
+    """The panel of some settings: rules, and how the cells are read."""
     reading = {name: value for name in _VALUES_ASKED if (value := settings.pop(name, None)) is not None}
-    design = PanelDesign(n_genes=n_genes, **settings)
+    design = PanelDesign(**settings)
     if split is not None:
         _refuse_idle_beside_a_split(design, settings)
     cells = _take_cells(adata, label_key, memory=memory, **reading)
     chosen = split or _split_of(cells.obs, label_key, design)
     source = _source_of(cells, adata, label_key, reading) | {"split": "drawn" if split is None else "given"}
+    if "fingerprint" in source and (columns := _digests_of_columns(cells.var, design.rules())):
+        source["columns"] = columns
     about = _about_cells(cells.obs, label_key, design, chosen, source)
-    more: dict[str, Any] = {"model_settings": model_settings, "about": about, "memory": memory, "progress": progress}
-    return _choose_panel(cells, label_key, design, chosen, **more)[0]
+    return _choose_panel(cells, label_key, design, chosen, about=about, memory=memory, **more)[0]
 
 
 def _refuse_idle_beside_a_split(design: PanelDesign, settings: Mapping[str, Any]) -> None:
@@ -1851,12 +1881,12 @@ def extend_panel(
     >>> extend_panel(["INS", "GCG"], load_pancreas(), 3, label_key="cell_type", min_cells=20).genes[:2]
     ['INS', 'GCG']
     """
-    given = _listed_genes(panel)
+    given = list(dict.fromkeys(_listed_genes(panel)))
     key = label_key or (panel.label_key if isinstance(panel, GenePanel) else "")
     if not _is_whole(n_more, least=0):
         raise InputError(f"n_more is {n_more!r}; it must be a whole number of at least 0")
-    asked = {"carry": True, **settings}
-    return select_genes(adata, key, len(given) + n_more, must_include=given, split=split, **asked)
+    asked = {"carry": True, **settings, "n_genes": len(given) + n_more, "must_include": given}
+    return _select(adata, key, asked, split, n_more=n_more)
 
 
 @_takes_settings(PanelDesign, _ValuesAsked, leave_out=_OF_THE_LIST)
@@ -1958,6 +1988,12 @@ def _cells_of_source(source: Mapping[str, Any], key: str, folder: Path | None) -
     return found
 
 
+def _digests_of_columns(var: pd.DataFrame, rules: Mapping[str, Any]) -> dict[str, str]:
+    """A digest of each column of var that rules use."""
+    used = [*(rules.get("costs") or {}), *([rules["probes_key"]] if rules.get("min_probes") is not None else [])]
+    return {name: _digest_of_texts(var[name]) for name in used if name in var}
+
+
 def remake_panel(panel: GenePanel | str | Path, adata: AnnData | OpenCells | Paths | None = None) -> DesignedPanel:
     """Make a panel anew from what its .json file says.
 
@@ -2002,6 +2038,9 @@ def remake_panel(panel: GenePanel | str | Path, adata: AnnData | OpenCells | Pat
         fingerprint = _fingerprint_open if isinstance(found, OpenCells) else _fingerprint_cells
         now = fingerprint(found, key) if noted else {}
         changes = _changes_of_cells(noted, now) if noted else []
+        columns = _digests_of_columns(found.var, settings["rules"])
+        changes += [f"the column {each!r} of var" for each, was in source.get("columns", {}).items()
+                    if columns.get(each) != was]  # fmt: skip
         if noted and None in (noted.get("values"), now["values"]):
             _announce("cells: names, genes and labels are those of the panel; values in dask arrays were not compared")
         if changes:
