@@ -91,7 +91,7 @@ _SUBSTITUTE = re.compile(r"(.+?) \((-?[\d.]+)\)(?:, |$)")
 
 def _is_demanded(reason: str) -> bool:
     """Whether a gene is there because somebody or a rule asked for it."""
-    return reason in ("given", "preferred", _CARRIED) or reason.startswith(("must include", "marker of "))
+    return reason in ("given", _CARRIED) or reason.startswith(("must include", "marker of "))
 
 
 def _priorities(reasons: list[str], n_desired: int | None) -> list[str]:

@@ -1296,8 +1296,9 @@ class DesignedPanel(GenePanel):
     settings : dict, default {}
         How the panel was made: `rules`, `model_settings`, `version`, `source` (the cells), `split` and `left_out`.
     coverage : pandas.DataFrame, default DataFrame()
-        One row per type: `n_cells`, `markers` (in the panel), `wanted`, `in_data`, `recall` (held-out training cells),
-        `taken_for` (the type that its other cells are most likely taken for).
+        One row per type: `n_cells`, `markers` (in the panel), `wanted`, `in_data`, `recall` (held-out training cells;
+        missing for a type of one batch alone, where batches are held out), `taken_for` (the type that its other cells
+        are most likely taken for).
     split : CellSplit or None, default None
         The split whose training cells chose the genes.
 
@@ -1542,6 +1543,10 @@ def _build_panel(
     more["preferred"] = train.var_names.isin(design.prefer) if design.prefer else None
     grown = _grow_panel(search, design.n_genes, required=required, **more)
     table, coverage = _panel_table(search, grown, np.array(names)), _coverage(search, design.min_markers)
+    if design.batch_key is not None:  # where batches are held out, a type of one batch is never learned from others
+        counts = _cells_by_batch(train.obs, label_key, design.batch_key)
+        alone = coverage["type"].isin(counts.index[(counts > 0).sum(axis=1) == 1]) & (counts.shape[1] > 1)
+        coverage.loc[alone, "recall"], coverage.loc[alone, "taken_for"] = np.nan, ""
     if ranked:
         table["reason"] = np.where(table["gene"].isin(design.required), "must include", "ranked")
     elif design.target == "same":  # another machine may need what the reference's cells do not
@@ -1570,11 +1575,16 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
     return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches, platform=_find_platform(design.target))
 
 
+def _cells_by_batch(obs: pd.DataFrame, label_key: str, batch_key: str) -> pd.DataFrame:
+    """How many cells of each type (rows) each batch has."""
+    return pd.crosstab(_cell_labels(obs, label_key), _cell_labels(obs, batch_key).fillna("none"))
+
+
 def _say_what_is_confounded(obs: pd.DataFrame, label_key: str, batch_key: str) -> None:
     """Say how many types come from one batch alone: there, type and batch cannot be told apart."""
     if batch_key == label_key:
         raise InputError(f"batch_key is {batch_key!r}, the column of the types; name the column of donors or batches")
-    counts = pd.crosstab(_cell_labels(obs, label_key), _cell_labels(obs, batch_key).fillna("none"))
+    counts = _cells_by_batch(obs, label_key, batch_key)
     alone = counts.index[(counts > 0).sum(axis=1) == 1].tolist()
     if counts.shape[1] < 2:
         _announce(f"batch_key: {batch_key!r} has one value in these cells, and has no effect")

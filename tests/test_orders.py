@@ -69,8 +69,10 @@ def test_priorities_follow_reasons() -> None:
     assert order["rank"].tolist() == list(range(1, 7)) and order["group"].tolist() == PANEL.genes
     assert order_table(PANEL, n_desired=0)["priority"].tolist() == ["must have"] * 2 + ["spare"] * 4
     assert order_table(PANEL, n_desired=9)["priority"].tolist()[2:] == ["desired"] * 3 + ["spare"]  # of no weight
-    for reason in ("carried: not in the data", "preferred", "must include, for beta"):
-        assert order_table(GenePanel(PANEL.table.assign(reason=reason)))["priority"].tolist() == ["must have"] * 6
+    for reason, priority in (
+        ("carried: not in the data", "must have"), ("must include, for beta", "must have"), ("preferred", "desired"),
+    ):  # fmt: skip
+        assert order_table(GenePanel(PANEL.table.assign(reason=reason)))["priority"].tolist() == [priority] * 6
 
 
 def test_what_was_given_is_must_have(tmp_path: Path) -> None:
