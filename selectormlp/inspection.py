@@ -556,7 +556,8 @@ img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .ge
 </style></head><body><h1>{{ title }}</h1><p>{{ summary }}</p><p class="genes">{{ genes }}</p>
 {% for caption, image in figures %}<figure><img alt="{{ caption }}" src="data:image/png;base64,{{ image }}">
 <figcaption>{{ caption }}</figcaption></figure>{% endfor %}
-<h2>Type by type</h2>{{ slider | safe }}
+<h2>Type by type</h2><p>Test cells, by logistic regression alone; the accuracy above is the mean of all judges.</p>
+{{ slider | safe }}
 <h2>Genes</h2>{{ table | safe }}<h2>Types</h2>{{ coverage | safe }}
 <h2>How it was made</h2><p>{{ made }}</p>
 <p>This page belongs to the panel whose csv has the BLAKE2b digest <code>{{ digest }}</code>.</p></body></html>

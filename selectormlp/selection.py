@@ -35,6 +35,7 @@ from selectormlp.data import (
     _is_whole,
     _kept_labels,
     _did_you_mean,
+    _plain,
     _refuse_label_key,
     _as_asked,
     _user_level,
@@ -162,12 +163,13 @@ class _Root:
 
     def solve(self, values: np.ndarray) -> np.ndarray:
         """x of root @ x = values, for a vector or columns."""
-        found = values[:0]
+        found = np.empty(values.shape)
         for left, corner in self.blocks:
-            there = values[len(found) : len(found) + len(corner)]
-            there = there - left @ found if left.shape[1] else there
-            there = solve_triangular(corner, there, lower=True, check_finite=False)
-            found = np.concatenate([found, there])
+            before, after = left.shape[1], left.shape[1] + len(corner)
+            there = values[before:after]
+            if before:
+                there = there - left @ found[:before].astype(left.dtype, copy=False)
+            found[before:after] = solve_triangular(corner, there, lower=True, check_finite=False)
         return found
 
     def add_row(self, row: np.ndarray, last: float) -> None:
@@ -178,8 +180,8 @@ class _Root:
         self.open = True
 
     def add_block(self, left: np.ndarray, corner: np.ndarray) -> None:
-        """Several more rows."""
-        self.blocks.append((left, corner))
+        """Several more rows; what stands left of their corner is kept in single precision, as the cells are."""
+        self.blocks.append((left.astype(np.float32), corner))
         self.open = False
 
     def last_row(self) -> np.ndarray:
@@ -1521,6 +1523,8 @@ def _build_panel(
 
     `factors` say what is left of each candidate's worth after its costs.
     """
+    from threadpoolctl import threadpool_limits
+
     from selectormlp import __version__
 
     names = train.var_names.tolist()
@@ -1541,12 +1545,11 @@ def _build_panel(
     more: dict[str, Any] = {"min_markers": design.min_markers, "budget": budget, "loss": design.prefer_loss}
     more["factors"] = factors
     more["preferred"] = train.var_names.isin(design.prefer) if design.prefer else None
-    grown = _grow_panel(search, design.n_genes, required=required, **more)
+    with threadpool_limits(1, "blas"):  # steps are small: threads would wait for one another
+        grown = _grow_panel(search, design.n_genes, required=required, **more)
     table, coverage = _panel_table(search, grown, np.array(names)), _coverage(search, design.min_markers)
-    if design.batch_key is not None:  # where batches are held out, a type of one batch is never learned from others
-        counts = _cells_by_batch(train.obs, label_key, design.batch_key)
-        alone = coverage["type"].isin(counts.index[(counts > 0).sum(axis=1) == 1]) & (counts.shape[1] > 1)
-        coverage.loc[alone, "recall"], coverage.loc[alone, "taken_for"] = np.nan, ""
+    if design.batch_key is not None:
+        coverage = _without_unlearnt(coverage, _cells_by_batch(train.obs, label_key, design.batch_key))
     if ranked:
         table["reason"] = np.where(table["gene"].isin(design.required), "must include", "ranked")
     elif design.target == "same":  # another machine may need what the reference's cells do not
@@ -1578,6 +1581,12 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
 def _cells_by_batch(obs: pd.DataFrame, label_key: str, batch_key: str) -> pd.DataFrame:
     """How many cells of each type (rows) each batch has."""
     return pd.crosstab(_cell_labels(obs, label_key), _cell_labels(obs, batch_key).fillna("none"))
+
+
+def _without_unlearnt(coverage: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
+    """The coverage without the recall of types that one batch alone has: where it is held out, none are learned from."""
+    alone = coverage["type"].isin(counts.index[(counts > 0).sum(axis=1) == 1]) & (counts.shape[1] > 1)
+    return coverage.assign(recall=coverage["recall"].mask(alone), taken_for=coverage["taken_for"].mask(alone, ""))
 
 
 def _say_what_is_confounded(obs: pd.DataFrame, label_key: str, batch_key: str) -> None:
@@ -1699,7 +1708,8 @@ def _genes_to_look_at(genes: Iterable[str]) -> list[str]:
 
 def _say_what_to_look_at(panel: DesignedPanel, design: PanelDesign) -> None:
     """Name the genes that nobody asked for and that are on a ready list."""
-    if odd := _genes_to_look_at(gene for gene in panel.judged_genes if gene not in set(design.required)):
+    asked = set(design.required)
+    if odd := _genes_to_look_at(gene for gene in panel.judged_genes if gene not in asked):
         more = f" and {len(odd) - 10} more" if len(odd) > 10 else ""
         _announce(f"look at these before you order (to leave a list out: exclude): {', '.join(odd[:10])}{more}")
 
@@ -1712,7 +1722,11 @@ def _with_wanted_types(table: pd.DataFrame, design: PanelDesign, types: Iterable
     for name, genes in design.must_include.items():
         for gene in genes:
             wanted.setdefault(gene, []).append(name)
-    if lacking := [name for name in design.must_include if name not in set(types)]:
+    by_plain = {_plain(name): name for name in types}
+    for name in design.must_include:
+        if name not in set(by_plain.values()) and (meant := by_plain.get(_plain(name))):
+            raise InputError(f"must_include names the type {name!r}; did you mean {meant!r}?")
+    if lacking := [name for name in design.must_include if name not in set(by_plain.values())]:
         _announce(f"must_include: no cells of {', '.join(lacking)} are judged; their genes are in the panel")
     reasons = [f"must include, for {', '.join(wanted[gene])}" if gene in wanted else "" for gene in table["gene"]]
     return table.assign(reason=[own or was for own, was in zip(reasons, table["reason"], strict=True)])

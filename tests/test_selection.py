@@ -772,6 +772,8 @@ def test_markers_wanted_of_types_come_first_and_say_for_which(pancreas, caplog) 
     assert reasons["NOT-THERE"] == "carried: not in the data"
     assert "no cells of kupffer are judged; their genes are in the panel" in caplog.text
     assert remake_panel(panel, pancreas).genes == panel.genes
+    with pytest.raises(InputError, match="must_include names the type 'Beta'; did you mean 'beta'?"):
+        select_genes(pancreas, "cell_type", 8, must_include={"Beta": ["INS"]}, min_cells=20)
 
 
 def test_costs_probes_and_preferred_genes(pancreas, caplog) -> None:
