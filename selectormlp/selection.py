@@ -1584,7 +1584,7 @@ def _cells_by_batch(obs: pd.DataFrame, label_key: str, batch_key: str) -> pd.Dat
 
 
 def _without_unlearnt(coverage: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
-    """The coverage without the recall of types that one batch alone has: where it is held out, none are learned from."""
+    """The coverage without the recall of types of one batch alone: where that is held out, none are learned from."""
     alone = coverage["type"].isin(counts.index[(counts > 0).sum(axis=1) == 1]) & (counts.shape[1] > 1)
     return coverage.assign(recall=coverage["recall"].mask(alone), taken_for=coverage["taken_for"].mask(alone, ""))
 
