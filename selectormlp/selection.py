@@ -158,35 +158,40 @@ class _Root:
     """A Cholesky factor (lower triangle) that grows: in blocks of rows, each with what stands left of its corner."""
 
     def __init__(self) -> None:
-        self.blocks: list[tuple[np.ndarray, np.ndarray]] = []
+        self.blocks: list[
+            tuple[np.ndarray, np.ndarray, np.ndarray | None]
+        ] = []  # left, corner, inverse of a closed one
         self.open = False  # whether the next row joins the last block
 
     def solve(self, values: np.ndarray) -> np.ndarray:
         """x of root @ x = values, for a vector or columns."""
         found = np.empty(values.shape)
-        for left, corner in self.blocks:
+        for left, corner, inverse in self.blocks:
             before, after = left.shape[1], left.shape[1] + len(corner)
             there = values[before:after]
             if before:
                 there = there - left @ found[:before].astype(left.dtype, copy=False)
-            found[before:after] = solve_triangular(corner, there, lower=True, check_finite=False)
+            if inverse is None:
+                found[before:after] = solve_triangular(corner, there, lower=True, check_finite=False)
+            else:
+                found[before:after] = inverse @ there
         return found
 
     def add_row(self, row: np.ndarray, last: float) -> None:
         """One more row: `row` and, on the diagonal, `last`."""
-        left, corner = self.blocks.pop() if self.open else (np.empty((0, len(row))), np.empty((0, 0)))
+        left, corner, _ = self.blocks.pop() if self.open else (np.empty((0, len(row))), np.empty((0, 0)), None)
         corner = np.vstack([np.pad(corner, ((0, 0), (0, 1))), np.append(row[left.shape[1] :], last)])
-        self.blocks.append((np.vstack([left, row[: left.shape[1]]]), corner))
+        self.blocks.append((np.vstack([left, row[: left.shape[1]]]), corner, None))
         self.open = True
 
     def add_block(self, left: np.ndarray, corner: np.ndarray) -> None:
         """Several more rows; what stands left of their corner is kept in single precision, as the cells are."""
-        self.blocks.append((left.astype(np.float32), corner))
+        self.blocks.append((left.astype(np.float32), corner, np.linalg.inv(corner)))
         self.open = False
 
     def last_row(self) -> np.ndarray:
         """The last row, to the diagonal."""
-        left, corner = self.blocks[-1]
+        left, corner, _ = self.blocks[-1]
         return np.append(left[-1], corner[-1])
 
 
@@ -265,7 +270,7 @@ class _HeldOutDiscriminant:
             self.centres[fold] = np.column_stack([self.centres[fold], centres.T])
             self.cells[fold] = _with_room(self.cells[fold], n + more - 1)
             self.cells[fold][n : n + more] = cells
-            new.append(cells)
+            new.append(self.cells[fold][n : n + more])  # in single precision, as they are kept
         self.n_genes += more
         for place in range(more):
             yield self._predict(n + place, partial(_part_of_rows, new, place))
@@ -309,7 +314,7 @@ class _HeldOutDiscriminant:
         """One more term of the scores of some cells; adds up what these say, and returns for which they are right."""
         centre = self.centres[fold][:, gene : gene + 1]
         scores, codes = self.scores[fold][:, here], self.codes[self.rows[fold][here]]
-        term = centre * cell
+        term = np.multiply(centre, cell, dtype=cell.dtype)
         term -= 0.5 * np.square(centre)
         scores += term
         best = scores.argmax(axis=0)
