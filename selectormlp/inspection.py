@@ -204,7 +204,8 @@ def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = _DOTS, ax: Ax
     ax.set_xticks(range(len(types)), [_figure_text(name) for name in types], rotation=60, ha="right", fontsize=8)
     ax.set_yticks(range(len(genes)), [_figure_text(name) for name in genes], fontsize=7)
     ax.set(ylim=(len(genes) - 0.4, -0.6), xlim=(-0.6, len(types) - 0.4))
-    ax.figure.colorbar(dots, ax=ax, label="mean, share of the gene's highest", shrink=0.6)
+    bar = ax.figure.colorbar(dots, ax=ax, shrink=0.6)
+    bar.set_label("mean, share of\nthe gene's highest", fontsize=8)
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #260362eb

@@ -751,8 +751,8 @@ def _in_words(comparison: ListComparison) -> list[str]:
     for row in comparison.differences[comparison.differences["type"] == _ALL_TYPES].itertuples():
         gap = f"{_points(row.mean)} percentage points ({_points(row.low)} to {_points(row.high)})"
         judge = " by logistic regression" if row.list == _CEILING and _differs(comparison) else ""
-        end = {"better": "is better than", "worse": "is worse than"}.get(row.verdict, "is not shown to differ from")
-        lines.append(f"{row.list} {end} {row.baseline}: {gap}{judge}.")
+        end = {"better": "better than", "worse": "worse than"}.get(row.verdict, "not shown to differ from")
+        lines.append(f"{row.list} {'are' if row.list == _CEILING else 'is'} {end} {row.baseline}: {gap}{judge}.")
     return lines
 
 
@@ -884,7 +884,7 @@ def write_comparison(comparison: ListComparison, folder: str | Path) -> Path:
     level = 1 - comparison.settings["confidence"]
     luck = (
         f"{len(by_type)} differences of single types were looked at. If none were real, about"
-        f" {level * len(by_type):.0f} would still be called better or worse by luck."
+        f" {level * len(by_type):.2g} would still be called better or worse by luck."
         if len(by_type)
         else ""
     )
