@@ -1196,13 +1196,11 @@ def _interval_of_gain(search: DiscriminantSearch, before: int, after: int) -> tu
     Each cell is right before and after or not; the differences are averaged within types, then over them.
     """
     codes, sizes = search.profiles.codes, search.profiles.n_cells
-    right = [search.steps[step].right for step in (before, after)]
-    if before == 0 or any(each is None for each in right):
-        return np.nan, np.nan
-    was, now = (np.unpackbits(each, count=len(codes)).astype(np.int8) for each in right if each is not None)
-    change = now - was
-    means = np.bincount(codes, change, minlength=len(sizes)) / sizes
-    squares = np.bincount(codes, change != 0, minlength=len(sizes)) / sizes
+    guessed = np.full(len(codes), 1 / len(sizes))  # without a gene, each cell by chance
+    packed = [search.steps[step].right for step in (before, after)]
+    was, now = (guessed if each is None else np.unpackbits(each, count=len(codes)).astype(float) for each in packed)
+    means = np.bincount(codes, now - was, minlength=len(sizes)) / sizes
+    squares = np.bincount(codes, np.square(now - was), minlength=len(sizes)) / sizes
     half = 1.96 * np.sqrt((np.maximum(squares - means**2, 0) / sizes).sum()) / len(sizes)
     return float(means.mean() - half), float(means.mean() + half)
 
