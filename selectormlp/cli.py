@@ -101,33 +101,33 @@ class _BookOptions:
     on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 
-@dataclass(frozen=True)
-class _ScoreOptions:
-    """Options of `selectormlp score`, besides those of a comparison."""
+@dataclass(frozen=True, kw_only=True)
+class _JudgingOptions:
+    """Options that `selectormlp score` and `selectormlp compare` share, besides those of a comparison."""
 
     cells: tuple[str, ...] = _setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
     label_key: str = _setting("column of obs that holds the cell types; an example knows its own")
-    panel: str = _setting("file of the list: csv, tsv, txt or xlsx")
     out: str = _setting("folder for tables, figures and a page: a new one, or one of an earlier score or comparison")
     labels: tuple[str, ...] = _setting("csv file or files of labels, where the cells come without", ())
     n_jobs: int = _setting("processes that judge; -1: one for each core", 1)
     on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 
-@dataclass(frozen=True)
-class _CompareOptions:
+@dataclass(frozen=True, kw_only=True)
+class _ScoreOptions(_JudgingOptions):
+    """Options of `selectormlp score`, besides those of a comparison."""
+
+    panel: str = _setting("file of the list: csv, tsv, txt or xlsx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CompareOptions(_JudgingOptions):
     """Options of `selectormlp compare`, besides those of a comparison."""
 
-    cells: tuple[str, ...] = _setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
-    label_key: str = _setting("column of obs that holds the cell types; an example knows its own")
     panels: tuple[str, ...] = _setting("files of the lists: csv, tsv, txt or xlsx")
-    out: str = _setting("folder for tables, figures and a page: a new one, or one of an earlier score or comparison")
     names: tuple[str, ...] = _setting(
         "a name for each list, in the order of the files; with none, those of the files", ()
     )
-    labels: tuple[str, ...] = _setting("csv file or files of labels, where the cells come without", ())
-    n_jobs: int = _setting("processes that judge; -1: one for each core", 1)
-    on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 
 @dataclass(frozen=True)
@@ -794,6 +794,7 @@ def _refuse_list_inside(folder: Path, paths: Iterable[str]) -> None:
 
 def _comparison_lines(found: ListComparison) -> Iterator[str]:
     """What `score` and `compare` print: scores, differences, the hardest types, the names without a gene, notes."""
+    from selectormlp.data import _listing
     from selectormlp.lists import _ALL_TYPES, _CEILING, _differs
 
     summary = found.summary[["list", "n_asked", "n_found", "balanced_accuracy", "low", "high"]]
@@ -813,8 +814,7 @@ def _comparison_lines(found: ListComparison) -> Iterator[str]:
         yield f"{name} tells worst: {', '.join(kinds)}."
     for name, lost in found.missing.groupby("list", sort=False):
         names = [f"{row.asked} ({row.how})" if row.how != "not in the data" else row.asked for row in lost.itertuples()]
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        yield f"{name}: no gene of the data for {', '.join(names[:_MOST_NAMES])}{more}."
+        yield f"{name}: no gene of the data for {_listing(names, _MOST_NAMES)}."
     for note in found.notes:
         yield f"Note: {note}."
 

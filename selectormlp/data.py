@@ -93,6 +93,12 @@ def _one_letter_apart(one: str, other: str) -> bool:
     return alike and not any(letter.isdigit() for letter in in_short + long[same : same + 1])
 
 
+def _listing(texts: Sequence[str], most: int = 10, *, between: str = ", ") -> str:
+    """Join texts, the first so many of a long list, and say how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more
+
+
 def _did_you_mean(name: str, known: Iterable[object], otherwise: str) -> str:
     """Return the second half of an error sentence: a suggestion, or else another way out."""
     nearest = _nearest_name(name, known)
@@ -1512,11 +1518,9 @@ def _kept_cells(labels: pd.Series, min_cells: int | None, drop_types: Sequence[s
         large = labels.map(counts).fillna(0).to_numpy() >= min_cells
         small = labels[kept & ~large].value_counts()
         if len(small):
-            listed = ", ".join(f"{name} {small[name]:,}" for name in _natural_order(small.index)[:10])
-            more = f" and {len(small) - 10} more" if len(small) > 10 else ""
+            listed = _listing([f"{name} {small[name]:,}" for name in _natural_order(small.index)])
             _announce(
-                f"left out: {small.sum():,} cells of {len(small)} types with fewer than {min_cells} cells"
-                f" ({listed}{more})"
+                f"left out: {small.sum():,} cells of {len(small)} types with fewer than {min_cells} cells ({listed})"
             )
         kept = kept & large
     _ask_about_odd_types(labels[kept])

@@ -22,6 +22,7 @@ from selectormlp.data import (
     _existing_path,
     _in_memory,
     _known_genes,
+    _listing,
     _named_genes,
     _one_letter_apart,
     _other_names,
@@ -399,5 +400,5 @@ def _with_notes(missing: Sequence[str], known: Iterable[object], *, most: int = 
     """Missing genes as text, each with what it may have been."""
     match = _Matcher(pd.DataFrame(index=pd.Index([str(gene) for gene in known], dtype=object)))
     notes = [(name, match(name).note) for name in missing[:most]]
-    listed = ", ".join(f"{name!r}" + (f" ({note.rstrip('?')})" if note else "") for name, note in notes)
-    return listed + (f" and {len(missing) - most} more" if len(missing) > most else "")
+    shown = [f"{name!r}" + (f" ({note.rstrip('?')})" if note else "") for name, note in notes]
+    return _listing([*shown, *missing[most:]], most)

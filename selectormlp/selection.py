@@ -29,6 +29,7 @@ from selectormlp.data import (
     _obs_of,
     _above_trend,
     _announce,
+    _listing,
     _by_score,
     _cell_labels,
     _existing_path,
@@ -158,9 +159,8 @@ class _Root:
     """A Cholesky factor (lower triangle) that grows: in blocks of rows, each with what stands left of its corner."""
 
     def __init__(self) -> None:
-        self.blocks: list[
-            tuple[np.ndarray, np.ndarray, np.ndarray | None]
-        ] = []  # left, corner, inverse of a closed one
+        # what stands left, the corner, and the inverse of one that is closed
+        self.blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         self.open = False  # whether the next row joins the last block
 
     def solve(self, values: np.ndarray) -> np.ndarray:
@@ -913,7 +913,7 @@ def _candidate_genes(genes: _GeneSummary, design: PanelDesign, var: pd.DataFrame
         "below min_probes": _too_few_probes(var, genes.names, design),
     }
     allowed, wanted, left_out = np.ones(len(genes.names), dtype=bool), ~genes.names.isin(design.required), {}
-    _say_what_was_insisted_on({name: reasons[name] for name in list(reasons)[2:]}, genes.names, design)
+    _say_what_was_insisted_on(reasons, genes.names, design)
     for reason, unfit in reasons.items():
         left_out[reason] = int(np.count_nonzero(allowed & wanted & unfit))
         allowed &= ~np.asarray(unfit)
@@ -993,7 +993,8 @@ def _price_factors(var: pd.DataFrame, names: Sequence[str], design: PanelDesign)
 
 def _say_what_was_insisted_on(reasons: Mapping[str, Any], names: pd.Index, design: PanelDesign) -> None:
     """Say of genes that must be in which rule would have left them out."""
-    for reason, listed in _ruled_out(reasons, names, names.isin(design.required)):
+    other = {reason: unfit for reason, unfit in reasons.items() if reason != "not among the candidates"}  # but beside
+    for reason, listed in _ruled_out(other, names, names.isin(design.required)):
         _announce(f"must_include keeps {listed}, which another rule would leave out: {reason}")
 
 
@@ -1008,7 +1009,7 @@ def _ruled_out(reasons: Mapping[str, Any], names: pd.Index, asked: np.ndarray) -
     for reason, unfit in reasons.items():
         genes = list(names[asked & np.asarray(unfit)]) if np.any(unfit) else []
         if genes:
-            yield reason, ", ".join(genes[:10]) + (f" and {len(genes) - 10} more" if len(genes) > 10 else "")
+            yield reason, _listing(genes)
 
 # %% ../nbs/10_better_panels.ipynb #f5821183
 def _pair_costs(types: Sequence[str], obs: pd.DataFrame, label_key: str, design: PanelDesign) -> np.ndarray:
@@ -1601,10 +1602,9 @@ def _say_what_is_confounded(obs: pd.DataFrame, label_key: str, batch_key: str) -
     if counts.shape[1] < 2:
         _announce(f"batch_key: {batch_key!r} has one value in these cells, and has no effect")
     elif alone:
-        listed = ", ".join(alone[:10]) + (f" and {len(alone) - 10} more" if len(alone) > 10 else "")
         _announce(
-            f"batch_key: {len(alone)} of {len(counts)} types have one {batch_key} alone ({listed}): what marks the type"
-            " there and what marks the batch cannot be told apart"
+            f"batch_key: {len(alone)} of {len(counts)} types have one {batch_key} alone ({_listing(alone)}): what marks"
+            " the type there and what marks the batch cannot be told apart"
         )
 
 
@@ -1704,17 +1704,15 @@ def _say_what_is_spare(search: DiscriminantSearch, table: pd.DataFrame, n_requir
 def _genes_to_look_at(genes: Iterable[str]) -> list[str]:
     """The genes that are on a ready list, with its name: their counts tell of more than the type of a cell."""
     names = list(genes)
-    patterns = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in UNWANTED_GENES.items()}
-    found = ((gene, next((name for name, pattern in patterns.items() if pattern.search(gene)), "")) for gene in names)
-    return [f"{gene} ({name})" for gene, name in found if name]
+    on_list = {gene: name for name in reversed(UNWANTED_GENES) for gene in _matching(set(names), name)}
+    return [f"{gene} ({on_list[gene]})" for gene in names if gene in on_list]
 
 
 def _say_what_to_look_at(panel: DesignedPanel, design: PanelDesign) -> None:
     """Name the genes that nobody asked for and that are on a ready list."""
     asked = set(design.required)
     if odd := _genes_to_look_at(gene for gene in panel.judged_genes if gene not in asked):
-        more = f" and {len(odd) - 10} more" if len(odd) > 10 else ""
-        _announce(f"look at these before you order (to leave a list out: exclude): {', '.join(odd[:10])}{more}")
+        _announce(f"look at these before you order (to leave a list out: exclude): {_listing(odd)}")
 
 
 def _with_wanted_types(table: pd.DataFrame, design: PanelDesign, types: Iterable[str]) -> pd.DataFrame:
@@ -1738,8 +1736,7 @@ def _with_wanted_types(table: pd.DataFrame, design: PanelDesign, types: Iterable
 def _say_what_is_confused(coverage: pd.DataFrame) -> None:
     """Say which types the panel does not tell apart, the worst first."""
     if pairs := _confused_types(coverage):
-        more = f" and {len(pairs) - 10} more" if len(pairs) > 10 else ""
-        _announce(f"types not told apart (recall on held-out training cells): {'; '.join(pairs[:10])}{more}")
+        _announce(f"types not told apart (recall on held-out training cells): {_listing(pairs, between='; ')}")
 
 
 def _confused_types(coverage: pd.DataFrame, *, least: float = 2 / 3) -> list[str]:
