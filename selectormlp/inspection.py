@@ -303,7 +303,8 @@ def plot_stability(panel: DesignedPanel, stability: pd.DataFrame, ax: Axes | Non
 
     ax = ax or plt.subplots(figsize=(7, 2.8), layout="constrained")[1]
     often = stability.set_index("gene")["frequency"].reindex(panel.judged_genes, fill_value=0)
-    ranks = [panel.genes.index(gene) + 1 for gene in often.index]  # of those that are carried nothing is known
+    place = {gene: rank for rank, gene in enumerate(panel.genes, 1)}  # of those that are carried nothing is known
+    ranks = [place[gene] for gene in often.index]
     ax.bar(ranks, often, width=0.9, color="#4c78a8")
     ax.set(xlabel="rank in the panel", ylabel="share of resamples", ylim=(0, 1.02), xlim=(0.2, len(panel) + 0.8))
     return ax
