@@ -912,7 +912,9 @@ class _OrderOptions:
     panel: str = _setting("file of the panel: what select wrote, or any list of genes")
     out: str = _setting("file for the order, *.csv or *.xlsx; one that holds something else is not replaced")
     shape: str = _setting("its columns: general, xenium, xp_convert or ampliseq", "general")
-    n_desired: NonNegativeInt | None = _setting("genes that are no spares; null: up to where accuracy rises", None)
+    n_desired: NonNegativeInt | None = _setting(
+        "genes that are no spares; null: all but those with no gain shown", None
+    )
     substitutes: bool = _setting("add fall-back genes, each with the gene that it stands in for", False)
     ids_from: str | None = _setting("cells that know the ids; null: those of the panel, if there, else a list", None)
 
