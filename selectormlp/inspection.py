@@ -205,7 +205,7 @@ def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = _DOTS, ax: Ax
     ax.set_yticks(range(len(genes)), [_figure_text(name) for name in genes], fontsize=7)
     ax.set(ylim=(len(genes) - 0.4, -0.6), xlim=(-0.6, len(types) - 0.4))
     bar = ax.figure.colorbar(dots, ax=ax, shrink=0.6)
-    bar.set_label("mean, share of\nthe gene's highest", fontsize=8)
+    bar.set_label("mean expression,\nscaled to the gene's maximum", fontsize=8)
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #260362eb
@@ -558,7 +558,8 @@ img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .ge
 </style></head><body><h1>{{ title }}</h1><p>{{ summary }}</p><p class="genes">{{ genes }}</p>
 {% for caption, image in figures %}<figure><img alt="{{ caption }}" src="data:image/png;base64,{{ image }}">
 <figcaption>{{ caption }}</figcaption></figure>{% endfor %}
-<h2>Type by type</h2><p>Test cells, by logistic regression alone; the accuracy above is the mean of all judges.</p>
+<h2>Type by type</h2><p>Test cells, by logistic regression alone; the accuracy above is the mean of all evaluation
+classifiers.</p>
 {{ slider | safe }}
 <h2>Genes</h2>{{ table | safe }}<h2>Types</h2>{{ coverage | safe }}
 <h2>How it was made</h2><p>{{ made }}</p>
@@ -691,8 +692,9 @@ def _summary(panel: DesignedPanel, judged: DesignedPanel, curve: pd.DataFrame) -
         if seen[part] < every[part]
     ]
     return (
-        f"With {n_judged} genes, {whole.mean():.1%} balanced accuracy on test cells, the mean of {len(whole)} judges."
-        f" {enough_genes(curve)} genes come within one point of the best size."
+        f"With {n_judged} genes, {whole.mean():.1%} balanced accuracy on test cells, the mean of {len(whole)}"
+        " evaluation classifiers."
+        f" {enough_genes(curve)} genes are within 1 percentage point of the best size."
         + (carried if n_judged < len(panel) else "")
         + (f" Look at these before you order: {', '.join(odd)}." if odd else "")
         + (f" Not told apart (recall on held-out training cells): {'; '.join(confused)}." if confused else "")

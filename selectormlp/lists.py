@@ -671,7 +671,7 @@ def plot_list_recalls(comparison: ListComparison, ax: Axes | None = None) -> Axe
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="wk"[int(value > 0.6)])
     ax.set_xticks(range(table.shape[1]), [_figure_text(name) for name in table], rotation=40, ha="right", fontsize=8)
     ax.set_yticks(range(len(table)), [_figure_text(name) for name in table.index], fontsize=8)
-    ax.figure.colorbar(picture, ax=ax, label="share of the type's test cells found", shrink=0.6)
+    ax.figure.colorbar(picture, ax=ax, label="recall (test cells)", shrink=0.6)
     return ax
 
 # %% ../nbs/10e_compare_lists.ipynb #le43page
@@ -703,7 +703,7 @@ li { margin: .2rem 0; } .headline { font-size: 1.1rem; } summary { cursor: point
 _FIGURES = {
     "accuracy": "Balanced accuracy on test cells; grey dots are single splits, the dashed line is all genes.",
     "differences": "Each less {baseline}, on the same cells. Blue: better; orange: worse; grey: not shown to differ.",
-    "types": "Share of each type's test cells that are found, the hardest types on top.",
+    "types": "Recall of each type on test cells, the hardest types on top.",
 }
 _COMPARISON_FILES = (
     "comparison.html",
