@@ -78,7 +78,7 @@ ifdef LOCKED
 	@$(BIN)/python -m pip install -qq -c constraints.txt torch
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
 else
-	@$(BIN)/python -m pip install -qq -c constraints.txt -e .
+	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e .
 endif
 	@touch $@
 
@@ -89,6 +89,6 @@ ifdef LOCKED
 	@$(BIN)/python -m pip install -qq -c constraints.txt torch
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
 else
-	@$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev]"
+	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e ".[dev]"
 endif
 	@touch $(VENV)/.installed $@

@@ -25,8 +25,10 @@ from selectormlp.pipeline import GeneSelector
 from selectormlp.selection import PanelDesign
 from selectormlp.tabnet import TabNetClassifier
 
-QUICK: dict[str, Any] = {"hidden_sizes": (32,), "max_epochs": 5, "learning_rate": 1e-2, "batch_size": 64}
-BRIEF: dict[str, Any] = {"max_epochs": 3, "steps_per_epoch": 10, "batch_size": 64, "virtual_batch_size": 32}
+QUICK: dict[str, Any] = {"hidden_sizes": (32,), "max_epochs": 3, "learning_rate": 1e-2, "batch_size": 64}
+BRIEF: dict[str, Any] = {
+    "max_epochs": 2, "steps_per_epoch": 8, "batch_size": 64, "virtual_batch_size": 32, "n_steps": 2, "n_independent": 1,
+}  # fmt: skip
 LEARNED = [LinearSVMClassifier(), SelectorMLPClassifier(**QUICK)]  # know the cells below in their few steps
 MACHINES = [*LEARNED, TabNetClassifier(**BRIEF)]
 SELECTORS = [GeneSelector(1), GeneSelector(1, method=LogisticRegression())]

@@ -1,9 +1,10 @@
-"""Open every page of the site in Chromium and list what would stop a reader; pictures of the pages go to runs/pages.
+"""Open every page of the site in Chromium and list what would stop a reader.
 
 Each page is opened as the published site serves it: in light and dark, at the width of a desk and of a phone, by a
 reader who has only a keyboard, by axe-core (accessibility), and for paper. Then words are looked up, and the site is
-read from the disk. Each slide is opened, and must fit. Where there is no Chromium, no page is opened, and the exit
-status is 77.
+read from the disk. Each slide is opened, and must fit. With --pictures FOLDER pictures of the pages and slides, and the
+printed pages, are kept there, for people to look at; that takes half as long again. Where there is no Chromium, no
+page is opened, and the exit status is 77.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def serving(site: Path) -> Iterator[str]:
 class Reader:
     """One window of the browser, and the faults that its pages showed."""
 
-    def __init__(self, browser: Any, address: str, theme: str, pictures: Path) -> None:
+    def __init__(self, browser: Any, address: str, theme: str, pictures: Path | None) -> None:
         context = browser.new_context(color_scheme=theme, viewport=DESK)
         context.set_default_timeout(180_000)  # a machine may be busy
         context.add_init_script(path=Path(__file__).with_suffix(".js"))
@@ -104,7 +105,9 @@ class Reader:
         self.page.goto(self.address + (WRONG_ADDRESS if name == "404.html" else name))
 
     def keep(self, kind: str) -> None:
-        """Keep a picture of the page."""
+        """Keep a picture of the page, where pictures are wanted."""
+        if self.pictures is None:
+            return
         size = {axis: self.page.evaluate(f"document.documentElement.scroll{axis}") for axis in ("Width", "Height")}
         clip = {"x": 0, "y": 0, "width": size["Width"], "height": min(size["Height"], HIGHEST_PICTURE)}
         path = self.pictures / f"{Path(self.where).stem}_{kind}_{self.theme}.jpg"
@@ -119,7 +122,7 @@ class Reader:
 
 
 def look(reader: Reader) -> None:
-    """Look at an open page for what depends on the theme: contrast, on the screen and on paper; keep a picture."""
+    """Look at an open page for what depends on the theme: contrast, on the screen and on paper."""
     reader.keep("desk")
     reader.axe("color-contrast" if reader.theme == "dark" else "")
     reader.page.emulate_media(media="print")
@@ -132,7 +135,7 @@ def look(reader: Reader) -> None:
 
 
 def look_once(reader: Reader) -> None:
-    """Look at an open page for what no theme changes: its structure, the keyboard's way, the phone; print it."""
+    """Look at an open page for what no theme changes: its structure, the keyboard's way, the phone."""
     reader.page.set_viewport_size(DESK)
     reader.ask("pictures()")
     reader.ask("keyboard()")
@@ -140,11 +143,12 @@ def look_once(reader: Reader) -> None:
     reader.ask("keyboard()")
     reader.ask("cutOff()")
     reader.keep("phone")
-    reader.page.pdf(path=reader.pictures / f"{Path(reader.where).stem}.pdf", prefer_css_page_size=True)
+    if reader.pictures is not None:
+        reader.page.pdf(path=reader.pictures / f"{Path(reader.where).stem}.pdf", prefer_css_page_size=True)
 
 
 def look_at_slides(reader: Reader, deck: str) -> None:
-    """Look at every slide of a deck: whether it fits, its letters and what its pictures say; keep pictures."""
+    """Look at every slide of a deck: whether it fits, its letters and what its pictures say."""
     reader.where = deck
     reader.page.set_viewport_size(SLIDE)
     reader.page.goto(reader.address + deck)
@@ -155,12 +159,13 @@ def look_at_slides(reader: Reader, deck: str) -> None:
         reader.page.wait_for_timeout(50)
         reader.ask("slide()")
         reader.ask("pictures()")
-        path = reader.pictures / f"slides_{Path(deck).stem}_{number + 1:02d}.jpg"
-        reader.page.screenshot(path=path, type="jpeg", quality=60)
+        if reader.pictures is not None:
+            path = reader.pictures / f"slides_{Path(deck).stem}_{number + 1:02d}.jpg"
+            reader.page.screenshot(path=path, type="jpeg", quality=60)
     reader.axe("color-contrast")
 
 
-def look_at_decks(site: Path, pictures: Path, executable: str) -> list[tuple[str, str]]:
+def look_at_decks(site: Path, pictures: Path | None, executable: str) -> list[tuple[str, str]]:
     """Open every slide of the site and list the faults: deck and slide, and fault."""
     decks = [path.relative_to(site).as_posix() for path in sorted(site.glob("slides/*.html"))]
     with readers(site, pictures, executable) as (light, _):
@@ -211,18 +216,19 @@ def look_around(reader: Reader, site: Path) -> None:
 
 
 @contextlib.contextmanager
-def readers(site: Path, pictures: Path, executable: str) -> Iterator[tuple[Reader, Reader]]:
+def readers(site: Path, pictures: Path | None, executable: str) -> Iterator[tuple[Reader, Reader]]:
     """Serve the site and open two windows of a browser on it, one in the light theme and one in the dark."""
     from playwright.sync_api import sync_playwright
 
-    pictures.mkdir(parents=True, exist_ok=True)
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
     with serving(site) as address, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield Reader(browser, address, "light", pictures), Reader(browser, address, "dark", pictures)
         browser.close()
 
 
-def look_at_some(site: Path, pictures: Path, names: list[str], executable: str) -> list[tuple[str, str]]:
+def look_at_some(site: Path, pictures: Path | None, names: list[str], executable: str) -> list[tuple[str, str]]:
     """Open pages in light and dark and list the faults: page and fault."""
     with readers(site, pictures, executable) as (light, dark):
         for name in names:
@@ -236,7 +242,7 @@ def look_at_some(site: Path, pictures: Path, names: list[str], executable: str) 
         return light.faults + dark.faults
 
 
-def look_at_pages(site: Path, pictures: Path, names: list[str], executable: str) -> list[tuple[str, str]]:
+def look_at_pages(site: Path, pictures: Path | None, names: list[str], executable: str) -> list[tuple[str, str]]:
     """Open pages, with some browsers at once, and list the faults."""
     parts = [part for part in (names[first::AT_ONCE] for first in range(AT_ONCE)) if part]
     with ThreadPoolExecutor(AT_ONCE) as pool:  # the work is the browsers', which are processes of their own
@@ -248,7 +254,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="*", help="the pages to open, such as masking; all if none is named")
     parser.add_argument("--site", type=Path, default=ROOT / "_docs", help="the folder of the site")
-    parser.add_argument("--pictures", type=Path, default=ROOT / "runs" / "pages", help="where the pictures go")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="keep pictures there, such as runs/pages")
     arguments = parser.parse_args()
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
@@ -268,7 +274,8 @@ def main() -> int:
             faults += reader.faults
     for page, fault in dict.fromkeys(faults):
         print(f"{page}: {fault}")
-    print(f"{len(faults)} faults in {time.monotonic() - start:.0f} s; pictures of the pages: {arguments.pictures}")
+    kept = f"; pictures of the pages: {arguments.pictures}" if arguments.pictures else ""
+    print(f"{len(faults)} faults in {time.monotonic() - start:.0f} s{kept}")
     return int(bool(faults))
 
 
