@@ -13,9 +13,10 @@ window.reader = (() => {
     : [...faults.slice(0, 3), `... and ${faults.length - 3} more like this`];
   const named = (elements, fault) => several(elements.map((el) => `${fault}: ${name(el)}`));
 
-  // Mark one element for every way in which text is shown: contrast is measured once for each, not 10,000 times.
+  // Mark one element for every way in which text is shown that no page before had: contrast is measured once for each.
+  let kinds = new Set();
   const markKindsOfText = () => {
-    const around = new Map([[null, { back: "", opacity: 1 }]]), kinds = new Set();
+    const around = new Map([[null, { back: "", opacity: 1 }]]);
     for (const el of all("body, body *")) {
       const style = getComputedStyle(el), outer = around.get(el.parentElement) || around.get(null);
       const back = /, 0\)$/.test(style.backgroundColor) ? outer.back : outer.back + style.backgroundColor;
@@ -28,8 +29,10 @@ window.reader = (() => {
     }
   };
 
-  // Serious and critical faults by axe-core, which has to be loaded; by one of its rules or by all.
-  const axe = async (rule) => {
+  // Serious and critical faults by axe-core, which has to be loaded; by one of its rules or by all. Kinds of text that
+  // were good on other pages are known.
+  const axe = async (rule, known) => {
+    kinds = new Set(known);
     markKindsOfText();
     window.axe.configure({ rules: [{ id: "color-contrast", selector: "[data-kind-of-text]" }] });
     const options = { resultTypes: ["violations"], preload: false, ...(rule ? { runOnly: [rule] } : {}) };
@@ -100,5 +103,5 @@ window.reader = (() => {
     return named(out.filter((el) => !out.includes(el.parentElement)), "does not fit on the slide");
   };
 
-  return { axe, pictures, cutOff, keyboard, paper, slide };
+  return { axe, kindsOfText: () => [...kinds], pictures, cutOff, keyboard, paper, slide };
 })();

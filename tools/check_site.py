@@ -9,6 +9,7 @@ page is opened, and the exit status is 77.
 
 import argparse
 import contextlib
+import json
 import re
 import shutil
 import sys
@@ -77,6 +78,7 @@ class Reader:
         context.add_init_script(path=Path(__file__).with_suffix(".js"))
         self.page, self.address, self.theme, self.pictures = context.new_page(), address, theme, pictures
         self.where, self.faults = "", list[tuple[str, str]]()
+        self.kinds_of_text = list[str]()  # ways to show text whose contrast is known to be enough
         self.page.on("pageerror", lambda error: self.note([f"script error: {error}"]))
         self.page.on("console", lambda line: self.note(self.complaint(line)))
         self.page.on("request", lambda request: self.note(self.outside(request.url)))
@@ -118,7 +120,10 @@ class Reader:
         from axe_playwright_python.base import AXE_SCRIPT
 
         self.page.evaluate(AXE_SCRIPT)
-        self.ask(f"axe({rules!r})")
+        n_faults = len(self.faults)
+        self.ask(f"axe({rules!r}, {json.dumps(self.kinds_of_text)})")
+        if len(self.faults) == n_faults:
+            self.kinds_of_text = self.page.evaluate("reader.kindsOfText()")
 
 
 def look(reader: Reader) -> None:
