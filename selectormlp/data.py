@@ -1186,6 +1186,11 @@ _ODD_LABELS = re.compile(
 )
 
 
+def _odd_labels(names: Iterable[str]) -> list[str]:
+    """The names among these that say that a cell has no type, or is no cell."""
+    return [name for name in names if _ODD_LABELS.fullmatch(_plain(name))]
+
+
 def _label_text(value: object) -> str | None:
     """Return one label as text, None where it stands for 'missing'; 3.0 becomes "3"."""
     if isinstance(value, float | np.floating) and float(value).is_integer():
@@ -1542,7 +1547,7 @@ def _known_types(names: Sequence[str], counts: pd.Series) -> list[str]:
 def _ask_about_odd_types(labels: pd.Series) -> None:
     """Ask about labels such as Unknown or doublet, which are treated as types."""
     counts = labels.value_counts()
-    odd = [name for name in _natural_order(counts.index) if _ODD_LABELS.fullmatch(_plain(name))]
+    odd = _odd_labels(_natural_order(counts.index))
     if odd:
         listed = ", ".join(f"'{name}' ({counts[name]:,} cells)" for name in odd)
         _announce(f"kept as cell types: {listed}; are they? leave them out with drop_types (--drop-types)")

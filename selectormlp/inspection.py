@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
+from scipy.stats import binomtest
 
 from selectormlp.data import (
     InputError,
     _figure_text,
+    _odd_labels,
     _unannounced,
     _write_table,
     _write_whole,
@@ -90,15 +92,36 @@ def _in_parallel(n_jobs: int | None, task: Callable[..., Any], arguments: Iterab
     return Parallel(n_jobs=n_jobs)(delayed(task)(*given) for given in arguments)
 
 
+def _recalls(judge: str, train: _LabelledPart, test: _LabelledPart, n_genes: int) -> pd.DataFrame:
+    """The recall of each type by one judge with the first `n_genes` columns: `n_genes`, `judge`, `type`, ..."""
+    called = _judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
+    table = score_predictions(test[1], called).per_type[["type", "recall", "n_cells"]]
+    return table.assign(n_genes=n_genes, judge=judge)
+
+
 def _judged(judge: str, train: _LabelledPart, test: _LabelledPart, n_genes: int) -> float:
     """Balanced accuracy of one judge with the first `n_genes` columns."""
-    called = _judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
-    return score_predictions(test[1], called).mean_per_class_accuracy
+    return float(_recalls(judge, train, test, n_genes)["recall"].mean())
 
 # %% ../nbs/10c_reading_a_panel.ipynb #24a45006
 def _sizes(panel: DesignedPanel, sizes: Sequence[int]) -> list[int]:
     """Those of the sizes that the panel has, and all of its genes."""
     return sorted({n for n in sizes if 1 <= n < len(panel)} | {len(panel)})
+
+
+def _every_recall(
+    panel: DesignedPanel, adata: AnnData, sizes: Sequence[int], judges: Sequence[str], n_jobs: int | None
+) -> pd.DataFrame:
+    """The recall of each type by each judge with the first genes of each size, on test cells."""
+    panel, cells = _judgeable(panel), _prepared(panel, adata)
+    train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
+    asked = ((judge, train, test, n) for n in _sizes(panel, sizes) for judge in judges)
+    return pd.concat(_in_parallel(n_jobs, _recalls, asked), ignore_index=True)
+
+
+def _curve_of(recalls: pd.DataFrame) -> pd.DataFrame:
+    """Balanced accuracy, the mean of the recalls, of each size and judge."""
+    return recalls.groupby(["n_genes", "judge"], sort=False)["recall"].mean().rename("accuracy").reset_index()
 
 
 def panel_curve(
@@ -114,12 +137,7 @@ def panel_curve(
     `sizes` are 2, 5, 10, ... and the whole panel unless given; `adata` is what the panel was made from; `n_jobs` as in
     `panel_stability`.
     """
-    panel, cells = _judgeable(panel), _prepared(panel, adata)
-    train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
-    asked = [(n, judge) for n in _sizes(panel, _SIZES if sizes is None else sizes) for judge in judges]
-    found = _in_parallel(n_jobs, _judged, ((judge, train, test, n) for n, judge in asked))
-    rows = [(*point, accuracy) for point, accuracy in zip(asked, found, strict=True)]
-    return pd.DataFrame(rows, columns=["n_genes", "judge", "accuracy"])
+    return _curve_of(_every_recall(panel, adata, _SIZES if sizes is None else sizes, judges, n_jobs))
 
 
 def enough_genes(curve: pd.DataFrame, *, tolerance: float = 0.01) -> int:
@@ -140,17 +158,11 @@ def plot_panel_curve(curve: pd.DataFrame, *, tolerance: float = 0.01, ax: Axes |
     text, place = f" {enough} genes: within {tolerance:g} of the best ", (enough, ax.get_ylim()[0])
     inwards = "right" if 2 * enough > curve["n_genes"].max() else "left"
     ax.annotate(text, place, ha=inwards, va="bottom", fontsize=8)
-    ax.set(xlabel="genes (the first of the panel)", ylabel="balanced accuracy (test cells)")
+    ax.set(xlabel="panel size (top-ranked genes)", ylabel="balanced accuracy (test cells)")
     ax.legend(fontsize=8, frameon=False)
     return ax
 
 # %% ../nbs/10c_reading_a_panel.ipynb #063c9199
-def _recalls(judge: str, train: _LabelledPart, test: _LabelledPart, n_genes: int) -> pd.DataFrame:
-    """The recall of each type by one judge with the first `n_genes` columns."""
-    called = _judge_cells(judge, (train[0][:, :n_genes], train[1]), test[0][:, :n_genes])
-    return score_predictions(test[1], called).per_type[["type", "recall"]].assign(n_genes=n_genes)
-
-
 def panel_recalls(
     panel: DesignedPanel,
     adata: AnnData,
@@ -163,11 +175,8 @@ def panel_recalls(
 
     `sizes` are 1, 2, 3, ... unless given; `adata` is what the panel was made from; `n_jobs` as in `panel_stability`.
     """
-    panel, cells = _judgeable(panel), _prepared(panel, adata)
-    train, test = (_labelled_part(panel, cells, part) for part in ("train", "test"))
-    chosen = _sizes(panel, _MANY_SIZES if sizes is None else sizes)
-    found = _in_parallel(n_jobs, _recalls, ((judge, train, test, n) for n in chosen))
-    return pd.concat(found, ignore_index=True)[["n_genes", "type", "recall"]]
+    asked = _MANY_SIZES if sizes is None else sizes
+    return _every_recall(panel, adata, asked, (judge,), n_jobs)[["n_genes", "type", "recall"]]
 
 
 def slide_panel(recalls: pd.DataFrame, *, n_types: int | None = None) -> _Drawing:
@@ -177,7 +186,7 @@ def slide_panel(recalls: pd.DataFrame, *, n_types: int | None = None) -> _Drawin
     words = f"Balanced accuracy with 1 to {table.index[-1]} genes, and the share of each type's test cells found."
     return _sliding_bars(
         table.mean(axis=1), table[easy if n_types is None else easy[-n_types:]],
-        step="number of genes", name="balanced accuracy", label="share of the type's cells found", words=words,
+        step="number of genes", name="balanced accuracy", label="recall per cell type", words=words,
     )  # fmt: skip
 
 # %% ../nbs/10c_reading_a_panel.ipynb #4daf43b3
@@ -410,7 +419,7 @@ def plot_robustness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xscale("log")
     ax.set_xticks(captures, [f"{capture:g}" for capture in captures])
     ax.minorticks_off()
-    ax.set(xlabel="molecules caught, in parts of the atlas's", ylabel="balanced accuracy (test cells)")
+    ax.set(xlabel="capture efficiency relative to the reference", ylabel="balanced accuracy (test cells)")
     ax.legend(fontsize=7, frameon=False)
     return ax
 
@@ -555,24 +564,79 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto; }
 td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; text-align: left; vertical-align: top; }
 img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .genes { font-family: monospace; }
-</style></head><body><h1>{{ title }}</h1><p>{{ summary }}</p><p class="genes">{{ genes }}</p>
+.before { border-left: .3rem solid #d55e00; padding: .1rem 1rem; background: #d55e0014; }
+.before h2 { font-size: 1.1rem; }
+</style></head><body><h1>{{ title }}</h1><p>{{ origin }}</p><p>{{ summary }}</p><p class="genes">{{ genes }}</p>
+<section class="before" aria-labelledby="before"><h2 id="before">Before you order</h2>
+{% if warnings %}<ul>{% for line in warnings %}<li>{{ line }}</li>{% endfor %}</ul>
+{% else %}<p>None of the signs that can be seen from the cells speaks against this panel.</p>{% endif %}</section>
+<p>The tables as files, beside this page: {% for name in files %}<a href="{{ name }}.csv">{{ name }}.csv</a>{{ ", " if
+not loop.last else "." }}{% endfor %}</p>
 {% for caption, image in figures %}<figure><img alt="{{ caption }}" src="data:image/png;base64,{{ image }}">
 <figcaption>{{ caption }}</figcaption></figure>{% endfor %}
-<h2>Type by type</h2><p>Test cells, by logistic regression alone; the accuracy above is the mean of all evaluation
-classifiers.</p>
-{{ slider | safe }}
-<h2>Genes</h2>{{ table | safe }}<h2>Types</h2>{{ coverage | safe }}
+<h2>Type by type</h2>{{ slider | safe }}
+<p>With all genes. Like every accuracy above: on test cells, the mean of the evaluation classifiers ({{ judges }}). The
+interval (95 %, Wilson) is over the test cells of the type.</p>{{ types | safe }}
+<h2>Genes</h2>{{ table | safe }}
 <h2>How it was made</h2><p>{{ made }}</p>
 <p>This page belongs to the panel whose csv has the BLAKE2b digest <code>{{ digest }}</code>.</p></body></html>
 """
+
+# %% ../nbs/10c_reading_a_panel.ipynb #a4677dba
+_FEW_TEST_CELLS = 30  # of a type: with fewer, its recall is a guess
+
+
+def _types_with_all_genes(panel: DesignedPanel, recalls: pd.DataFrame) -> pd.DataFrame:
+    """One row per type: training and test cells, recall on test cells with its interval, and what it is taken for."""
+    whole = recalls[recalls["n_genes"] == recalls["n_genes"].max()].groupby("type", sort=False)
+    found = whole.agg(test_cells=("n_cells", "first"), recall=("recall", "mean"))
+    hits = (found["recall"] * found["test_cells"]).round().fillna(0).astype(int)
+    tests = [binomtest(k, n) if n else None for k, n in zip(hits, found["test_cells"], strict=True)]
+    limits = [(0.0, 1.0) if test is None else test.proportion_ci(method="wilson") for test in tests]
+    found["low"], found["high"] = zip(*limits, strict=True)
+    columns = [name for name in ("n_cells", "markers", "taken_for") if name in panel.coverage]
+    about = panel.coverage.set_index("type")[columns] if columns else pd.DataFrame(index=found.index)
+    table = found.join(about).rename_axis("type").reset_index()
+    if "taken_for" in columns:
+        table["taken_for"] = table["taken_for"].where(table["recall"] < 1, "")
+    return table
+
+
+def _accuracy_interval(types: pd.DataFrame) -> tuple[float, float, float]:
+    """Balanced accuracy, and its 95 % interval over the test cells, from those of the types (Zou and Donner 2008)."""
+    known = types[types["test_cells"] > 0]
+    mean = known["recall"].mean()
+    down, up = (np.sqrt(((known["recall"] - known[end]) ** 2).sum()) / len(known) for end in ("low", "high"))
+    return float(mean), float(mean - down), float(mean + up)
+
+
+def _before_you_order(panel: DesignedPanel, types: pd.DataFrame) -> list[str]:
+    """What speaks against ordering the panel as it is, a line each."""
+    few = types[types["test_cells"] < _FEW_TEST_CELLS]
+    alone = panel.coverage["type"][panel.coverage["recall"].isna()] if "recall" in panel.coverage else []
+    known = set(panel.judged_genes)
+    signs = {
+        "Not in the data, and not judged": [gene for gene in panel.genes if gene not in known],
+        "Genes whose counts tell of more than the type of a cell": _genes_to_look_at(panel.judged_genes),
+        "Types not told apart (recall on test cells)": _confused_types(types),
+        f"Types with fewer than {_FEW_TEST_CELLS} test cells, so that their recall is not known well": [
+            f"{row.type} ({row.test_cells})" for row in few.itertuples()
+        ],
+        "Labels that may be no cell types": _odd_labels(types["type"]),
+        "Types of one batch alone, whose markers may be the batch's": list(alone),
+    }
+    lines = [f"{sign}: {'; '.join(found)}." for sign, found in signs.items() if found]
+    if panel.settings.get("rules", {}).get("batch_key") is None:
+        lines.append("No donors or batches were named (batch_key), so nothing here says how it does on other donors.")
+    return lines
 
 # %% ../nbs/10c_reading_a_panel.ipynb #dc6d2df4
 _FIGURE_CAPTIONS = {
     "curve": "Accuracy on test cells against the number of genes.",
     "dots": "The first genes in each type.",
-    "confusion": "Test cells by true and predicted type, with few genes and with all.",
+    "confusion": "Test cells by true and predicted type (logistic regression), with few genes and with all.",
     "stability": "How often each gene returns when a fifth of the cells is left out.",
-    "substitutes": "The closest stand-in of each of the first genes.",
+    "substitutes": "The closest substitute of each of the first genes.",
     "robustness": "Accuracy when fewer molecules are caught, or probes fail.",
 }
 
@@ -612,14 +676,17 @@ def _save_figure(axes: Axes, path: Path) -> str:
 def _panel_tables(
     panel: DesignedPanel, adata: AnnData, *, n_resamples: int = 5, n_jobs: int | None = None
 ) -> dict[str, pd.DataFrame]:
-    """All tables about a panel: panel, coverage, curve, recalls, stability and, from raw counts, robustness.
+    """All tables about a panel: panel, coverage, types, curve, recalls, stability and, from raw counts, robustness.
 
-    Judges see `_MOST_CELLS` training cells, and as many test cells, at most.
+    Types, curve and recalls are means over the same predictions of all judges, so that they agree. Judges see
+    `_MOST_CELLS` training cells, and as many test cells, at most.
     """
     adata = _brought(panel, adata, _split_of(panel))
     cells, judged = _prepared(panel, adata), _lighter(panel)
-    tables = {"panel": panel.table, "coverage": panel.coverage, "curve": panel_curve(judged, cells, n_jobs=n_jobs)}
-    tables["recalls"] = panel_recalls(judged, cells, n_jobs=n_jobs)
+    every = _every_recall(judged, cells, _SIZES, tuple(_JUDGES), n_jobs)
+    tables = {"panel": panel.table, "coverage": panel.coverage, "curve": _curve_of(every)}
+    tables["recalls"] = every.groupby(["n_genes", "type"], sort=False)["recall"].mean().reset_index()
+    tables["types"] = _types_with_all_genes(panel, every)
     tables["stability"] = panel_stability(panel, cells, n_resamples=n_resamples, n_jobs=n_jobs)
     if value_kind(adata.X) == "raw counts":
         tables["robustness"] = panel_robustness(judged, adata, n_jobs=n_jobs)
@@ -629,7 +696,7 @@ def _panel_tables(
 _PAGE_FILES = (
     "panel.html",
     *(f"{name}.png" for name in _FIGURE_CAPTIONS),
-    *(f"{name}.csv" for name in ("panel", "coverage", "curve", "recalls", "stability", "robustness")),
+    *(f"{name}.csv" for name in ("panel", "coverage", "types", "curve", "recalls", "stability", "robustness")),
 )  # what `write_panel_report` writes: the page goes first and comes last
 
 
@@ -669,22 +736,40 @@ def _page(
     """The page as text."""
     from jinja2 import Environment
 
-    shown = {"table": panel.table.loc[:, :"substitutes"], "coverage": panel.coverage}  # type: ignore[misc]
+    heads = {name: name.replace("_", " ") for name in tables["types"]}
+    heads |= {"n_cells": "training cells", "low": "95 % from", "high": "to"}
+    genes = panel.table.loc[:, :"substitutes"]  # type: ignore[misc]
+    shown = {"table": genes, "types": tables["types"].rename(columns=heads)}
     values = {name: table.round(3).to_html(index=False, border=0, na_rep="") for name, table in shown.items()}
     rules = panel.settings.get("rules", {})
     made = "; ".join(f"{name}: {value}" for name, value in rules.items() if value not in ((), [], {}, None))
     values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made, "digest": digest}
-    values |= {"summary": _summary(panel, judged, tables["curve"]), "genes": ", ".join(panel.genes)}
+    values |= {"summary": _summary(panel, judged, tables), "genes": ", ".join(panel.genes), "files": list(tables)}
+    values |= {"warnings": _before_you_order(panel, tables["types"]), "origin": _origin(panel, tables["types"])}
+    values["judges"] = ", ".join(name.replace("_", " ") for name in tables["curve"]["judge"].unique())
     values["slider"] = slide_panel(tables["recalls"]).html
     return Environment(autoescape=True).from_string(_PANEL_PAGE).render(figures=figures, **values)
 
 
-def _summary(panel: DesignedPanel, judged: DesignedPanel, curve: pd.DataFrame) -> str:
-    """What the panel is worth, in two sentences, and what must be said of it besides."""
-    n_judged = len(panel.judged_genes)
-    whole = curve[curve["n_genes"] == n_judged]["accuracy"]
-    carried = f" {len(panel) - n_judged} of the panel's {len(panel)} genes are not in the data, and not judged."
-    confused, odd = _confused_types(panel.coverage), _genes_to_look_at(panel.judged_genes)
+def _origin(panel: DesignedPanel, types: pd.DataFrame) -> str:
+    """What the panel was made from, what was left out of it, and by which version."""
+    source, left_out = (panel.settings.get(name) or {} for name in ("source", "left_out"))
+    files = ", ".join(Path(str(name)).name for name in source.get("cells") or []) or "cells in memory"
+    parts = _split_of(panel).table["part"].value_counts()
+    cells = ", ".join(f"{parts[part]:,} {part}" for part in ("train", "validation", "test") if part in parts)
+    gone = [f"{name} ({about['why']})" for name, about in (left_out.get("types") or {}).items()]
+    return (
+        f"Made from {files}: {cells} cells of {len(types)} types."
+        + (f" Left out: {', '.join(gone)}." if gone else "")
+        + f" selectormlp {panel.settings.get('version', '')}".rstrip()
+        + "."
+    )
+
+
+def _summary(panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.DataFrame]) -> str:
+    """What the panel is worth: one number, what it is, how sure it is, and how many genes would do."""
+    n_judged, types, curve = len(panel.judged_genes), tables["types"], tables["curve"]
+    accuracy, low, high = _accuracy_interval(types)
     every, seen = (_split_of(made).table["part"].value_counts() for made in (panel, judged))
     some = [
         f"{seen[part]:,} of {every[part]:,} {name} cells"
@@ -692,11 +777,13 @@ def _summary(panel: DesignedPanel, judged: DesignedPanel, curve: pd.DataFrame) -
         if seen[part] < every[part]
     ]
     return (
-        f"With {n_judged} genes, {whole.mean():.1%} balanced accuracy on test cells, the mean of {len(whole)}"
-        " evaluation classifiers."
-        f" {enough_genes(curve)} genes are within 1 percentage point of the best size."
-        + (carried if n_judged < len(panel) else "")
-        + (f" Look at these before you order: {', '.join(odd)}." if odd else "")
-        + (f" Not told apart (recall on held-out training cells): {'; '.join(confused)}." if confused else "")
-        + (f" The judges saw {' and '.join(some)}, drawn by lot, fewer of the large types." if some else "")
+        f"With {n_judged} genes, {accuracy:.1%} balanced accuracy (95 % interval {low:.1%} to {high:.1%}) on"
+        f" {types['test_cells'].sum():,} test cells: the mean of the recall of {len(types)} types, and of"
+        f" {curve['judge'].nunique()} evaluation classifiers. The interval is over these cells; other donors or another"
+        f" machine may differ by more. {enough_genes(curve)} genes are within 1 percentage point of the best size."
+        + (
+            f" The evaluation classifiers saw {' and '.join(some)}, drawn at random, fewer of the large types."
+            if some
+            else ""
+        )
     )

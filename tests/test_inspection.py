@@ -30,7 +30,7 @@ from selectormlp.inspection import (
     slide_panel,
     write_panel_report,
 )
-from selectormlp.selection import select_genes
+from selectormlp.selection import DesignedPanel, describe_panel, select_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import CellSplit
 
@@ -135,6 +135,10 @@ def test_figures_show_the_genes(counts, panel) -> None:
     plt.close("all")
 
 
+BARE = DesignedPanel(pd.DataFrame({"gene": ["a"]}), "cell_type", settings={"rules": {"min_cells": 7}})
+_TABLES = ("panel", "coverage", "types", "curve", "recalls", "stability", "robustness")
+
+
 def test_the_page_holds_everything_and_escapes_names(counts, tmp_path) -> None:
     odd = counts.copy()
     odd.var_names = [f"<b>{name}</b>" for name in odd.var_names]
@@ -146,9 +150,73 @@ def test_the_page_holds_everything_and_escapes_names(counts, tmp_path) -> None:
     assert "<b>gene" not in page and "&lt;b&gt;gene" in page
     assert page.count("<figure>") == 6 == len(list((tmp_path / "page").glob("*.png")))
     names = {path.name for path in (tmp_path / "page").glob("*.csv")}
-    assert names == {f"{name}.csv" for name in ("panel", "coverage", "curve", "recalls", "stability", "robustness")}
+    assert names == {f"{name}.csv" for name in _TABLES}
     assert page.count('type="range"') == 1
     assert pd.read_csv(tmp_path / "page" / "panel.csv")["gene"].tolist() == chosen.genes
+
+
+def test_the_numbers_of_a_page_agree(counts, panel, tmp_path) -> None:
+    """Headline, table of types, curve and slider are means of the same predictions; the files hold what is shown."""
+    page = write_panel_report(panel, counts, tmp_path, n_resamples=1).read_text(encoding="utf-8")
+    types, curve, recalls = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("types", "curve", "recalls"))
+    whole = recalls[recalls["n_genes"] == len(panel)].set_index("type")["recall"]
+    assert types.set_index("type")["recall"].to_dict() == pytest.approx(whole.to_dict())
+    by_size = recalls.groupby("n_genes")["recall"].mean()
+    assert curve.groupby("n_genes")["accuracy"].mean().to_dict() == pytest.approx(by_size.to_dict())
+    accuracy, low, high = inspection._accuracy_interval(types)
+    assert accuracy == pytest.approx(by_size[len(panel)]) and low < accuracy < high
+    assert f"{accuracy:.1%} balanced accuracy (95 % interval {low:.1%} to {high:.1%})" in page
+    assert ((types["low"] <= types["recall"]) & (types["recall"] <= types["high"])).all()
+    parts = panel.split.counts().sum()
+    cells = f"{parts['train']} train, {parts['validation']} validation, {parts['test']} test cells of 4 types"
+    assert f"Made from cells in memory: {cells}. selectormlp" in page
+    held_out = panel.split.table[panel.split.table["part"] == "test"]["cell_type"].value_counts()
+    assert types.set_index("type")["test_cells"].to_dict() == held_out.to_dict()
+    for name in _TABLES:
+        assert f'<a href="{name}.csv">' in page and (tmp_path / f"{name}.csv").exists()
+
+
+def test_what_speaks_against_a_panel_stands_above_its_figures(counts, panel, tmp_path) -> None:
+    odd = counts.copy()
+    odd.var_names = ["MALAT1", "XIST", *odd.var_names[2:]]
+    names = sorted(set(odd.obs["cell_type"]))
+    odd.obs["cell_type"] = odd.obs["cell_type"].astype(str).replace({names[0]: "Doublet", names[1]: "unassigned"})
+    odd.obs["donor"] = [f"d{number % 3}" for number in range(odd.n_obs)]
+    made = describe_panel(["XIST", odd.var_names[5]], odd, label_key="cell_type")
+    page = write_panel_report(made, odd, tmp_path, n_resamples=1).read_text(encoding="utf-8")
+    (box,) = re.findall(r"<section class=.before.*?</section>", page, re.DOTALL)
+    for words in (
+        "XIST (sex)",
+        "Types not told apart",
+        "fewer than 30 test cells",
+        "no cell types: Doublet; unassigned.",
+        "donors",
+    ):
+        assert words in box, words
+    types = pd.read_csv(tmp_path / "types.csv", keep_default_na=False)
+    lines = inspection._before_you_order(replace(made, settings={"rules": {"batch_key": "donor"}}), types)
+    assert not any("No donors" in line for line in lines)
+    assert "None of the signs" not in page
+
+
+@pytest.mark.parametrize("n", [[20, 60, 200, 35], [5, 8, 200, 35], [7] * 14])
+def test_the_interval_of_the_accuracy_holds_the_truth(n: list[int]) -> None:
+    """Types of other sizes and recalls, their cells drawn 400 times."""
+    rng, share = np.random.default_rng(0), np.linspace(0.6, 0.97, len(n))
+    names = [f"type {number:02d}" for number in range(len(n))]
+    held = 0
+    for hits in rng.binomial(n, share, (400, len(n))):
+        drawn = pd.DataFrame({"n_genes": 1, "type": names, "n_cells": n, "recall": hits / n})
+        accuracy, low, high = inspection._accuracy_interval(inspection._types_with_all_genes(BARE, drawn))
+        assert 0 <= low <= accuracy <= high <= 1
+        held += low <= share.mean() <= high
+    assert 0.9 <= held / 400 <= 0.99
+
+
+def test_a_type_without_test_cells_has_no_say() -> None:
+    drawn = pd.DataFrame({"n_genes": 1, "type": ["a", "b"], "n_cells": [10, 0], "recall": [0.5, np.nan]})
+    types = inspection._types_with_all_genes(BARE, drawn)
+    assert inspection._accuracy_interval(types)[0] == 0.5 and types["low"].tolist()[1:] == [0]
 
 
 @pytest.mark.slow
@@ -163,8 +231,8 @@ def test_the_judges_of_a_page_see_a_bounded_number_of_cells(counts, panel, tmp_p
     assert set(inspection._lighter(panel, most=60).split.table["cell"]) < set(panel.split.table["cell"])
     monkeypatch.setattr(inspection, "_lighter", partial(inspection._lighter, most=60))
     page = write_panel_report(panel, counts, tmp_path, n_resamples=1).read_text(encoding="utf-8")
-    expected = f"The judges saw {fewer['train'].sum()} of {every['train'].sum()} training cells"
-    assert expected in page and "drawn by lot" in page
+    expected = f"The evaluation classifiers saw {fewer['train'].sum()} of {every['train'].sum()} training cells"
+    assert expected in page and "drawn at random" in page
     written = pd.read_csv(tmp_path / "curve.csv")
     pd.testing.assert_frame_equal(written, panel_curve(inspection._lighter(panel), counts))
     assert not written.equals(panel_curve(panel, counts))
@@ -178,12 +246,9 @@ def test_cells_outside_the_split_do_not_touch_a_page(counts, panel) -> None:
 
 
 def test_a_panel_without_a_split_says_so(counts) -> None:
-    from selectormlp.selection import DesignedPanel
-
-    bare = DesignedPanel(pd.DataFrame({"gene": ["a"]}), "cell_type", settings={"rules": {"min_cells": 7}})
     for ask in (panel_curve, panel_confusions):
         with pytest.raises(InputError, match="has no split"):
-            ask(bare, counts)
+            ask(BARE, counts)
 
 
 def page(name: str) -> str:
