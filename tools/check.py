@@ -92,7 +92,7 @@ def check_readme() -> bool:
 
 
 def check_notebooks() -> bool:
-    """`nbdev_test` runs every chapter, with its samples; the slowest are listed first."""
+    """`nbdev_test` runs every chapter, with its samples."""
     paths = [str(path) for path in sorted((ROOT / "nbs").glob("[!_]*.ipynb"))]
     return run(PYTHON, "tools/run_chapter.py", "--at-once", AT_ONCE, *paths)
 
