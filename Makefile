@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --no-compile# Python compiles what is used, when it is used first
 SETUP := settings.ini setup.py constraints.txt requirements.lock requirements-dev.lock
 export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -74,21 +75,21 @@ $(BIN)/python:
 $(VENV)/.installed: $(SETUP) | $(BIN)/python
 	@echo "installing into $(VENV); the first time takes some minutes"
 ifdef LOCKED
-	@$(BIN)/python -m pip install -qq --require-hashes --no-deps -r requirements.lock
-	@$(BIN)/python -m pip install -qq -c constraints.txt torch
-	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
+	@$(INSTALL) --require-hashes --no-deps -r requirements.lock
+	@$(INSTALL) -c constraints.txt torch
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 else
-	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e .
+	@$(INSTALL) -c constraints.txt -e .
 endif
 	@touch $@
 
 $(VENV)/.installed-dev: $(SETUP) | $(BIN)/python
 	@echo "installing into $(VENV); the first time takes some minutes"
 ifdef LOCKED
-	@$(BIN)/python -m pip install -qq --require-hashes --no-deps -r requirements-dev.lock
-	@$(BIN)/python -m pip install -qq -c constraints.txt torch
-	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
+	@$(INSTALL) --require-hashes --no-deps -r requirements-dev.lock
+	@$(INSTALL) -c constraints.txt torch
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 else
-	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e ".[dev]"
+	@$(INSTALL) -c constraints.txt -e ".[dev]"
 endif
 	@touch $(VENV)/.installed $@

@@ -183,7 +183,9 @@ def slide_panel(recalls: pd.DataFrame, *, n_types: int | None = None) -> _Drawin
     """A slider over the sizes of a panel: which types are found, the easiest first; with `n_types` the hardest only."""
     table = recalls.pivot(index="n_genes", columns="type", values="recall")
     easy = table.mean().sort_values(ascending=False, kind="stable").index
-    words = f"Balanced accuracy with 1 to {table.index[-1]} genes, and the share of each type's test cells found."
+    words = (
+        f"Balanced accuracy and recall of each type, on test cells, with {table.index[0]} to {table.index[-1]} genes."
+    )
     return _sliding_bars(
         table.mean(axis=1), table[easy if n_types is None else easy[-n_types:]],
         step="number of genes", name="balanced accuracy", label="recall per cell type", words=words,

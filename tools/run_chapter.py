@@ -150,7 +150,7 @@ def run_copy(copy: Path) -> bool:
 def run_chapters(chapters: Sequence[Path], *, at_once: int = 1) -> bool:
     """Run `nbdev_test` on copies of chapters with their samples, some at once; true if all pass.
 
-    Each has a process of its own: in one that has run many, Python's garbage collector goes through all that they left.
+    Each has a process of its own: one that runs many keeps what all of them left, some gigabytes.
     """
     copies: list[Path] = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(at_once) as pool:
