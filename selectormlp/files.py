@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -408,3 +410,52 @@ def _remove_companions(folder: str | Path, owned: Iterable[str]) -> None:
         (Path(folder) / name).unlink(missing_ok=True)
     with suppress(OSError):
         Path(folder).rmdir()
+
+# %% ../nbs/00a_files.ipynb #00afxls1
+_THEN = (1980, 1, 1, 0, 0, 0)  # in every part of a spreadsheet, so that the same tables are the same file
+
+
+def _spreadsheet(sheets: Mapping[str, pd.DataFrame]) -> bytes:
+    """Tables as .xlsx, a sheet each: numbers as numbers, everything else as text."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.remove(book.active)
+    for name, table in sheets.items():
+        sheet = book.create_sheet(name)
+        for row, values in enumerate([table.columns, *table.itertuples(index=False)], start=1):
+            for column, value in enumerate(values, start=1):
+                _fill_cell(sheet, row, column, value)
+    written = io.BytesIO()
+    book.save(written)
+    return _without_times(written.getvalue())
+
+
+def _fill_cell(sheet: Any, row: int, column: int, value: object) -> None:
+    """Write one value; what is missing, and an empty text, leave the cell empty."""
+    from openpyxl.utils.exceptions import IllegalCharacterError
+
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        if np.isfinite(value):
+            sheet.cell(row, column).value = value.item() if isinstance(value, np.number) else value
+        return
+    if value is None or value == "":
+        return
+    cell = sheet.cell(row, column)
+    try:
+        cell.value = str(value)
+    except IllegalCharacterError:
+        raise InputError(f"{str(value)!r} holds a character that a spreadsheet cannot; write a .csv") from None
+    cell.data_type, cell.number_format = "s", "@"  # else "=1" would be a formula
+
+
+def _without_times(packed: bytes) -> bytes:
+    """The same spreadsheet without a word of when it was written."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(packed)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        for part in old.infolist():
+            content = old.read(part)
+            if part.filename == "docProps/core.xml":
+                content = re.sub(rb"(<dcterms:\w+[^>]*>)[^<]*", rb"\g<1>1980-01-01T00:00:00Z", content)
+            new.writestr(zipfile.ZipInfo(part.filename, _THEN), content, zipfile.ZIP_DEFLATED)
+    return out.getvalue()

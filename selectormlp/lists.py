@@ -26,6 +26,7 @@ from selectormlp.data import (
     _write_table,
     _write_whole,
 )
+from .drawings import _PAGE_STYLE, _TABLE_SCRIPT, _sortable_table
 from .evaluation import _judge_cells, _make_judge, score_predictions
 from .files import _changes_of_cells, _remove_companions
 from .identity import match_genes
@@ -668,7 +669,15 @@ def plot_list_recalls(comparison: ListComparison, ax: Axes | None = None) -> Axe
     picture = ax.imshow(table, aspect="auto", cmap="viridis", vmin=0, vmax=1)
     for (row, column), value in np.ndenumerate(table.to_numpy()):
         if not np.isnan(value):
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="wk"[int(value > 0.6)])
+            ax.text(
+                column,
+                row,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="0.07" if value > 0.6 else "white",
+            )
     ax.set_xticks(range(table.shape[1]), [_figure_text(name) for name in table], rotation=40, ha="right", fontsize=8)
     ax.set_yticks(range(len(table)), [_figure_text(name) for name in table.index], fontsize=8)
     ax.figure.colorbar(picture, ax=ax, label="recall (test cells)", shrink=0.6)
@@ -677,18 +686,10 @@ def plot_list_recalls(comparison: ListComparison, ax: Axes | None = None) -> Axe
 # %% ../nbs/10e_compare_lists.ipynb #le43page
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto; }
-td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; text-align: left; vertical-align: top; }
-img { max-width: 100%; background: white; } figure { margin: 1rem 0; } figcaption { font-size: .9rem; }
-li { margin: .2rem 0; } .headline { font-size: 1.1rem; } summary { cursor: pointer; }
-</style></head><body><h1>{{ title }}</h1>
+<title>{{ title }}</title><style>{{ style | safe }}</style></head><body><h1>{{ title }}</h1>
 <ul class="headline">{% for line in headline %}<li>{{ line }}</li>{% endfor %}</ul>
 {% if notes %}<h2>To know first</h2><ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
-{% macro figure(name) %}<figure><img alt="{{ figures[name][0] }}" src="data:image/png;base64,{{ figures[name][1] }}">
-<figcaption>{{ figures[name][0] }}</figcaption></figure>{% endmacro %}
+{% macro figure(name) %}<figure>{{ figures[name][1] | safe }}<figcaption>{{ figures[name][0] }}</figcaption></figure>{% endmacro %}
 <h2>All types together</h2>{{ summary | safe }}{{ figure("accuracy") }}
 {% if "differences" in figures %}{{ figure("differences") }}{{ differences | safe }}{% endif %}
 <h2>Type by type</h2>{{ figure("types") }}
@@ -697,7 +698,7 @@ li { margin: .2rem 0; } .headline { font-size: 1.1rem; } summary { cursor: point
 <p>{{ luck }}</p>
 <h2>Names of genes</h2><p>{{ names }}</p>{{ genes | safe }}
 <h2>How it was made</h2>{% for line in made %}<p>{{ line }}</p>{% endfor %}
-</body></html>
+<script>{{ script | safe }}</script></body></html>
 """
 
 _FIGURES = {
@@ -817,8 +818,7 @@ def _page_tables(comparison: ListComparison) -> dict[str, str]:
         "genes": odd,
     }
     return {
-        name: table.round(3).rename(columns=_heading).to_html(index=False, border=0, na_rep="") if len(table) else ""
-        for name, table in shown.items()
+        name: _sortable_table(table.rename(columns=_heading)) if len(table) else "" for name, table in shown.items()
     }
 
 
@@ -873,12 +873,10 @@ def write_comparison(comparison: ListComparison, folder: str | Path) -> Path:
         _write_table(getattr(comparison, name), place / f"{name}.csv")
     draw = {"accuracy": plot_list_accuracy, "differences": plot_list_differences, "types": plot_list_recalls}
     drawn = [name for name in draw if name != "differences" or len(comparison.differences)]
+    captions = {name: _FIGURES[name].format(baseline=comparison.baseline) for name in drawn}
     figures = {
-        name: (
-            _FIGURES[name].format(baseline=comparison.baseline),
-            _save_figure(draw[name](comparison), place / f"{name}.png"),
-        )
-        for name in drawn
+        name: (caption, _save_figure(draw[name](comparison), place / f"{name}.png", caption))
+        for name, caption in captions.items()
     }
     by_type = comparison.differences.query("type != @_ALL_TYPES and list != @_CEILING")
     level = 1 - comparison.settings["confidence"]
@@ -888,7 +886,14 @@ def write_comparison(comparison: ListComparison, folder: str | Path) -> Path:
         if len(by_type)
         else ""
     )
-    values = {"headline": _in_words(comparison), "notes": comparison.notes, "made": _how_made(comparison), "luck": luck}
+    values = {
+        "style": _PAGE_STYLE,
+        "script": _TABLE_SCRIPT,
+        "headline": _in_words(comparison),
+        "notes": comparison.notes,
+        "made": _how_made(comparison),
+        "luck": luck,
+    }
     values |= {"names": _about_names(comparison.genes), "baseline": comparison.baseline, **_page_tables(comparison)}
     n_lists = comparison.genes["list"].nunique()
     title = f"{n_lists} lists of genes compared" if n_lists > 1 else f"What the list {comparison.baseline} is worth"

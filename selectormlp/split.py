@@ -450,7 +450,10 @@ def _map_points(values: np.ndarray, names: Iterable[str], *, seed: int = 0) -> p
     """UMAP of `values` (cells x anything, such as a hidden layer); one row per cell: `cell`, `umap_1`, `umap_2`."""
     import torch
     from sklearn.neighbors import NearestNeighbors
-    from umap import UMAP, umap_
+
+    with warnings.catch_warnings():  # that there is no tensorflow, which is not needed
+        warnings.simplefilter("ignore", category=ImportWarning)
+        from umap import UMAP, umap_
 
     for compiled in (umap_.smooth_knn_dist, umap_.compute_membership_strengths):
         with suppress(RuntimeError):  # there is no folder for it

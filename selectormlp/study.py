@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from itertools import product
@@ -36,6 +36,7 @@ from selectormlp.data import (
     _write_table,
     _write_whole,
 )
+from .drawings import _PAGE_STYLE, _TABLE_SCRIPT, _figure_svg, _sortable_table
 from .evaluation import plot_test_accuracy, score_predictions
 from selectormlp.files import (
     _changes_of_cells,
@@ -608,16 +609,7 @@ def open_study(cells: str, label_key: str, folder: str | Path, **settings: Any) 
 
 # %% ../nbs/09_report.ipynb #4de94cb9
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Gene panels for {{ c.cells }}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>
-:root { color-scheme: light dark } body { font: 16px/1.55 system-ui, sans-serif; max-width: 52rem; margin: 2rem
-auto; padding: 0 1rem }
-img { max-width: 100%; background: #fff; border-radius: 4px } figure { margin: 1.5rem 0 } figcaption { font-size:
-.9rem; opacity: .8 }
-table { border-collapse: collapse; font-size: .9rem; margin: 1rem 0; display: block; overflow-x: auto }
-td, th { padding: .15rem .7rem; text-align: right; border-bottom: 1px solid #8886 } td:first-child, th:first-child {
-text-align: left }
-.genes { line-height: 1.9 } .genes code { background: #8882; padding: .1rem .35rem; border-radius: 3px
-}</style></head><body>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{{ style | safe }}</style></head><body>
 <h1>Which genes tell these cell types apart?</h1>
 <p>Data: <b>{{ c.cells }}</b>, {{ n_cells }} labelled cells of {{ n_types }} types in <code>{{ c.label_key
 }}</code>. Each type was split on its
@@ -632,20 +624,19 @@ never seen. Retrained on its best {{ best.size }} genes alone, the same kind of 
 their names: take a smaller panel, or another model. {% endif %}
 {% if small %}Some types have fewer than five test cells ({{ small }}), so their own figures, and the mean with
 them, are rough.{% endif %}</p>
-<h3>The best {{ best.size }} genes of {{ best.model }}</h3><p class="genes">{% for gene in best.genes %}<code>{{
-gene }}</code> {% endfor %}</p>
-{% for caption, picture in figures %}<figure><img alt="{{ caption }}" src="data:image/png;base64,{{ picture }}">
-<figcaption>{{ caption }}</figcaption></figure>{% endfor %}
+<h3>The best {{ best.size }} genes of {{ best.model }}</h3><p class="genes">{{ best.genes | join(", ") }}</p>
+{% for caption, picture in figures %}<figure>{{ picture | safe }}<figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}
 <h2>Test accuracy</h2><p>Mean over the types of the share of a type's test cells that are found (recall), for each
 model:</p>{{ accuracy | safe }}
 <h3>Per type</h3><p>The {{ best.model }} model retrained on {{ best.size }} genes:</p>{{ per_type | safe }}
 {% if c.conditions | length > 1 %}<h2>Do the models agree on the genes?</h2><p>Genes shared by the best {{ largest
 }} of each pair of models:</p>{{ overlap | safe }}{% endif %}
-<h2>How far to trust this</h2><p>One split and one seed: run again with other seeds before you order primers. Cells
+<h2>How far to trust this</h2><p>One split and one seed: run again with other seeds before you order probes. Cells
 of one donor resemble each
 other, so accuracy on new donors can be lower. Genes that carry the same information replace each other freely, so a
 gene that is missing here
-need not be uninformative.</p></body></html>"""
+need not be uninformative.</p><script>{{ script | safe }}</script></body></html>"""
 _CAPTIONS = {
     "figure1": "The training cells, coloured by type.",
     "figure3": "Learning curves of the MLP with and without dropout, batch norm and noise; training cells dashed.",
@@ -670,37 +661,30 @@ def _best_panel(study: Study) -> dict[str, Any]:
     return about | {name: f"{share:.1%}" for name, share in shares.items()}
 
 
-def _page_values(study: Study) -> dict[str, Any]:
-    """Everything that the page's template asks for."""
+def _page_values(study: Study, pictures: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that the page's template asks for; `pictures` are the figures as SVG."""
     best, scores, config = _best_panel(study), study.scores(), study.config
     own = scores[(scores["model"] == best["model"]) & (scores["condition"] == f"top {best['size']}, retrained")]
     counts = {"n_cells": study.cells.n_obs, "n_types": len(study.types()), "n_genes": len(study.genes())}
     means = study.test_accuracy().pivot_table(index="condition", columns="model", values=_MEAN, sort=False)
     tables = {
         "accuracy": means.round(3).rename_axis(index=None, columns=None).to_html(border=0),
-        "per_type": own[["type", "n_cells", "recall", "precision", "f1"]].round(3).to_html(index=False, border=0),
+        "per_type": _sortable_table(own[["type", "n_cells", "recall", "precision", "f1"]]),
         "overlap": study.overlap().rename_axis(index=None).to_html(border=0),
     }
     parts = study.split().counts().sum().map("{:,}".format).to_dict()
     small = ", ".join(own.loc[own["n_cells"] < 5, "type"])
     about = {"c": config, "best": best, "part": parts, "small": small, "largest": max(study.panel_sizes())}
-    return {**about, **tables, **{name: f"{count:,}" for name, count in counts.items()}, "figures": _pictures(study)}
+    about |= {"figures": [(caption, pictures[name]) for name, caption in _CAPTIONS.items() if name in pictures]}
+    about |= {"style": _PAGE_STYLE, "script": _TABLE_SCRIPT}
+    return {**about, **tables, **{name: f"{count:,}" for name, count in counts.items()}}
 
 
-def _pictures(study: Study) -> list[tuple[str, str]]:
-    """Captions and figures, as the page holds them."""
-    from base64 import b64encode
-
-    drawn = [name for name in _drawn_figures(study.config) if name in _CAPTIONS]
-    files = {name: study.folder / "figures" / f"{name}.png" for name in drawn}
-    return [(_CAPTIONS[name], b64encode(path.read_bytes()).decode()) for name, path in files.items()]
-
-
-def _write_page(study: Study) -> Path:
-    """Write the study's report.html, one page that holds its figures; returns its path."""
+def _write_page(study: Study, pictures: Mapping[str, str]) -> Path:
+    """Write the study's report.html, one page that holds its figures (SVG, by name); returns its path."""
     from jinja2 import Environment
 
-    page = Environment(autoescape=True).from_string(_PAGE).render(_page_values(study))
+    page = Environment(autoescape=True).from_string(_PAGE).render(_page_values(study, pictures))
     with _write_whole(study.folder / "report.html") as path:
         path.write_text(page, encoding="utf-8")
     return study.folder / "report.html"
@@ -716,15 +700,19 @@ def _study_steps(study: Study) -> list[tuple[str, Callable[[], object]]]:
     for name, size in product(config.panel_conditions, sizes):
         steps.append((f"retrain {name} on {size} genes", partial(study.retrained, name, size)))
     steps += [("mask panels", study.panel_masking), ("score", study.scores)]
-    steps += [(name, partial(_save_figure, study, name)) for name in _drawn_figures(config)]
-    return [*steps, ("page", partial(_write_page, study))]
+    pictures: dict[str, str] = {}
+    steps += [(name, partial(_keep_figure, study, name, pictures)) for name in _drawn_figures(config)]
+    return [*steps, ("page", partial(_write_page, study, pictures))]
 
 
-def _save_figure(study: Study, name: str) -> None:
-    """Draw a figure only to have it in the folder."""
+def _keep_figure(study: Study, name: str, pictures: dict[str, str]) -> None:
+    """Draw a figure to have it in the folder, and as SVG among the pictures of the page."""
     import matplotlib.pyplot as plt
 
-    plt.close(study.figure(name).figure)
+    figure = study.figure(name).figure
+    if name in _CAPTIONS:
+        pictures[name] = _figure_svg(figure, _CAPTIONS[name]).html
+    plt.close(figure)
 
 
 def run_study(

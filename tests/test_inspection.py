@@ -18,6 +18,7 @@ from selectormlp.data import _NOTICE, InputError, normalise, prepare_cells
 from selectormlp.evaluation import _make_judge
 from selectormlp.inspection import (
     _caption,
+    _cells_of_page,
     _panel_tables,
     _thin_counts,
     enough_genes,
@@ -124,19 +125,23 @@ def test_fewer_molecules_tell_less(counts, panel) -> None:
 def test_thinning_needs_counts(counts, panel) -> None:
     with pytest.raises(InputError, match="raw counts: these are log-normalised"):
         panel_robustness(panel, normalise(counts))
-    assert "robustness" not in _panel_tables(panel, normalise(counts), n_resamples=1)
+    logged = normalise(counts)
+    assert "robustness" not in _panel_tables(panel, logged, _cells_of_page(panel, logged), n_resamples=1)
 
 
 def test_figures_show_the_genes(counts, panel) -> None:
     import matplotlib.pyplot as plt
 
-    assert [text.get_text() for text in plot_dots(panel, counts, most=5).get_yticklabels()] == panel.genes[:5]
+    shown = [text.get_text() for text in plot_dots(panel, counts, most=5).get_yticklabels()]
+    assert sorted(shown) == sorted(panel.genes[:5])
+    types = panel.table.set_index("gene")["highest_in"][shown]
+    assert len(types.drop_duplicates()) == (types != types.shift()).sum()  # the genes of a type stand together
     assert [text.get_text() for text in plot_substitutes(panel, most=4).get_yticklabels()] == panel.genes[:4]
     plt.close("all")
 
 
 BARE = DesignedPanel(pd.DataFrame({"gene": ["a"]}), "cell_type", settings={"rules": {"min_cells": 7}})
-_TABLES = ("panel", "coverage", "types", "curve", "recalls", "stability", "robustness")
+_TABLES = ("panel", "coverage", "types", "curve", "ceiling", "recalls", "stability", "robustness")
 
 
 def test_the_page_holds_everything_and_escapes_names(counts, tmp_path) -> None:
@@ -148,11 +153,13 @@ def test_the_page_holds_everything_and_escapes_names(counts, tmp_path) -> None:
         chosen = select_genes(odd, "cell_type", 6)
         page = write_panel_report(chosen, odd, tmp_path / "page", n_resamples=1).read_text(encoding="utf-8")
     assert "<b>gene" not in page and "&lt;b&gt;gene" in page
-    assert page.count("<figure>") == 6 == len(list((tmp_path / "page").glob("*.png")))
+    assert page.count("<figure>") == 7 == len(list((tmp_path / "page").glob("*.png")))
     names = {path.name for path in (tmp_path / "page").glob("*.csv")}
     assert names == {f"{name}.csv" for name in _TABLES}
     assert page.count('type="range"') == 1
     assert pd.read_csv(tmp_path / "page" / "panel.csv")["gene"].tolist() == chosen.genes
+    book = pd.read_excel(tmp_path / "page" / "panel.xlsx", sheet_name=None)
+    assert book["genes"]["gene"].tolist() == chosen.genes and book["types"]["recall"].between(0, 1).all()
 
 
 def test_the_numbers_of_a_page_agree(counts, panel, tmp_path) -> None:
@@ -166,6 +173,10 @@ def test_the_numbers_of_a_page_agree(counts, panel, tmp_path) -> None:
     accuracy, low, high = inspection._accuracy_interval(types)
     assert accuracy == pytest.approx(by_size[len(panel)]) and low < accuracy < high
     assert f"{accuracy:.1%} balanced accuracy (95 % interval {low:.1%} to {high:.1%})" in page
+    ceiling, own = pd.read_csv(tmp_path / "ceiling.csv"), curve[curve["judge"] == "logistic_regression"]
+    alone = own.set_index("n_genes")["accuracy"][len(panel)]
+    assert f"Logistic regression alone reaches {alone:.1%}" in page and ceiling["n_genes"].tolist() == [100]
+    assert f"{ceiling['accuracy'][0]:.1%} with the main components of the 100 most variable genes" in page
     assert ((types["low"] <= types["recall"]) & (types["recall"] <= types["high"])).all()
     parts = panel.split.counts().sum()
     cells = f"{parts['train']} train, {parts['validation']} validation, {parts['test']} test cells of 4 types"
@@ -234,8 +245,9 @@ def test_the_judges_of_a_page_see_a_bounded_number_of_cells(counts, panel, tmp_p
     expected = f"The evaluation classifiers saw {fewer['train'].sum()} of {every['train'].sum()} training cells"
     assert expected in page and "drawn at random" in page
     written = pd.read_csv(tmp_path / "curve.csv")
-    pd.testing.assert_frame_equal(written, panel_curve(inspection._lighter(panel), counts))
-    assert not written.equals(panel_curve(panel, counts))
+    judges = inspection._PAGE_JUDGES
+    pd.testing.assert_frame_equal(written, panel_curve(inspection._lighter(panel), counts, judges=judges))
+    assert not written.equals(panel_curve(panel, counts, judges=judges))
 
 
 def test_cells_outside_the_split_do_not_touch_a_page(counts, panel) -> None:
@@ -271,8 +283,9 @@ def test_the_page_on_reading_names_every_file_and_column(panel, counts, tmp_path
 
 def test_a_figure_that_shows_some_of_the_genes_says_so(panel) -> None:
     many = replace(panel, table=pd.concat([panel.table] * 30, ignore_index=True).head(45))
-    assert _caption("dots", many) == "The first genes in each type (40 of 45; the others are in the table)."
-    assert _caption("dots", panel) == "The first genes in each type." and "(" not in _caption("curve", many)
+    some = "The first genes, each at the type in which it is highest"
+    assert _caption("dots", many) == f"{some} (40 of 45; the others are in the table)."
+    assert _caption("dots", panel) == f"{some}." and "(" not in _caption("curve", many)
 
 
 def test_the_slider_has_every_type() -> None:

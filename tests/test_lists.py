@@ -245,8 +245,8 @@ def test_the_page_shows_it_all_and_takes_nothing_else_away(cells, lists, tmp_pat
     page = write_comparison(found, tmp_path / "out")
     text = page.read_text(encoding="utf-8")
     assert {path.name for path in page.parent.iterdir()} == set(_COMPARISON_FILES)
-    assert "NO_GENE" in text and "<b>mine" not in text and "http" not in text and text.count("<img") == 3
-    assert text.count('alt=""') == 0
+    assert "NO_GENE" in text and "<b>mine" not in text and "http" not in text and text.count('role="img"') == 3
+    assert text.count('aria-label=""') == 0
     written = pd.read_csv(tmp_path / "out" / "differences.csv")
     assert written["mean"].to_numpy() == pytest.approx(found.differences["mean"].to_numpy())
     one = compare_lists({"alone": lists["markers"]}, cells, KEY, **HOW)
