@@ -11,7 +11,7 @@ config.read("settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 extras = {key.removesuffix("_requirements"): settings[key].split() for key in settings if key.endswith("_requirements")}
 extras["docs"] += extras["book"]
-extras["dev"] += extras["docs"] + extras["dask"] + extras["sims"]
+extras["dev"] += extras["docs"] + extras["dask"] + extras["desk"] + extras["sims"]
 readme = Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else ""
 source = f"{settings['git_url']}/blob/{settings['branch']}/"
 

@@ -23,6 +23,7 @@ _MODULE_OF = {
         "lists": "ListComparison compare_lists write_comparison",
         "pipeline": "GeneSelector",
         "orders": "order_table write_order",
+        "desk": "OpenDesk design_panel",
         "tabnet": "TabNetClassifier PretrainedEncoder explain_cells explain_types pretrain_tabnet",
         "bulk": "cross_validated_scores load_nci60 read_samples score_interval",
         "sources": "open_cells read_usable",

@@ -101,6 +101,19 @@ class _BookOptions:
     on_disk: _OnDisk = _setting(_ON_DISK, "auto")
 
 
+@dataclass(frozen=True)
+class _DesignOptions:
+    """Options of `selectormlp design`, besides the rules of a `PanelDesign`."""
+
+    cells: tuple[str, ...] = _setting("one or more files of cells, or the name of an example: pancreas, pbmc68k, brain")
+    label_key: str = _setting("column of obs that holds the cell types; an example knows its own")
+    out: str = _setting("folder for the design and for what is saved; the design that lies there goes on", "desk")
+    labels: tuple[str, ...] = _setting("csv file or files of labels, where the cells come without", ())
+    port: PositiveInt | None = _setting("port of this machine; null: one that is free", None)
+    browser: bool = _setting("open the page in the browser", True)
+    on_disk: _OnDisk = _setting(_ON_DISK, "auto")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _JudgingOptions:
     """Options that `selectormlp score` and `selectormlp compare` share, besides those of a comparison."""
@@ -650,6 +663,35 @@ def _donor_split(obs: pd.DataFrame, options: _SelectOptions, design: PanelDesign
     about: dict[str, Any] = {"batch_key": design.batch_key, "test": options.test_batches}
     about |= {"min_cells": design.min_cells, "seed": design.seed}
     return split_batches(obs, options.label_key, **about)
+
+# %% ../nbs/16_command_line.ipynb #5ha2ed11
+def _run_design(options: _DesignOptions, design: PanelDesign, taken: _CellsAsked = _AS_DECIDED) -> None:
+    """Open the desk, and wait until it is ended from the keyboard (design)."""
+    import webbrowser
+
+    from selectormlp.desk import _Given, _open_desk, _web_library
+
+    _web_library()
+    _check_place(options.out, inputs=options.cells, others=options.labels)
+    columns = [*(design.groups or ()), *([design.batch_key] if design.batch_key else [])]
+    how: dict[str, Any] = {"label_key": options.label_key, "labels": options.labels, "columns": columns}
+
+    def load() -> AnnData | OpenCells:
+        return _take_given(options.cells, options.on_disk, **how, taken=taken)
+
+    files = options.cells[0] if len(options.cells) == 1 else list(options.cells)
+    given = _Given(load, files, options.label_key, options.labels, taken.given)
+    opened = _open_desk(given, _with_lists(design, None), options.out, port=options.port)
+    _say(f"The desk is open at {opened.address} (Ctrl+C ends it).")
+    if options.browser:
+        webbrowser.open(opened.address)
+    try:
+        while opened._served.thread.is_alive():
+            opened._served.thread.join(0.5)
+    except KeyboardInterrupt:
+        _say(f"The design is in '{options.out}'; the same command goes on with it.")
+    finally:
+        opened.close()
 
 # %% ../nbs/16_command_line.ipynb #665a5770
 def _of_one_model(config: StudyConfig, model: str) -> StudyConfig:
@@ -1353,6 +1395,13 @@ def _select_options() -> tuple[type, ...]:
     return _SelectOptions, PanelDesign, _CellsAsked
 
 
+def _design_options() -> tuple[type, ...]:
+    """Options of `design`."""
+    from selectormlp.selection import PanelDesign
+
+    return _DesignOptions, PanelDesign, _CellsAsked
+
+
 def _score_options() -> tuple[type, ...]:
     """Options of `score`."""
     from selectormlp.lists import _JudgingAsked
@@ -1383,6 +1432,7 @@ def _simulation_options() -> tuple[type, ...]:
 # %% ../nbs/16_command_line.ipynb #064af73b
 _COMMANDS: dict[str, _Command] = {
     "select": _Command("choose a gene panel from labelled cells", _select_options, _run_select),
+    "design": _Command("design a panel by hand, on a page of this machine", _design_options, _run_design),
     "score": _Command("judge a list of genes on your cells", _score_options, _run_score),
     "compare": _Command("compare lists of genes on your cells, with intervals", _compare_options, _run_compare),
     "report": _Command("run the whole report: models, curves, panels, test accuracy", _study_options, _run_report),

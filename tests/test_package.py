@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Packages that the library imports only where they are: those of the extras, and checkouts of others' methods.
 OF_EXTRAS = {
     *("nbformat", "cosg", "lassonet", "mrmr", "nsforest", "pytorch_tabnet", "spapros", "stg"),
-    *("persist", "scGeneFit", "cloudpickle", "dask"),
+    *("persist", "scGeneFit", "cloudpickle", "dask", "shiny", "uvicorn"),
 }
 MADE = re.compile(r"PKG-INFO|setup\.cfg|selectormlp\.egg-info/.*")  # what building adds to an sdist
 
