@@ -34,8 +34,7 @@ from selectormlp.data import (
     InputError,
     Paths,
     _NOTICE,
-    _cell_labels,
-    _is_whole,
+    _plain,
     _read_json,
     _write_json,
     _write_whole,
@@ -48,7 +47,7 @@ from selectormlp.files import (
     _only_writer,
     _refuse_input,
 )
-from .identity import match_genes
+from .identity import _Matcher, _table_of, match_genes
 from selectormlp.inspection import (
     _accuracy_interval,
     _lighter_split,
@@ -56,7 +55,7 @@ from selectormlp.inspection import (
     write_panel_report,
 )
 from .orders import _SUBSTITUTE, _spreadsheet, order_table
-from .panels import _genes_of_file
+from .panels import _GENE_COLUMNS, _genes_of_file
 from .platforms import PLATFORMS
 from selectormlp.selection import (
     DesignedPanel,
@@ -138,8 +137,8 @@ def _what_is_said() -> Iterator[list[str]]:
             if record.thread == here:
                 lines.append(record.getMessage())
 
-    handler, level = Collect(), library.level
-    library.addHandler(handler)
+    handlers, level = library.handlers, library.level  # each click would be a line on the terminal
+    library.handlers = [Collect()]
     library.setLevel(min(level, _NOTICE) if level else _NOTICE)
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -148,7 +147,7 @@ def _what_is_said() -> Iterator[list[str]]:
         said = [str(each.message) for each in caught if issubclass(each.category, UserWarning)]
         lines[:] = list(dict.fromkeys([*said, *lines]))
     finally:
-        library.removeHandler(handler)
+        library.handlers = handlers
         library.setLevel(level)
 
 # %% ../nbs/10g_desk.ipynb #0gorigin
@@ -183,12 +182,16 @@ class _Given:
         return found
 
 # %% ../nbs/10g_desk.ipynb #0gnames0
+_MOST_TEXT = 200_000  # characters of a list that is pasted, or of notes
+
+
 def _names_in(text: str) -> list[str]:
     """The names of genes in a text as people paste it: one to a line, with commas or spaces, or a vendor's table."""
     if len(text) > _MOST_TEXT:
         raise InputError(f"the text has {len(text):,} characters, more than {_MOST_TEXT:,}; paste the column of genes")
     lines = [line for line in text.splitlines() if line.strip()]
-    if len(lines) > 1 and any(sign in lines[0] for sign in "\t,;"):
+    has_head = bool(lines) and _plain(lines[0]) in _GENE_COLUMNS
+    if len(lines) > 1 and (has_head or any(sign in lines[0] for sign in "\t,;")):
         with tempfile.TemporaryDirectory() as folder, suppress(InputError):
             path = Path(folder) / "pasted.csv"
             path.write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
@@ -200,7 +203,6 @@ def _names_in(text: str) -> list[str]:
 _DESK_FORMAT, _DESK_VERSION = "selectormlp desk", 1
 _DESK_FILE = "desk.json"
 _MOST_STEPS, _MOST_VERSIONS, _MOST_ANSWERS = 200, 20, 60
-_MOST_TEXT = 200_000  # characters of a list that is pasted, or of notes
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,7 @@ class _Desk:
         self.ready = _shared_cells(self.cells, self.label_key, self.split, self.begun.n_variable)
         self.judged = _Judged(self.cells, self.label_key, self.split)
         self.fingerprint = _fingerprint_of(self.cells.obs, self.label_key, self.cells.var.index, None)
+        self.match = _Matcher(_table_of(self.ready.var))
         self.__dict__.pop("source", None)
         if self.given.files:
             self.source  # noqa: B018 - the digests of the files as they were read
@@ -349,11 +352,13 @@ class _Desk:
         """The gene of the cells that a name means."""
         if name in self.genes:
             return name
-        found = match_genes([name], self.ready.var).iloc[0]
-        if found["gene"]:
-            return str(found["gene"])
-        why = f"; {found['note']}" if found["note"] else ""
-        raise InputError(f"{name!r} is no gene of the cells ({found['how']}{why})")
+        if not name:
+            raise InputError("no gene is named; type its name first")
+        found = self.match(name)
+        if found.gene:
+            return found.gene
+        why = f"; {found.note}" if found.note else ""
+        raise InputError(f"{name!r} is no gene of the cells ({found.how}{why})")
 
     def pin(self, name: str) -> None:
         """Have a gene in, whatever it is worth."""
@@ -694,7 +699,8 @@ class _Hands:
             desk.keep(version)
             return f"kept as version {' '.join(version.split())}."
         if name == "take" and version in desk.versions:
-            return desk.take(version)
+            desk.take(version)
+            return None
         if name == "forget":
             desk.forget(version)
             return f"version {version} is removed."
@@ -763,11 +769,14 @@ a { color: var(--link); }
   border: 1px solid var(--line); border-left: .35rem solid var(--bar); border-radius: .3rem;
   overflow-wrap: anywhere; }
 #said.failed { border-left-color: var(--bad); color: var(--bad); }
+.worth { margin-bottom: 1rem; } .row input[type=range], #size { width: 100%; padding: 0; margin-top: .4rem; }
+button, td.n, td small { white-space: nowrap; } td input[type=number] { width: 4.5rem; padding: .1rem .3rem; }
+.scroll > table:not(.matrix) { min-width: 44rem; }
 .desk { display: grid; grid-template-columns: minmax(17rem, 22rem) minmax(0, 1fr); gap: 1rem; align-items: start;
   padding-bottom: 2rem; }
 .desk > div { display: grid; gap: 1rem; grid-template-columns: minmax(0, 1fr); }
 section { border: 1px solid var(--line); border-radius: .4rem; padding: .75rem; min-width: 0; }
-@media (max-width: 56rem) { .desk { grid-template-columns: minmax(0, 1fr); } .answer { order: -1; } }
+@media (max-width: 56rem) { .desk { grid-template-columns: minmax(0, 1fr); } }
 label { display: block; font-weight: 600; font-size: .92rem; margin-top: .5rem; }
 input, select, textarea, button { font: inherit; color: inherit; background: var(--back);
   border: 1px solid var(--edge);
@@ -782,7 +791,7 @@ button[disabled] { color: var(--soft); cursor: default; border-style: dashed; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 caption { text-align: left; color: var(--soft); font-size: .87rem; padding-bottom: .3rem; }
 th, td { text-align: left; padding: .25rem .5rem; border-bottom: 1px solid var(--line); vertical-align: middle;
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
 th { font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td button, td select { padding: .1rem .45rem; min-height: 1.75rem; } td select { max-width: 9.5rem; }
   td .row { margin: 0; flex-wrap: nowrap; }
@@ -804,7 +813,7 @@ body.busy #said::after { content: " Choosing genes …"; color: var(--soft); }
 _SCRIPT = """
 "use strict";
 (function () {
-  let count = 0, before = null;
+  let count = 0, before = null, waiting = 0;
   const said = document.getElementById("said");
   function send(act, more) {
     count += 1;
@@ -831,9 +840,16 @@ _SCRIPT = """
   });
   document.addEventListener("change", function (event) {
     const field = event.target.closest("[data-rule]");
-    if (field) send("rule", {rule: field.dataset.rule, value: field.value});
+    if (field) {
+      clearTimeout(waiting);
+      const tell = function () { send("rule", {rule: field.dataset.rule, value: field.value}); };
+      if (field.type === "range") waiting = setTimeout(tell, 250); else tell();
+    }
     const note = event.target.closest("#note");
     if (note) send("note", {text: note.value});
+  });
+  document.addEventListener("input", function (event) {
+    if (event.target.id === "size") document.getElementById("n_genes").value = event.target.value;
   });
   document.addEventListener("keydown", function (event) {
     const button = event.key === "Enter" && event.target.matches("input[data-enter]") &&
@@ -906,21 +922,45 @@ data-turn="{{ turn }}"></div>
 {% if changed %}<p class="lines">{{ changed | join(", ") }} has changed since the desk read it. The desk goes on
 with the cells as
 they were. <button type="button" id="again" data-act="again">Read again</button></p>{% endif %}
+<section class="worth" aria-labelledby="h-worth"><h2 id="h-worth">What the panel is worth</h2>
+<p><span class="big">{{ percent(accuracy[0]) }}</span> balanced accuracy with {{ n_genes }} genes, 95 % interval
+{{ percent(accuracy[1]) }} to {{ percent(accuracy[2]) }}{% if moved is not none %};
+{{ "%+.1f" | format((100 * moved) | round(1) + 0) }} points to the step before{% endif %}.</p>
+<p class="soft">The mean recall of {{ types | length }} types on {{ "{:,}".format(sizes.validation) }} validation
+cells, named by
+logistic regression that learned the {{ n_judged }} genes from {{ "{:,}".format(sizes.train) }} training cells. Test
+cells are
+not looked at here, so that those of the saved page are new to the panel.</p>
+<p>Molecules per 10,000, most in any type: {{ "{:,.0f}".format(molecules[1]) }}
+({{ molecules[0] }}){% if rules.max_total is not none %},
+of a budget of {{ "%g" % rules.max_total }}{% endif %}.</p>
+{% if lines %}<ul class="lines">{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
+<div class="row"><button type="button" class="main" id="save" data-act="save">Save panel</button>
+<button type="button" id="page" data-act="page">Save the page too</button>
+<button type="button" id="undo" data-act="undo"{{ " disabled" if not undo }}>Undo</button>
+<button type="button" id="redo" data-act="redo"{{ " disabled" if not redo }}>Redo</button>
+<small>{% if undo %}Undo takes back: {{ undo }}{% else %}Nothing to undo{% endif %}</small>
+</div><p><small>What is saved goes to the folder {{ out }}: panel.json, panel.csv, panel.xlsx.
+{% if page_state %} The page is {{ page_state }}.{% endif %}</small></p></section>
 <div class="desk"><div class="rules">
 <section aria-labelledby="h-rules"><h2 id="h-rules">Rules</h2>
-<label for="n_genes">Genes in the panel</label><input id="n_genes" type="number" min="1" max="2000" step="1"
+<label for="n_genes">Genes in the panel <small>n_genes</small></label><input id="n_genes" type="number" min="1"
+max="2000" step="1"
 value="{{ rules.n_genes }}" data-rule="n_genes">
-<label for="min_markers">Markers for each type, at least</label><input id="min_markers" type="number" min="0"
+<input id="size" type="range" min="1" max="{{ [200, rules.n_genes] | max }}" value="{{ rules.n_genes }}"
+data-rule="n_genes"
+aria-label="Genes in the panel, as a slider">
+<label for="min_markers">Markers for each type, at least <small>min_markers</small></label><input id="min_markers"
+type="number" min="0"
 step="1" value="{{ rules.min_markers }}" data-rule="min_markers">
-<label for="max_total">Budget: molecules per 10,000 in any type</label><input id="max_total" type="number" min="0"
+<label for="max_total">Budget: molecules per 10,000 in any type <small>max_total</small></label><input
+id="max_total" type="number" min="0"
 step="any" value="{{ "%g" % rules.max_total if rules.max_total is not none }}" placeholder="none"
 data-rule="max_total">
-<label for="target">Machine that will measure</label><select id="target"
+<label for="target">Machine that will measure <small>target</small></label><select id="target"
 data-rule="target">{% for name in targets %}<option
 value="{{ name }}"{{ " selected" if name == rules.target }}>{{ name }}</option>{% endfor %}</select>
-<div class="row"><button type="button" id="undo" data-act="undo"{{ " disabled" if not undo }}>Undo</button>
-<button type="button" id="redo" data-act="redo"{{ " disabled" if not redo }}>Redo</button>
-<small>{% if undo %}Undo takes back: {{ undo }}{% else %}Nothing to undo{% endif %}</small></div></section>
+</section>
 <section aria-labelledby="h-pinned"><h2 id="h-pinned">Pinned and banned genes</h2>
 <label for="gene">Gene</label><div class="row"><input id="gene" type="text" autocomplete="off" spellcheck="false"
 data-enter="pin-gene">
@@ -949,34 +989,12 @@ id="paste-all" data-next="paste" data-act="paste-all">Choose from all again</but
 {% if renamed %}<h3>Taken for another name ({{ renamed | length }})</h3>
 <ul>{% for row in renamed[:50] %}<li>{{ row.asked }}: {{ row.gene }}
 ({{ row.how }})</li>{% endfor %}</ul>{% endif %}</section>
-<section aria-labelledby="h-note"><h2 id="h-note"><label for="note">Notes</label></h2><textarea id="note"
-rows="3">{{ note }}</textarea></section>
+
 </div><div class="answer" id="answer" tabindex="-1" role="region" aria-label="The panel and what it is worth">
-<section aria-labelledby="h-worth"><h2 id="h-worth">What the panel is worth</h2>
-<p><span class="big">{{ percent(accuracy[0]) }}</span> balanced accuracy, 95 % interval {{ percent(accuracy[1]) }}
-to {{ percent(accuracy[2]) }}{% if moved is not none %}; {{ "%+.1f" | format(100 * moved) }} points to the step
-before{% endif %}.</p>
-<p class="soft">The mean recall of {{ types | length }} types on {{ "{:,}".format(sizes.validation) }} validation
-cells, named by logistic regression that
-learned the {{ n_judged }} genes from {{ "{:,}".format(sizes.train) }} training cells. Test cells are not looked at
-here, so that those of the saved page are new to the panel.</p>
-<p>Molecules per 10,000, most in any type: {{ "%.0f" | format(molecules[1]) }}
-({{ molecules[0] }}){% if rules.max_total is not none %}, of a budget of
-{{ "%g" % rules.max_total }}{% endif %}.</p>
-{% if lines %}<ul class="lines">{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}</section>
-<section aria-labelledby="h-save"><h2 id="h-save">Save, or make it yourself</h2><div class="row">
-<button type="button" class="main" id="save" data-act="save">Save panel</button>
-<button type="button" id="page" data-act="page">Save the page too</button>
-<small>Into the folder {{ out }}: panel.json, panel.csv, panel.xlsx.{% if page_state %} The page is
-{{ page_state }}.{% endif %}</small></div>
-<details id="python"><summary>The call that gives this panel</summary><h3>Python</h3><pre id="as-python"
-tabindex="0">{{ python }}</pre>
-<button type="button" id="copy-python" data-copy="as-python">Copy the Python
-call</button>{% if shell %}<h3>Shell</h3><pre id="as-shell" tabindex="0">{{ shell }}</pre>
-<button type="button" id="copy-shell" data-copy="as-shell">Copy the shell command</button>{% endif %}</details>
-</section>
+
+
 <section aria-labelledby="h-genes"><h2 id="h-genes">The panel</h2><div class="scroll" tabindex="0" role="region"
-aria-labelledby="h-genes"><table>
+aria-label="Table of genes"><table>
 <caption>Genes in the order of choice. Gain: what each adds to the balanced accuracy on held-out training cells, in
 points.</caption>
 <thead><tr><th scope="col" class="n">#</th><th scope="col">Gene</th><th scope="col">Why</th><th scope="col">Highest
@@ -984,7 +1002,7 @@ in</th><th scope="col" class="n">Gain</th><th scope="col">Pin or ban</th><th sco
 <tbody>{% for gene in genes %}<tr><td class="n">{{ loop.index }}</td><th
 scope="row">{{ gene.gene }}{% if gene.pinned %} <span class="tag">pinned</span>{% endif %}</th>
 <td>{{ gene.reason }}</td><td>{{ gene.highest_in }}</td><td
-class="n">{{ "%+.1f" | format(100 * gene.gain) if gene.gain == gene.gain else "" }}</td>
+class="n">{{ "%+.1f" | format((100 * gene.gain) | round(1) + 0) if gene.gain == gene.gain else "" }}</td>
 <td><div class="row">{% if gene.pinned %}<button type="button" id="p{{ gene.id }}" data-act="free"
 data-gene="{{ gene.gene }}" aria-label="Unpin {{ gene.gene }}">Unpin</button>{% else %}<button type="button"
 id="p{{ gene.id }}" data-act="pin" data-gene="{{ gene.gene }}" aria-label="Pin
@@ -1009,7 +1027,7 @@ scope="col" class="n">Markers</th><th scope="col" class="n">Molecules</th><th sc
 <tbody>{% for row in rows %}<tr><th scope="row">{{ row.type }}</th><td class="n">{{ percent(row.recall) }}</td>
 <td>{{ bar(row.recall, row.low, row.high) }} <small>{{ "%.0f" | format(100 * row.low) }} to
 {{ "%.0f" | format(100 * row.high) }}</small></td><td class="n">{{ row.cells }}</td><td>{{ row.taken_for }}</td><td
-class="n">{{ row.markers }}</td><td class="n">{{ "%.0f" | format(row.molecules) }}</td>
+class="n">{{ row.markers }}</td><td class="n">{{ "{:,.0f}".format(row.molecules) }}</td>
 <td><input type="number" min="0" step="any" id="w{{ row.id }}" value="{{ "%g" % row.weight }}"
 data-rule="weight:{{ row.type }}" aria-label="Weight of {{ row.type }}"></td></tr>{% endfor %}</tbody></table>
 </div>{% if part == "easy" %}</details>{% endif %}{% endfor %}
@@ -1027,20 +1045,30 @@ scope="row">{{ name }}</th>{% set own = loop.index0 %}{% for n in row %}
 class="row"><input id="version" type="text" maxlength="60" autocomplete="off" data-enter="keep">
 <button type="button" id="keep" data-act="keep" data-from="version" data-as="version" data-field="version">Keep the
 design as a version</button></div>
-{% if versions %}<div class="scroll" tabindex="0" role="region" aria-labelledby="h-versions"><table><caption>Side by
+{% if versions %}<div class="scroll" tabindex="0" role="region" aria-label="Table of versions"><table><caption>Side
+by
 side, on the same validation cells.</caption><thead><tr><th scope="col">Version</th><th scope="col"
 class="n">Genes</th><th scope="col" class="n">Accuracy</th><th scope="col">Interval</th><th scope="col"
 class="n">Most molecules</th><th scope="col">Genes that no other has</th><th scope="col">Take or
 remove</th></tr></thead>
 <tbody>{% for row in versions %}<tr><th scope="row">{{ row.version }}</th><td class="n">{{ row.genes }}</td><td
 class="n">{{ percent(row.accuracy) }}</td><td><small>{{ "%.1f" | format(100 * row.low) }} to
-{{ "%.1f" | format(100 * row.high) }}</small></td><td class="n">{{ "%.0f" | format(row.molecules) }}</td>
+{{ "%.1f" | format(100 * row.high) }}</small></td><td class="n">{{ "{:,.0f}".format(row.molecules) }}</td>
 <td>{{ row.only_here }}</td>
 <td>{% if not loop.last %}<div class="row"><button type="button" id="t{{ loop.index }}" data-act="take"
 data-version="{{ row.version }}" aria-label="Take {{ row.version }}">Take</button>
 <button type="button" id="f{{ loop.index }}" data-next="version" data-act="forget" data-version="{{ row.version }}"
 aria-label="Remove {{ row.version }}">Remove</button></div>{% endif %}</td></tr>{% endfor %}</tbody></table>
 </div>{% endif %}</section>
+<section aria-labelledby="h-note"><h2 id="h-note"><label for="note">Notes</label></h2><textarea id="note"
+rows="3">{{ note }}</textarea></section>
+<section aria-labelledby="h-call"><h2 id="h-call">The same panel without the desk</h2>
+<details id="python"><summary>The call that gives this panel</summary><h3>Python</h3>
+<pre id="as-python" tabindex="0">{{ python }}</pre>
+<button type="button" id="copy-python" data-copy="as-python">Copy the Python call</button>
+{% if shell %}<h3>Shell</h3><pre id="as-shell" tabindex="0">{{ shell }}</pre>
+<button type="button" id="copy-shell" data-copy="as-shell">Copy the shell command</button>{% endif %}</details>
+</section>
 </div></div>
 """
 _HARDEST, _WIDEST = 15, 30  # types that are shown at once, and types of a table of confusions
@@ -1116,6 +1144,7 @@ def _values_of_view(desk: _Desk) -> dict[str, Any]:
         "accuracy": found.accuracy,
         "moved": None if before is None else found.accuracy[0] - before.accuracy[0],
         "n_judged": len(found.panel.judged_genes),
+        "n_genes": len(found.panel),
         "sizes": desk.judged.sizes,
         "molecules": (found.molecules.idxmax(), float(found.molecules.max())),
         "lines": found.lines,
