@@ -17,7 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
     "requirements.lock": ("requirements",),
-    "requirements-dev.lock": tuple(f"{name}requirements" for name in ("", "book_", "sims_", "dask_", "desk_", "docs_", "dev_")),
+    "requirements-dev.lock": tuple(
+        f"{name}requirements" for name in ("", "book_", "sims_", "dask_", "desk_", "docs_", "dev_")
+    ),
 }
 OF_THE_MACHINE = re.compile(r"(torch|triton|pytorch-triton|nvidia-[\w-]+|cuda-[\w-]+)==")
 BUILD = ("setuptools", "wheel")
