@@ -4,7 +4,7 @@
     python benchmarks/desk.py --large               # and 100,000 x 20,000, which takes some minutes and 8 GB
     python benchmarks/desk.py --large --write       # and writes data/studies/desk/answers.csv
 
-Cells of 20 types are drawn, a panel of 30 genes is opened, and then a person is at work: pins, bans, swaps, another size,
+Cells of 20 types are drawn, a panel of 30 genes is opened, and then a person is at work: pins, bans, swaps, sizes,
 a budget, markers, weights, undo. Each act is timed until the page is ready to be sent. Prints the median and the 95th
 percentile over all acts, the median of those that change a rule (undo apart), and that of each kind.
 """

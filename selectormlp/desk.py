@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -306,9 +306,11 @@ class _Desk:
 
     def _found(self, rules: PanelDesign) -> _Answer:
         """Choose and judge."""
+        from threadpoolctl import threadpool_limits
+
         start = time.perf_counter()
         about = _about_cells(self.cells.obs, self.label_key, rules, self.split, {"split": "drawn"})
-        with _what_is_said() as lines:
+        with _what_is_said() as lines, threadpool_limits(1):  # what is small is slower on several threads
             panel, _ = _choose_panel(self.ready.cells, self.label_key, rules, self.split, about=about, ready=self.ready)
             types, confusion = self.judged(panel)
         accuracy = _accuracy_interval(types)
@@ -1117,12 +1119,18 @@ def _shown_confusion(confusion: pd.DataFrame) -> dict[str, Any]:
 
 def _render_view(hands: _Hands) -> str:
     """What the page shows, as HTML; every name is escaped."""
-    from jinja2 import Environment
-
     with hands.desk.lock:
         values = _values_of_view(hands.desk)
         values |= {"said": hands.said, "failed": hands.failed, "cleared": hands.cleared, "turn": hands.turn}
-    return Environment(autoescape=True).from_string(_VIEW).render(**values)
+    return _template_of(_VIEW).render(**values)
+
+
+@cache
+def _template_of(text: str) -> Any:
+    """A template that escapes what it is filled with."""
+    from jinja2 import Environment
+
+    return Environment(autoescape=True).from_string(text)
 
 
 def _values_of_view(desk: _Desk) -> dict[str, Any]:
@@ -1244,8 +1252,6 @@ def _web_library() -> Any:
 
 def _app_of(hands: _Hands) -> Any:
     """The application: every tab shows the same desk, and what one does, all see."""
-    from jinja2 import Environment
-
     from shiny import App, reactive, render, ui
 
     turn = reactive.value(0)
@@ -1265,7 +1271,7 @@ def _app_of(hands: _Hands) -> Any:
                 reactive.invalidate_later(1)
             return ui.HTML(await asyncio.to_thread(_render_view, hands))
 
-    shell = Environment(autoescape=True).from_string(_SHELL).render(desk=hands.desk)
+    shell = _template_of(_SHELL).render(desk=hands.desk)
     return App(ui.page_html(shell), server)
 
 
