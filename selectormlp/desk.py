@@ -1122,7 +1122,7 @@ def _render_view(hands: _Hands) -> str:
     with hands.desk.lock:
         values = _values_of_view(hands.desk)
         values |= {"said": hands.said, "failed": hands.failed, "cleared": hands.cleared, "turn": hands.turn}
-    return _template_of(_VIEW).render(**values)
+    return _template_of(_VIEW).render(**values).encode("utf-8", "replace").decode()  # half a letter cannot be sent
 
 
 @cache

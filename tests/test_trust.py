@@ -903,3 +903,74 @@ def test_a_terminal_of_ascii_and_a_home_that_cannot_be_written(here: Path, count
     )
     assert done.returncode == 0, done.stderr
     assert b"\\u03b2" in done.stdout and all(gene.startswith("β") for gene in read_panel("p.csv").genes)
+
+
+# ------------------------------------------------------------------------------------------------------------- the desk
+
+
+def opened_desk(counts: AnnData, out: Path) -> Any:
+    """A desk on its port."""
+    from selectormlp.desk import _Given, _open_desk
+    from selectormlp.selection import PanelDesign
+
+    return _open_desk(_Given(lambda: counts, counts, "cell_type"), PanelDesign(n_genes=5), out)
+
+
+def test_the_desk_writes_into_its_folder_alone(here: Path, counts: AnnData) -> None:
+    from selectormlp.desk import _Desk, _Given, _Hands
+    from selectormlp.selection import PanelDesign
+
+    desk = _Desk(_Given(lambda: counts, counts, "cell_type"), PanelDesign(n_genes=5), here / "sub" / "desk")
+    hands = _Hands(desk)
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file() and "desk" not in path.parts}
+    for text in ("../../evil.csv", str(here / "evil.csv"), "cells.h5ad", "=1+1", "\x00", "\ud800", "a" * 60):
+        for act in ("keep", "take", "forget", "note", "paste", "paste-pin", "save", "pin", "ban", "swap", "again"):
+            everything = dict.fromkeys(("version", "text", "gene", "other", "out", "path", "folder", "field"), text)
+            hands.do({"act": act, **everything})
+        for rule in ("n_genes", "max_total", "target", "weight:type_00", "candidates", "must_include", text):
+            hands.do({"act": "rule", "rule": rule, "value": text})
+    desk.close()
+    mine = {"desk.json", "panel.csv", "panel.json", "panel.xlsx"}
+    assert {path.name for path in (here / "sub" / "desk").iterdir()} == mine
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file() and "sub" not in path.parts} == before
+
+
+def test_the_desk_answers_this_machine_and_its_own_page_alone(counts: AnnData, tmp_path: Path) -> None:
+    pytest.importorskip("shiny")
+    import http.client
+    import socket
+
+    desk = opened_desk(counts, tmp_path / "desk")
+    served = desk._served
+    own = {"Host": f"127.0.0.1:{served.port}"}
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    upgrade |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": f"http://127.0.0.1:{served.port}"}
+
+    def status(path: str, method: str = "GET", **headers: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        connection.request(method, path, headers={**own, **headers})
+        answer = connection.getresponse()
+        if answer.status != 101:
+            answer.read()
+        connection.close()
+        return answer.status
+
+    token = f"/{served.token}"
+    assert len(served.token) >= 32 and status(f"{token}/") == 200
+    assert status(f"{token}/websocket/", **upgrade) == 101
+    for path in ("/", "/x/", "/websocket/", f"{token}x/", f"/lib/..{token}/", "/desk.js", "/session/a/download/b"):
+        assert status(path) == 403, path
+        assert status(path, **upgrade) == 403, path
+    assert status(f"{token}/", Host="evil.example") == 421
+    for changed in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+        assert status(f"{token}/websocket/", **{**upgrade, **changed}) == 403, changed
+    assert status(f"{token}/session/x/upload/y", "POST") == 405
+    for path in ("/lib/../../../../etc/passwd", "/lib/%2e%2e/%2e%2e/etc/passwd", "/files/panel.csv", "/desk.json"):
+        assert status(token + path) == 404, path
+    others = {each[4][0] for each in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
+    for address in others - {each for each in others if each.startswith("127.")}:
+        with pytest.raises(OSError), socket.create_connection((address, served.port), timeout=5):
+            pass
+    desk.close()
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", served.port), timeout=5):
+        pass
