@@ -61,10 +61,8 @@ from selectormlp.selection import (
     DesignedPanel,
     PanelDesign,
     _about_cells,
-    _average_by,
     _choose_panel,
     _digests_of_columns,
-    _genes_by_cells,
     _shared_cells,
     _source_of,
     _source_of_files,
@@ -322,11 +320,9 @@ class _Desk:
     def _molecules(self, panel: DesignedPanel) -> pd.Series:
         """What the genes of a panel add up to in each type: molecules per 10,000, means over training cells."""
         assert self.ready.shared is not None
-        profiles = self.ready.shared.profiles
-        X = self.ready.shared.take(panel.judged_genes).X
-        X.data = np.expm1(X.data)
-        means = _average_by(profiles.codes, len(profiles.types), _genes_by_cells(X))
-        return pd.Series(means.sum(axis=1), index=profiles.types)
+        self.ready.shared.take(panel.judged_genes)
+        means = self.ready.shared.molecules_of_taken()
+        return pd.Series(means.sum(axis=1), index=self.ready.shared.profiles.types)
 
     def panel(self) -> DesignedPanel:
         """The panel as `select_genes` gives it, with where the cells come from."""

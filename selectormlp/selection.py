@@ -1099,6 +1099,12 @@ def _types_without_a_gene(search: DiscriminantSearch, marks: np.ndarray) -> np.n
     return np.isin(marks, without) if search.shifts is not None and len(without) else None
 
 # %% ../nbs/10_better_panels.ipynb #20a7f3c8
+def _mean_molecules(parts: list[csr_matrix], profiles: _TypeProfiles) -> np.ndarray:
+    """Mean molecules per 10,000 of each gene in each type (types x genes), from log-normalised values."""
+    molecules = (csr_matrix((np.expm1(part.data), part.indices, part.indptr), part.shape) for part in parts)
+    return _average_by(profiles.codes, len(profiles.types), molecules)
+
+
 class _Budget:
     """Molecules per 10,000 that the genes of a panel may have in any type: the means add up, and `limit` is kept.
 
@@ -1106,8 +1112,8 @@ class _Budget:
     """
 
     def __init__(self, search: DiscriminantSearch, limit: float):
-        molecules = (csr_matrix((np.expm1(part.data), part.indices, part.indptr), part.shape) for part in search.parts)
-        self.costs = _average_by(search.profiles.codes, len(search.profiles.types), molecules)
+        own = search.shared
+        self.costs = _mean_molecules(search.parts, search.profiles) if own is None else own.molecules_of_taken()
         self.types, self.limit = search.profiles.types, limit
         self.spent = np.zeros(len(self.types))
 
@@ -1401,6 +1407,7 @@ class _SharedCells:
         self.products: dict[int, np.ndarray] = {}
         self.steps: dict[Any, _HeldOut] = {}
         self.places = np.arange(len(names))
+        self._molecules: np.ndarray | None = None
 
     def _profiles(self, train: AnnData) -> _TypeProfiles:
         """The profiles of the types."""
@@ -1410,8 +1417,11 @@ class _SharedCells:
         """The training cells with the named genes, which the next search is for."""
         if lacking := _missing_genes(names, self.train.var_names):
             self._add(lacking)
+        from anndata import AnnData
+
         self.places = self.train.var_names.get_indexer(names)
-        return self.train[:, self.places].copy()
+        X = self.train.X[:, self.places]
+        return AnnData(X, obs=self.train.obs, var=pd.DataFrame(index=pd.Index(names, dtype=object)), uns=self.train.uns)
 
     def _add(self, names: list[str]) -> None:
         """Bring genes that are not at hand."""
@@ -1424,12 +1434,19 @@ class _SharedCells:
         X = hstack([self.train.X, more.X], format="csc")
         self.train = AnnData(X, obs=self.train.obs, var=var, uns=self.train.uns)
         self.products.clear()
+        self._molecules = None
 
     def profiles_of_taken(self) -> _TypeProfiles:
         """The profiles of the types in the genes of the next search."""
         old, here = self.profiles, self.places
         means, detected = (np.take(each, here, axis=1) for each in (old.means, old.detected))  # as rows, as they were
         return replace(old, means=means, detected=detected, variance=old.variance[here])
+
+    def molecules_of_taken(self) -> np.ndarray:
+        """Molecules per 10,000 of the genes of the next search, means of the types (types x genes)."""
+        if self._molecules is None:
+            self._molecules = _mean_molecules(_genes_by_cells(self.train.X), self.profiles)
+        return np.take(self._molecules, self.places, axis=1)
 
     def products_of_taken(self, gene: int, weighted: np.ndarray) -> np.ndarray:
         """Products of one gene of the search, whose weighted values are given, with each of its genes."""
