@@ -686,8 +686,7 @@ def _run_design(options: _DesignOptions, design: PanelDesign, taken: _CellsAsked
     if options.browser:
         webbrowser.open(opened.address)
     try:
-        while opened._served.thread.is_alive():
-            opened._served.thread.join(0.5)
+        opened._served.wait()
     except KeyboardInterrupt:
         _say(f"The design is in '{options.out}'; the same command goes on with it.")
     finally:

@@ -326,9 +326,10 @@ class _Desk:
 
     def panel(self) -> DesignedPanel:
         """The panel as `select_genes` gives it, with where the cells come from."""
-        panel = self.answer().panel
+        with self.lock:
+            panel, rules = self.answer().panel, self.rules.rules()
         source = {**self.source, "split": "drawn"}
-        if "fingerprint" in source and (columns := _digests_of_columns(self.ready.var, self.rules.rules())):
+        if "fingerprint" in source and (columns := _digests_of_columns(self.ready.var, rules)):
             source["columns"] = columns
         return replace(panel, settings={**panel.settings, "source": source})
 
@@ -885,8 +886,8 @@ _SCRIPT = """
   $(document).on("shiny:busy", function () { document.body.classList.add("busy"); });
   $(document).on("shiny:idle", function () { document.body.classList.remove("busy"); });
   $(document).on("shiny:disconnected", function () {
-    said.textContent = "The desk has ended, or cannot be reached. Your design is kept in its folder; this page " +
-      "comes back when the desk does.";
+    said.textContent = "The desk has ended, or cannot be reached. The design is kept in its folder: the same command " +
+      "goes on with it, at a new address.";
     said.classList.add("failed");
     setInterval(function () {
       fetch(location.href, {cache: "no-store"}).then(
@@ -991,25 +992,22 @@ id="paste-all" data-next="paste" data-act="paste-all">Choose from all again</but
 </div><div class="answer" id="answer" tabindex="-1" role="region" aria-label="The panel and what it is worth">
 
 
-<section aria-labelledby="h-genes"><h2 id="h-genes">The panel</h2><div class="scroll" tabindex="0" role="region"
-aria-label="Table of genes"><table>
+<section aria-labelledby="h-genes"><h2 id="h-genes">The panel</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="Table of genes"><table>
 <caption>Genes in the order of choice. Gain: what each adds to the balanced accuracy on held-out training cells, in
-points.</caption>
-<thead><tr><th scope="col" class="n">#</th><th scope="col">Gene</th><th scope="col">Why</th><th scope="col">Highest
-in</th><th scope="col" class="n">Gain</th><th scope="col">Pin or ban</th><th scope="col">Swap for</th></tr></thead>
-<tbody>{% for gene in genes %}<tr><td class="n">{{ loop.index }}</td><th
-scope="row">{{ gene.gene }}{% if gene.pinned %} <span class="tag">pinned</span>{% endif %}</th>
-<td>{{ gene.reason }}</td><td>{{ gene.highest_in }}</td><td
-class="n">{{ "%+.1f" | format((100 * gene.gain) | round(1) + 0) if gene.gain == gene.gain else "" }}</td>
+points.</caption><thead><tr><th scope="col" class="n">#</th><th scope="col">Gene</th><th scope="col">Pin or ban</th>
+<th scope="col" class="n">Gain</th><th scope="col">Highest in</th><th scope="col">Why</th>
+<th scope="col">Swap for</th></tr></thead><tbody>{% for gene in genes %}<tr><td class="n">{{ loop.index }}</td>
+<th scope="row">{{ gene.gene }}{% if gene.pinned %} <span class="tag">pinned</span>{% endif %}</th>
 <td><div class="row">{% if gene.pinned %}<button type="button" id="p{{ gene.id }}" data-act="free"
 data-gene="{{ gene.gene }}" aria-label="Unpin {{ gene.gene }}">Unpin</button>{% else %}<button type="button"
-id="p{{ gene.id }}" data-act="pin" data-gene="{{ gene.gene }}" aria-label="Pin
-{{ gene.gene }}">Pin</button>{% endif %}
+id="p{{ gene.id }}" data-act="pin" data-gene="{{ gene.gene }}" aria-label="Pin {{ gene.gene }}">Pin</button>{% endif %}
 <button type="button" id="b{{ gene.id }}" data-next="{{ gene.next }}" data-act="ban" data-gene="{{ gene.gene }}"
 aria-label="Ban {{ gene.gene }}">Ban</button></div></td>
-<td>{% if gene.others %}<div class="row"><select id="o{{ gene.id }}"
-aria-label="Substitute of {{ gene.gene }}">{% for name, r in gene.others %}<option value="{{ name }}">{{ name }}
-({{ r }})</option>{% endfor %}</select>
+<td class="n">{{ "%+.1f" | format((100 * gene.gain) | round(1) + 0) if gene.gain == gene.gain else "" }}</td>
+<td>{{ gene.highest_in }}</td><td>{{ gene.reason }}</td><td>{% if gene.others %}<div class="row">
+<select id="o{{ gene.id }}" aria-label="Substitute of {{ gene.gene }}">{% for name, r in gene.others %}
+<option value="{{ name }}">{{ name }} ({{ r }})</option>{% endfor %}</select>
 <button type="button" id="s{{ gene.id }}" data-next="{{ gene.next }}" data-act="swap" data-gene="{{ gene.gene }}"
 data-from="o{{ gene.id }}" data-as="other" aria-label="Swap {{ gene.gene }} for the chosen substitute">Swap</button>
 </div>{% endif %}</td></tr>{% endfor %}</tbody></table></div></section>
@@ -1285,26 +1283,36 @@ def _free_socket(port: int | None) -> socket.socket:
     return found
 
 
-class _Served:
-    """A desk on a port of this machine, in a thread of its own, until it is closed."""
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop, in a thread of its own, of all desks of this program: Shiny works on one alone."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="desk", daemon=True).start()
+    return loop
 
-    def __init__(self, desk: _Desk, *, port: int | None = None, frames: str = "'none'"):
-        _web_library()
+
+class _Served:
+    """A desk on a port of this machine, until it is closed."""
+
+    def __init__(self, desk: _Desk, taken: socket.socket, *, frames: str = "'none'"):
         import uvicorn
 
         self.desk, self.hands, self.token = desk, _Hands(desk), secrets.token_urlsafe(24)
         self.hands.said = "The design of this folder came back." if desk.came_back else "Ready."
-        taken = _free_socket(port)
         self.port = int(taken.getsockname()[1])
         app = _app_of(self.hands)
         scripts = re.findall(r"<script>(.*?)</script>", app.ui["html"], re.DOTALL)
         gate = _Gate(app, token=self.token, port=self.port, scripts=scripts, frames=frames)
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
-        self.server = uvicorn.Server(uvicorn.Config(gate, lifespan="on", **quiet))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [taken]}, daemon=True)
-        self.thread.start()
-        while self.thread.is_alive() and not self.server.started:
+        self.server = uvicorn.Server(uvicorn.Config(gate, lifespan="on", timeout_graceful_shutdown=1, **quiet))
+        self.running = asyncio.run_coroutine_threadsafe(self.server.serve(sockets=[taken]), _loop())
+        while not (self.running.done() or self.server.started):
             time.sleep(0.01)
+
+    def wait(self) -> None:
+        """Wait until the server has ended."""
+        while not self.running.done():
+            time.sleep(0.2)
 
     @property
     def address(self) -> str:
@@ -1313,8 +1321,9 @@ class _Served:
 
     def close(self) -> None:
         """End the server; the design is in its folder."""
-        self.server.should_exit = self.server.force_exit = True
-        self.thread.join(10)
+        self.server.should_exit = True
+        with suppress(Exception):
+            self.running.result(10)
         self.desk.close()
 
 # %% ../nbs/10g_desk.ipynb #0gpublic
@@ -1437,6 +1446,11 @@ def _open_desk(
     folder = str(Path(out).resolve())
     if (there := _OPEN.pop(folder, None)) is not None:
         there.close()
-    opened = OpenDesk(_Served(_Desk(given, rules, out), port=port, frames=frames))
-    _OPEN[folder] = opened
-    return opened
+    taken = _free_socket(port)
+    try:
+        desk = _Desk(given, rules, out)
+    except BaseException:
+        taken.close()
+        raise
+    _OPEN[folder] = OpenDesk(_Served(desk, taken, frames=frames))
+    return _OPEN[folder]

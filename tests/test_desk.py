@@ -452,6 +452,13 @@ def test_a_port_that_is_in_use_is_a_sentence() -> None:
         assert free.getsockname()[0] == "127.0.0.1"
 
 
+def test_a_folder_is_free_again_where_the_port_was_not(counts: AnnData, tmp_path: Path) -> None:
+    pytest.importorskip("shiny")
+    with _free_socket(None) as taken, pytest.raises(InputError, match="in use"):
+        design_panel(counts, "cell_type", 5, out=tmp_path / "desk", port=taken.getsockname()[1])
+    made(counts, tmp_path / "desk").close()
+
+
 def test_without_shiny_there_is_a_sentence(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "shiny", None)
     with pytest.raises(InputError, match=r"needs the package shiny; pip install 'selectormlp\[desk\]'"):
@@ -534,6 +541,7 @@ def served(here: Path, browser: Any) -> Iterator[_Served]:
     desk.close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_person_designs_a_panel(served: _Served, browser: Any, counts: AnnData) -> None:
     person = Person(browser.new_context(), served.address)
@@ -571,20 +579,23 @@ def test_a_person_designs_a_panel(served: _Served, browser: Any, counts: AnnData
     assert person.faults == [] and not [url for url in person.asked if not url.startswith((served.address, "data:"))]
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_axe_finds_nothing_and_the_page_fits(theme: str, width: int, served: _Served, browser: Any) -> None:
+@pytest.mark.slow
+def test_axe_finds_nothing_and_the_page_fits(served: _Served, browser: Any) -> None:
     served.desk.pin("gene_150")
     served.desk.ban("gene_001")
     served.desk.keep("one")
-    person = Person(browser.new_context(color_scheme=theme, viewport={"width": width, "height": 800}), served.address)
-    person.page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
-    assert person.axe() == [] and person.faults == []
-    assert person.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert person.page.evaluate(
-        "[...document.querySelectorAll('input, textarea, select')].every(e => e.labels.length || e.ariaLabel)"
-    )
+    for theme, width in (("light", 1280), ("dark", 1280), ("light", 390)):
+        person = Person(
+            browser.new_context(color_scheme=theme, viewport={"width": width, "height": 800}), served.address
+        )
+        person.page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+        assert person.axe() == [] and person.faults == [], (theme, width)
+        assert person.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        named = "[...document.querySelectorAll('input, textarea, select')].every(e => e.labels.length || e.ariaLabel)"
+        assert person.page.evaluate(named)
 
 
+@pytest.mark.slow
 def test_a_keyboard_is_enough(served: _Served, browser: Any) -> None:
     person = Person(browser.new_context(), served.address)
     keys = person.page.keyboard
@@ -603,6 +614,7 @@ def test_a_keyboard_is_enough(served: _Served, browser: Any) -> None:
     assert person.until_answered(lambda: keys.press("Space")).startswith("Banned gene_150.")
 
 
+@pytest.mark.slow
 def test_two_tabs_show_one_design(served: _Served, browser: Any) -> None:
     one, other = Person(browser.new_context(), served.address), Person(browser.new_context(), served.address)
     other.page.get_by_label("Names of genes, pasted").fill("half typed")
@@ -615,6 +627,21 @@ def test_two_tabs_show_one_design(served: _Served, browser: Any) -> None:
     assert one.genes() == other.genes() and one.faults == other.faults == []
 
 
+@pytest.mark.slow
+def test_two_desks_of_one_program_work_side_by_side(browser: Any, counts: AnnData, tmp_path: Path) -> None:
+    desks = [design_panel(counts, "cell_type", n, out=tmp_path / str(n)) for n in (6, 7)]
+    people = [Person(browser.new_context(), desk.address) for desk in desks]
+    gone = [person.genes()[0] for person in people]
+    for person, gene in zip(people, gone, strict=True):  # both at once
+        person.page.get_by_role("button", name=f"Ban {gene}", exact=True).click()
+    for person, gene, desk in zip(people, gone, desks, strict=True):
+        person.page.get_by_role("button", name=f"{gene}: no longer banned").wait_for()
+        assert person.genes() == desk.panel.genes and person.faults == []
+        desk.close()
+    assert "has ended" in people[0].page.locator("#said.failed").inner_text()
+
+
+@pytest.mark.slow
 def test_a_browser_may_go_away_in_the_middle_of_a_search(
     served: _Served, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -637,6 +664,7 @@ def test_a_browser_may_go_away_in_the_middle_of_a_search(
     assert gone not in again.genes() and json.loads(Path("desk/desk.json").read_text())["place"] == 1
 
 
+@pytest.mark.slow
 def test_hostile_names_do_nothing_in_a_browser(browser: Any, counts: AnnData, tmp_path: Path) -> None:
     cells = hostile(counts)
     given = _Given(lambda: cells, cells, "cell_type")
@@ -649,10 +677,11 @@ def test_hostile_names_do_nothing_in_a_browser(browser: Any, counts: AnnData, tm
     desk.close()
 
 
+@pytest.mark.slow
 def test_a_desk_in_a_notebook(browser: Any, counts: AnnData, here: Path) -> None:
     desk = design_panel(counts, "cell_type", 8, out="desk")
     again = design_panel(counts, "cell_type", 8, out="desk")  # the cell is run once more
-    assert isinstance(again, OpenDesk) and not desk._served.thread.is_alive() and again.address in again._repr_html_()
+    assert isinstance(again, OpenDesk) and desk._served.running.done() and again.address in again._repr_html_()
     Path("notebook.html").write_text(f"<!doctype html><title>notebook</title>{again._repr_html_()}", encoding="utf-8")
     import functools
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
