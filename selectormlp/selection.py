@@ -346,6 +346,84 @@ def _held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, 
     judge = _HeldOutDiscriminant(codes, folds, ridge=ridge)
     return [judge.add(column) for column in C.T][-1]
 
+# %% ../nbs/10_better_panels.ipynb #5ha2ed03
+_MOST_KEPT = 2**28  # bytes of predictions that are kept
+
+
+class _SharedCells:
+    """Training cells x genes, log-normalised, and what searches of them found: for those that come after.
+
+    `bring` returns training cells with the named genes, gene by gene (CSC). `take` the genes of a search before it
+    begins.
+    """
+
+    def __init__(self, bring: Callable[[list[str]], AnnData], label_key: str, names: list[str]):
+        self.bring, self.label_key = bring, label_key
+        self.train = bring(names)
+        self.profiles = self._profiles(self.train)
+        self.products: dict[int, np.ndarray] = {}
+        self.steps: dict[Any, _HeldOut] = {}
+        self.places = np.arange(len(names))
+        self._molecules: np.ndarray | None = None
+
+    def _profiles(self, train: AnnData) -> _TypeProfiles:
+        """The profiles of the types."""
+        return _type_profiles(train.X, train.obs[self.label_key].to_numpy())
+
+    def take(self, names: list[str]) -> AnnData:
+        """The training cells with the named genes, which the next search is for."""
+        if lacking := _missing_genes(names, self.train.var_names):
+            self._add(lacking)
+        from anndata import AnnData
+
+        self.places = self.train.var_names.get_indexer(names)
+        X = self.train.X[:, self.places]
+        return AnnData(X, obs=self.train.obs, var=pd.DataFrame(index=pd.Index(names, dtype=object)), uns=self.train.uns)
+
+    def _add(self, names: list[str]) -> None:
+        """Bring genes that are not at hand."""
+        from anndata import AnnData
+
+        more, old = self.bring(names), self.profiles
+        found, var = self._profiles(more), pd.DataFrame(index=[*self.train.var_names, *names])
+        joined = {each: np.hstack([getattr(old, each), getattr(found, each)]) for each in ("means", "detected")}
+        self.profiles = replace(old, **joined, variance=np.append(old.variance, found.variance))
+        X = hstack([self.train.X, more.X], format="csc")
+        self.train = AnnData(X, obs=self.train.obs, var=var, uns=self.train.uns)
+        self.products.clear()
+        self._molecules = None
+
+    def profiles_of_taken(self) -> _TypeProfiles:
+        """The profiles of the types in the genes of the next search."""
+        old, here = self.profiles, self.places
+        means, detected = (np.take(each, here, axis=1) for each in (old.means, old.detected))  # as rows, as they were
+        return replace(old, means=means, detected=detected, variance=old.variance[here])
+
+    def molecules_of_taken(self) -> np.ndarray:
+        """Molecules per 10,000 of the genes of the next search, means of the types (types x genes)."""
+        if self._molecules is None:
+            self._molecules = _mean_molecules(_genes_by_cells(self.train.X), self.profiles)
+        return np.take(self._molecules, self.places, axis=1)
+
+    def products_of_taken(self, gene: int, weighted: np.ndarray) -> np.ndarray:
+        """Products of one gene of the search, whose weighted values are given, with each of its genes."""
+        place = int(self.places[gene])
+        if place not in self.products:
+            parts = _genes_by_cells(self.train.X)
+            self.products[place] = np.concatenate([part @ weighted for part in parts])
+        return self.products[place][self.places]
+
+    def key_of(self, search: DiscriminantSearch) -> Any:
+        """What the predictions of a search rest on: its genes in their order, the ridge, and the folds."""
+        return tuple(self.places[search.chosen].tolist()), search.judge.ridge, search.judge.folds
+
+    def keep(self, key: Any, step: _HeldOut) -> None:
+        """Keep predictions; the oldest go where there are too many."""
+        size = step.confusion.nbytes + (0 if step.right is None else step.right.nbytes)
+        while self.steps and (len(self.steps) + 1) * size > _MOST_KEPT:
+            del self.steps[next(iter(self.steps))]
+        self.steps[key] = step
+
 # %% ../nbs/10_better_panels.ipynb #669474ec
 def _priced(worth: np.ndarray, factors: np.ndarray | None) -> np.ndarray:
     """Worth after costs; what is below 0, that of copies, stays there."""
@@ -1389,83 +1467,7 @@ class DesignedPanel(GenePanel):
         return score_panel(self, cells, self.split, self.label_key, **more)
 
 # %% ../nbs/10_better_panels.ipynb #5ha2ed01
-_MOST_KEPT = 2**28  # bytes of predictions that are kept
 _MORE_GENES = 200  # beyond the most variable, that are at hand when others are left out
-
-
-class _SharedCells:
-    """Training cells x genes, log-normalised, and what searches of them found: for those that come after.
-
-    `bring` returns training cells with the named genes, gene by gene (CSC). `take` the genes of a search before it
-    begins.
-    """
-
-    def __init__(self, bring: Callable[[list[str]], AnnData], label_key: str, names: list[str]):
-        self.bring, self.label_key = bring, label_key
-        self.train = bring(names)
-        self.profiles = self._profiles(self.train)
-        self.products: dict[int, np.ndarray] = {}
-        self.steps: dict[Any, _HeldOut] = {}
-        self.places = np.arange(len(names))
-        self._molecules: np.ndarray | None = None
-
-    def _profiles(self, train: AnnData) -> _TypeProfiles:
-        """The profiles of the types."""
-        return _type_profiles(train.X, train.obs[self.label_key].to_numpy())
-
-    def take(self, names: list[str]) -> AnnData:
-        """The training cells with the named genes, which the next search is for."""
-        if lacking := _missing_genes(names, self.train.var_names):
-            self._add(lacking)
-        from anndata import AnnData
-
-        self.places = self.train.var_names.get_indexer(names)
-        X = self.train.X[:, self.places]
-        return AnnData(X, obs=self.train.obs, var=pd.DataFrame(index=pd.Index(names, dtype=object)), uns=self.train.uns)
-
-    def _add(self, names: list[str]) -> None:
-        """Bring genes that are not at hand."""
-        from anndata import AnnData
-
-        more, old = self.bring(names), self.profiles
-        found, var = self._profiles(more), pd.DataFrame(index=[*self.train.var_names, *names])
-        joined = {each: np.hstack([getattr(old, each), getattr(found, each)]) for each in ("means", "detected")}
-        self.profiles = replace(old, **joined, variance=np.append(old.variance, found.variance))
-        X = hstack([self.train.X, more.X], format="csc")
-        self.train = AnnData(X, obs=self.train.obs, var=var, uns=self.train.uns)
-        self.products.clear()
-        self._molecules = None
-
-    def profiles_of_taken(self) -> _TypeProfiles:
-        """The profiles of the types in the genes of the next search."""
-        old, here = self.profiles, self.places
-        means, detected = (np.take(each, here, axis=1) for each in (old.means, old.detected))  # as rows, as they were
-        return replace(old, means=means, detected=detected, variance=old.variance[here])
-
-    def molecules_of_taken(self) -> np.ndarray:
-        """Molecules per 10,000 of the genes of the next search, means of the types (types x genes)."""
-        if self._molecules is None:
-            self._molecules = _mean_molecules(_genes_by_cells(self.train.X), self.profiles)
-        return np.take(self._molecules, self.places, axis=1)
-
-    def products_of_taken(self, gene: int, weighted: np.ndarray) -> np.ndarray:
-        """Products of one gene of the search, whose weighted values are given, with each of its genes."""
-        place = int(self.places[gene])
-        if place not in self.products:
-            parts = _genes_by_cells(self.train.X)
-            self.products[place] = np.concatenate([part @ weighted for part in parts])
-        return self.products[place][self.places]
-
-    def key_of(self, search: DiscriminantSearch) -> Any:
-        """What the predictions of a search rest on: its genes in their order, the ridge, and the folds."""
-        return tuple(self.places[search.chosen].tolist()), search.judge.ridge, search.judge.folds
-
-    def keep(self, key: Any, step: _HeldOut) -> None:
-        """Keep predictions; the oldest go where there are too many."""
-        size = step.confusion.nbytes + (0 if step.right is None else step.right.nbytes)
-        while self.steps and (len(self.steps) + 1) * size > _MOST_KEPT:
-            del self.steps[next(iter(self.steps))]
-        self.steps[key] = step
 
 
 @dataclass(frozen=True)
