@@ -42,7 +42,7 @@ setup(
     package_dir={"selectormlp.chapters": "nbs", "selectormlp.example_data": "data"},
     package_data={
         "selectormlp": ["py.typed"],
-        "selectormlp.chapters": ["*"],
+        "selectormlp.chapters": ["*", "guides/*", "teaching/*"],
         "selectormlp.example_data": ["*", "*/*", "*/*/*"],
     },
     entry_points={

@@ -28,7 +28,15 @@ from .data import InputError, check_cells, _markdown_text, _read_json, _write_js
 from .readers import load_cells
 from .files import _fingerprint_path, _only_run
 from .signatures import _CellsAsked, _takes_settings
-from .site import _book_package, _chapters_folder, _copy_files, _page_name, _render_site, _SIDE_FILES
+from selectormlp.site import (
+    _book_package,
+    _chapters_folder,
+    _copy_files,
+    _page_files,
+    _page_name,
+    _render_site,
+    _SIDE_FILES,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -246,7 +254,10 @@ def _render_book(out: Path, index: Any) -> Path:
 
     shipped = _chapters_folder()
     with tempfile.TemporaryDirectory() as pages:
-        for kind in ("*.ipynb", *_SIDE_FILES):
+        for path in _page_files(shipped):
+            (Path(pages) / path).parent.mkdir(exist_ok=True, parents=True)
+            shutil.copy(shipped / path, Path(pages) / path)
+        for kind in _SIDE_FILES:
             _copy_files(list(shipped.glob(kind)), Path(pages))
         _copy_files(list((out / "notebooks").glob("*.ipynb")), Path(pages))
         nbformat.write(index, Path(pages) / "index.ipynb")

@@ -156,12 +156,37 @@ def _page_name(stem: str) -> str:
     return re.sub(r"^\d+[a-zA-Z0-9]*_", "", stem.lower())
 
 
+def _page_files(folder: Path) -> list[Path]:
+    """List the notebooks and texts of a folder, and of those in it, as paths from there; none begins with . or _."""
+    found = [path.relative_to(folder) for kind in ("*.ipynb", "*.md") for path in sorted(folder.rglob(kind))]
+    return [path for path in found if not any(part.startswith((".", "_")) for part in path.parts)]
+
+
+def _page_names(files: list[Path]) -> dict[str, str]:
+    """Map each notebook or text to the name of its page: {"guides/from_seurat": "from_seurat"}.
+
+    Raises
+    ------
+    InputError
+        If two of them would become the same page.
+    """
+    names = {path.with_suffix("").as_posix(): _page_name(path.stem) for path in files}
+    for name in names.values():
+        same = [place for place, other in names.items() if other == name]
+        if len(same) > 1:
+            raise InputError(f"{same[0]} and {same[1]} would both become {name}.html; give one of them another name")
+    return names
+
+
 def _link_pages(text: str, names: dict[str, str], address: str = "") -> str:
     """Point links to chapters, or to the published site at `address`, to the pages beside this one."""
     if address:
         text = text.replace(address.rstrip("/") + "/", "")
-    for stem, name in names.items():
-        text = re.sub(rf'(\]\(|href=")(?:\./)?{re.escape(stem)}\.(?:ipynb|md|html)', rf"\g<1>{name}.html", text)
+    for place, name in names.items():
+        folder, _, stem = place.rpartition("/")
+        inside = rf"(?:{re.escape(folder)}/)?" if folder else ""
+        way = rf"(?:\.{{1,2}}/)*{inside}{re.escape(stem)}"
+        text = re.sub(rf'(\]\(|href="){way}\.(?:ipynb|md|html)', rf"\g<1>{name}.html", text)
     return text
 
 # %% ../nbs/09a_site.ipynb #d2afa45c
@@ -189,7 +214,7 @@ def _prepare_page(notebook: Any, names: dict[str, str], address: str = "") -> An
 def _fit_entries(value: Any, names: dict[str, str]) -> Any:
     """Rename the chapters in a part of `_quarto.yml`; an entry without its notebook becomes None."""
     if isinstance(value, str) and value.endswith((".ipynb", ".md")):
-        name = names.get(Path(value).stem)
+        name = names.get(Path(value).with_suffix("").as_posix())
         return f"{name}{Path(value).suffix}" if name else None
     if isinstance(value, list):
         return [kept for kept in (_fit_entries(entry, names) for entry in value) if kept]
@@ -207,20 +232,21 @@ def _write_pages(notebook_folder: Path, stage: Path, quarto_yml: Path, title: st
     """Write the prepared chapters and their frame into a folder to render; names the file behind each page."""
     import nbformat
 
-    sources = [path for kind in ("*.ipynb", "*.md") for path in sorted(notebook_folder.glob(kind))]
-    names = {path.stem: _page_name(path.stem) for path in sources}
+    sources = _page_files(notebook_folder)
+    names = _page_names(sources)
     frame = _book_package("yaml").safe_load(quarto_yml.read_text(encoding="utf-8").replace("{version}", __version__))
     address = frame["website"].get("site-url", "")
-    for path in sources:
-        page = stage / f"{names[path.stem]}{path.suffix}"
+    for path, name in zip(sources, names.values(), strict=True):
+        source, page = notebook_folder / path, stage / f"{name}{path.suffix}"
         if path.suffix == ".md":
-            page.write_text(_link_pages(path.read_text(encoding="utf-8"), names, address), encoding="utf-8")
+            page.write_text(_link_pages(source.read_text(encoding="utf-8"), names, address), encoding="utf-8")
         else:
-            nbformat.write(_prepare_page(nbformat.read(path, 4), names, address), page)
+            nbformat.write(_prepare_page(nbformat.read(source, 4), names, address), page)
     _write_frame(frame, names, title, stage)
     folders = (quarto_yml.resolve().parent / "nbs", quarto_yml.parent, notebook_folder)
     _copy_files([path for folder in folders for kind in _SIDE_FILES for path in folder.glob(kind)], stage)
-    return {names[path.stem]: path.name if path.suffix == ".md" else f"nbs/{path.name}" for path in sources}
+    paths = [path.name if path.suffix == ".md" else f"nbs/{path.as_posix()}" for path in sources]
+    return dict(zip(names.values(), paths, strict=True))
 
 # %% ../nbs/09a_site.ipynb #4dea4c3b
 def _write_frame(frame: dict[str, Any], names: dict[str, str], title: str | None, stage: Path) -> None:

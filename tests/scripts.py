@@ -9,6 +9,9 @@ from types import ModuleType
 import pytest
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
+NBS = TOOLS.with_name("nbs")
+# All notebooks, also those in folders; those with _ are copies that run with their samples.
+ALL_NOTEBOOKS = sorted(path for kind in ("[!_]*.ipynb", "[!._]*/[!_]*.ipynb") for path in NBS.glob(kind))
 
 
 def tool(name: str) -> ModuleType:

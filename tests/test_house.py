@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import NUMERICS, SLOW
+from scripts import ALL_NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))  # the notebooks with a number
 MODULES = sorted(path for path in (ROOT / "selectormlp").glob("*.py") if not path.name.startswith("_"))
 SCRIPTS = sorted(path for folder in ("tools", "benchmarks") for path in (ROOT / folder).glob("*.py"))
-ALL_NOTEBOOKS = sorted((ROOT / "nbs").glob("[!_]*.ipynb"))  # those with _ are copies that run with their samples
 PARAMETERS = {"cells", "label_key", "run_folder", "protocol", "seed"}
 CHAPTERS_WITH_PARAMETERS = ("02", "03", "04", "05", "06", "07", "08")
 HEAVY = {"torch", "scanpy", "pytorch_lightning", "anndata", "sklearn", "matplotlib", "pandas"}
@@ -41,7 +41,7 @@ def cells_of(notebook: Path) -> list[dict]:
 def number_of_modules() -> dict[str, str]:
     """Map each module to the number of its chapter: {"data": "00"}."""
     numbers = {}
-    for notebook in NOTEBOOKS:
+    for notebook in CHAPTERS:
         for cell in cells_of(notebook):
             found = re.search(r"^#\| *default_exp +(\w+)", cell["source"], re.MULTILINE)
             if cell["cell_type"] == "code" and found:
@@ -86,7 +86,7 @@ def count_statements(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @pytest.mark.parametrize("number", CHAPTERS_WITH_PARAMETERS)
 def test_chapter_has_the_shared_parameters(number: str) -> None:
-    (notebook,) = [path for path in NOTEBOOKS if path.name.startswith(f"{number}_")]
+    (notebook,) = [path for path in CHAPTERS if path.name.startswith(f"{number}_")]
     tagged = [cell for cell in cells_of(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1, f"{notebook.name} needs exactly one cell tagged parameters"
     assigned = [node.targets[0].id for node in ast.parse(tagged[0]["source"]).body if isinstance(node, ast.Assign)]
@@ -170,7 +170,7 @@ def test_cells_have_lasting_ids_and_sources_by_line(notebook: Path) -> None:
         assert isinstance(cell["source"], list) and [line for line in cell["source"] if "\n" in line[:-1]] == []
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", ALL_NOTEBOOKS, ids=lambda path: path.stem)
 def test_figures_have_labels_captions_and_descriptions(notebook: Path) -> None:
     for cell in cells_of(notebook):
         pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
@@ -180,7 +180,7 @@ def test_figures_have_labels_captions_and_descriptions(notebook: Path) -> None:
             assert re.search(r"^#\| *fig-alt: *.{20}", cell["source"], re.MULTILINE), cell["source"][:200]
 
 
-@pytest.mark.parametrize("notebook", [*NOTEBOOKS, ROOT / "nbs" / "index.ipynb"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", ALL_NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_fence_is_closed(notebook: Path) -> None:
     for cell in cells_of(notebook):
         if cell["cell_type"] == "markdown":
@@ -188,13 +188,13 @@ def test_every_fence_is_closed(notebook: Path) -> None:
                 assert len(re.findall(rf"^{fence}", cell["source"], re.MULTILINE)) % 2 == 0, cell["source"][:200]
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", ALL_NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_begins_with_title_and_one_line(notebook: Path) -> None:
     first = cells_of(notebook)[0]["source"].strip()
     assert re.fullmatch(r"# [^\n]+\n\n> [^\n]+", first), first
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", ALL_NOTEBOOKS, ids=lambda path: path.stem)
 def test_outputs_are_small_and_name_no_folder_of_a_machine(notebook: Path) -> None:
     outputs = json.dumps([cell.get("outputs", []) for cell in cells_of(notebook)])
     assert notebook.stat().st_size < 1_000_000

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from scripts import tool
+from scripts import ALL_NOTEBOOKS, tool
 
 ROOT = Path(__file__).resolve().parent.parent
 run_chapter = tool("run_chapter")
 samples = run_chapter.samples
-PAGES = [*sorted((ROOT / "nbs").glob("[!_]*.ipynb")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES = [*ALL_NOTEBOOKS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 
 def text_of(page: Path) -> str:

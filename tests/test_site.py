@@ -78,6 +78,37 @@ def test_links_between_chapters_and_absolute_links(tmp_path: Path) -> None:
     assert site._check_links(tmp_path / "site").empty
 
 
+def test_pages_of_folders_keep_flat_addresses(tmp_path: Path) -> None:
+    guides = tmp_path / "notebooks" / "guides"
+    for folder in (guides, guides.with_name(".ipynb_checkpoints")):
+        folder.mkdir(parents=True)
+        write(
+            folder,
+            "from_r",
+            new_markdown_cell("# From R\n\n> A line"),
+            new_markdown_cell("[m](../06_masking.ipynb#why)"),
+        )
+    write(guides, "_from_r", new_markdown_cell("# A copy\n\n> A line"))
+    page = build(tmp_path, new_markdown_cell("[r](guides/from_r.ipynb) [the same](./guides/from_r.html)"))
+    assert page.count('href="from_r.html"') == 2
+    pages = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.html")}
+    assert pages == {"index.html", "masking.html", "from_r.html"} and site._check_links(tmp_path / "site").empty
+    assert 'href="masking.html#why"' in (tmp_path / "site" / "from_r.html").read_text(encoding="utf-8")
+    repository = "title: Tiny\n  repo-url: https://example.org/r\n  repo-actions: [edit, source]"
+    frame = FRAME.replace("title: Tiny", repository).replace("07_absent", "guides/from_r")
+    (tmp_path / "_quarto.yml").write_text(frame, encoding="utf-8")
+    site._render_site(tmp_path / "notebooks", tmp_path / "site", tmp_path / "_quarto.yml")
+    page = (tmp_path / "site" / "from_r.html").read_text(encoding="utf-8")
+    assert "https://example.org/r/edit/main/nbs/guides/from_r.ipynb" in page and "Later" in page
+
+
+def test_two_notebooks_are_never_one_page(tmp_path: Path) -> None:
+    (tmp_path / "notebooks" / "guides").mkdir(parents=True)
+    write(tmp_path / "notebooks" / "guides", "masking", new_markdown_cell("# Masks\n\n> Others"))
+    with pytest.raises(InputError, match="06_masking and guides/masking would both become masking.html"):
+        build(tmp_path)
+
+
 def test_sidebar_leaves_out_chapters_that_are_absent(tmp_path: Path) -> None:
     page = build(tmp_path)
     assert "Method" in page and "Later" not in page and "07_absent" not in page

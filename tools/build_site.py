@@ -174,18 +174,19 @@ def document(notebook_path: Path, destination: Path, names: dict[str, str], term
     write_nb(notebook, destination)
 
 
-def document_chapters(chapters: list[Path], folder: Path) -> None:
-    """Write every chapter, documented, into a folder, with style sheet and pictures beside the chapters."""
-    from selectormlp.site import _SIDE_FILES
+def document_chapters(source: Path, folder: Path) -> None:
+    """Write every notebook of a folder, and of those in it, documented into another, with style sheets and pictures."""
+    from selectormlp.site import _SIDE_FILES, _page_files
 
     os.environ["IN_TEST"] = "1"
     names = library_names()
-    glossary = chapters[0].with_name(f"{GLOSSARY}.ipynb")
+    glossary = source / f"{GLOSSARY}.ipynb"
     terms = glossary_terms(glossary) if glossary.exists() else {}
-    for chapter in chapters:
-        document(chapter, folder / chapter.name, names, terms)
+    for path in _page_files(source):
+        (folder / path).parent.mkdir(exist_ok=True)
+        document(source / path, folder / path, names, terms)
     for kind in _SIDE_FILES:
-        for path in chapters[0].parent.glob(kind):
+        for path in source.glob(kind):
             shutil.copy(path, folder / path.name)
 
 
@@ -257,9 +258,8 @@ def build_site(chapters_folder: Path, site_folder: Path) -> int:
     # The slides are made after the pages; whether the links to them hold, `check_links` says.
     logging.getLogger("selectormlp.site").addFilter(lambda record: "slides/" not in record.getMessage())
     with tempfile.TemporaryDirectory() as folder:
-        chapters = sorted(chapters_folder.glob("*.ipynb"))
-        modules = exported_modules(chapters)
-        document_chapters(chapters, Path(folder))
+        modules = exported_modules(sorted(chapters_folder.glob("[0-9]*.ipynb")))
+        document_chapters(chapters_folder, Path(folder))
         add_other_pages(Path(folder), modules)
         index = _render_site(folder, site_folder, ROOT / "_quarto.yml")
     make_slides(chapters_folder, site_folder / "slides")

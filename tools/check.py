@@ -60,7 +60,7 @@ def check_types() -> bool:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Read the notebooks and the library of a checkout."""
-    paths = [path for kind in ("nbs/*.ipynb", "selectormlp/*.py") for path in folder.glob(kind)]
+    paths = [path for kind in ("nbs/*.ipynb", "nbs/*/*.ipynb", "selectormlp/*.py") for path in folder.glob(kind)]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
@@ -93,7 +93,7 @@ def check_readme() -> bool:
 
 def check_notebooks() -> bool:
     """`nbdev_test` runs every chapter, with its samples."""
-    paths = [str(path) for path in sorted((ROOT / "nbs").glob("[!_]*.ipynb"))]
+    paths = [str(path) for kind in ("[!_]*.ipynb", "[!._]*/[!_]*.ipynb") for path in sorted((ROOT / "nbs").glob(kind))]
     return run(PYTHON, "tools/run_chapter.py", "--at-once", AT_ONCE, *paths)
 
 

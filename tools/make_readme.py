@@ -24,7 +24,7 @@ def readme_text(notebook: Path) -> str:
     """Write the notebook as Markdown, with links to chapters that work from the top of the repository."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     text = "\n\n".join(filter(None, (cell_text(cell).strip() for cell in cells)))
-    text = re.sub(r"\]\((\w+\.ipynb)", r"](nbs/\1", text).replace("```py\n", "```python\n")
+    text = re.sub(r"\]\(([\w/]+\.ipynb)", r"](nbs/\1", text).replace("```py\n", "```python\n")
     return f"<!-- Made from nbs/index.ipynb by tools/make_readme.py; edit the notebook. -->\n\n{text}\n"
 
 

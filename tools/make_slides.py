@@ -1,7 +1,8 @@
 """Make the slides from the chapters, as pages that need no network: reveal.js by nbconvert.
 
-Each file nbs/slides_*.toml is a deck. A slide has a title, the minute of the class plan, notes for the speaker, and
-`show`: what to pick out of an executed chapter. So slides say what the chapters say; what cannot be found is an error.
+Each file slides_*.toml in nbs, or in a folder there, is a deck. A slide has a title, the minute of the class plan,
+notes for the speaker, and `show`: what to pick out of an executed chapter. So slides say what the chapters say; what
+cannot be found is an error.
 
     text     the sentence (or item of a list) that holds these words; `more` adds so many of those that follow
     item     the same, as an item of a list
@@ -197,7 +198,8 @@ def slide_text(folder: Path, slide: dict[str, Any]) -> str:
     known = _title_and_line(chapter_cells(folder / f"{chapter}.ipynb")[0]["source"])
     name = known["title"] if known else chapter
     kind = "source exercise" if chapter == "20b_exercises" else "source"
-    source = f'<p class="{kind}">From the chapter <a href="../{_page_name(chapter)}.html">{html.escape(name)}</a></p>'
+    page = _page_name(Path(chapter).name)
+    source = f'<p class="{kind}">From the chapter <a href="../{page}.html">{html.escape(name)}</a></p>'
     return "\n\n".join([f"## {slide['title']}", *pieces, source])
 
 
@@ -251,7 +253,7 @@ def code_colours() -> str:
 
 def make_slides(folder: Path, destination: Path) -> list[Path]:
     """Write every deck of a folder of executed chapters, with what the decks need beside them."""
-    tables = sorted(folder.glob("slides_*.toml"))
+    tables = sorted([*folder.glob("slides_*.toml"), *folder.glob("*/slides_*.toml")])
     beside = destination / "reveal"
     beside.mkdir(parents=True, exist_ok=True)
     for source, name in REVEAL.items():

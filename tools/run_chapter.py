@@ -91,7 +91,8 @@ def write_files(folder: Path) -> None:
     cells.obs["donor"] = [f"donor{number % 3 + 1}" for number in range(cells.n_obs)]
     for name in ("my_cells", "cells", "atlas", "lab_1", "donor1", "donor2"):
         cells.write_h5ad(folder / f"{name}.h5ad")
-    for file in [*(ROOT / "nbs").glob("*.ipynb"), *(ROOT / "data" / "example_workflow").glob("*.json")]:
+    notebooks = [path for kind in ("[!_]*.ipynb", "[!._]*/[!_]*.ipynb") for path in (ROOT / "nbs").glob(kind)]
+    for file in [*notebooks, *(ROOT / "data" / "example_workflow").glob("*.json")]:
         (folder / file.name).symlink_to(file)
     types = cells.obs[["cell_type"]]
     for name in ("types", "lab_1_labels", "lab_2_labels"):
@@ -138,7 +139,7 @@ def run_copy(copy: Path) -> bool:
     """Run `nbdev_test` on a copy of a chapter, in a process of its own, and say how long it took."""
     start = time.monotonic()
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    command = [str(Path(sys.executable).with_name("nbdev_test")), "--path", "nbs", "--n_workers", "0"]
+    command = [str(Path(sys.executable).with_name("nbdev_test")), "--path", str(copy.parent), "--n_workers", "0"]
     command += ["--file_re", f"^{re.escape(copy.name)}$", "--skip_file_re", r"^\."]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": programs}, capture_output=True, text=True)
     passed = done.returncode == 0
@@ -164,7 +165,7 @@ def run_chapters(chapters: Sequence[Path], *, at_once: int = 1) -> bool:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("chapters", type=Path, nargs="+", help="notebooks in nbs")
+    parser.add_argument("chapters", type=Path, nargs="+", help="notebooks in nbs, or in its folders")
     parser.add_argument("--at-once", type=int, default=1, help="how many run at the same time")
     asked = parser.parse_args()
     sys.exit(not run_chapters([chapter.resolve() for chapter in asked.chapters], at_once=asked.at_once))
