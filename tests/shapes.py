@@ -467,7 +467,7 @@ def _molecules(folder: Path) -> Path:
     return path
 
 
-@shape("h5Seurat", "SeuratDisk", refused="chapter 18b")
+@shape("h5Seurat", "SeuratDisk", refused="From Seurat")
 def _h5seurat(folder: Path) -> Path:
     with h5py.File(path := folder / "cells.h5seurat", "w") as file:
         file.create_group("assays/RNA")
@@ -594,7 +594,7 @@ for name, content, said in (
     SHAPES.append(
         Shape(name, "downloads", lambda folder, content=content: text(folder / "cells.h5ad", content), refused=said)
     )
-SHAPES.append(Shape("an R object", SEURAT, lambda folder: text(folder / "cells.rds", "x"), refused="chapter 18b"))
+SHAPES.append(Shape("an R object", SEURAT, lambda folder: text(folder / "cells.rds", "x"), refused="From Seurat"))
 SHAPES.append(
     Shape("a spreadsheet", "Excel", lambda folder: text(folder / "cells.xlsx", "x"), refused="save its table as csv")
 )

@@ -168,7 +168,7 @@ def test_what_r_wrote_is_read_alike(values, labels):
 
 def test_the_lines_of_r_on_the_page_wrote_the_shipped_files():
     root = Path(__file__).parent.parent
-    cells = json.loads((root / "nbs" / "18b_from_seurat.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((root / "nbs" / "guides" / "from_seurat.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells)
     shown = text.partition("~~~r\n")[2].partition("~~~")[0].splitlines()
     script = (root / "tools" / "make_seurat_export.R").read_text(encoding="utf-8")

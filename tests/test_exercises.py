@@ -1,6 +1,6 @@
 """The exercises: each check names the wrong turn that was taken, and the students' notebook holds no solution.
 
-That each check accepts a right answer is shown by nbs/20c_exercises_solved.ipynb, whose last cell asserts it.
+That each check accepts a right answer is shown by nbs/teaching/exercises_solved.ipynb, whose last cell asserts it.
 """
 
 import json
@@ -208,7 +208,7 @@ def test_the_students_notebook_is_in_step_and_holds_no_solution(make_exercises: 
 def test_a_changed_exercise_makes_the_check_fail(
     make_exercises: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 ) -> None:
-    stale = tmp_path / "20b_exercises.ipynb"
+    stale = tmp_path / "exercises.ipynb"
     stale.write_text(make_exercises.STUDENTS.read_text(encoding="utf-8").replace("beta", "gamma"), encoding="utf-8")
     monkeypatch.setattr(make_exercises, "STUDENTS", stale)
     monkeypatch.setattr("sys.argv", ["make_exercises.py", "--check"])

@@ -20,7 +20,7 @@ CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))  # the notebooks with a n
 MODULES = sorted(path for path in (ROOT / "selectormlp").glob("*.py") if not path.name.startswith("_"))
 SCRIPTS = sorted(path for folder in ("tools", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 PARAMETERS = {"cells", "label_key", "run_folder", "protocol", "seed"}
-CHAPTERS_WITH_PARAMETERS = ("02", "03", "04", "05", "06", "07", "08")
+CHAPTERS_WITH_PARAMETERS = ("08", "10", "11", "12", "15", "16", "17")
 HEAVY = {"torch", "scanpy", "pytorch_lightning", "anndata", "sklearn", "matplotlib", "pandas"}
 
 # A function is one thought that a reader can hold: some 30 statements at most, however they are laid out. Longer ones

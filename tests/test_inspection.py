@@ -270,7 +270,7 @@ def page(name: str) -> str:
 
 
 def test_the_page_on_reading_names_every_file_and_column(panel, counts, tmp_path):
-    told = set(re.findall(r"`([^`]+)`", page("19_how_to_read_the_result")))
+    told = set(re.findall(r"`([^`]+)`", page("guides/how_to_read_the_result")))
     write_panel_report(panel, counts, tmp_path, n_resamples=1)
     run = Path(__file__).parent / "models" / "study_format_1"
     tables = [path for path in [*tmp_path.glob("*.csv"), *run.glob("*.csv")] if path.stem != "overlap"]

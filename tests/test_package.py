@@ -148,6 +148,6 @@ print(*(chapter.stem for chapter in chapters))
 def test_the_book_runs_from_an_installed_wheel(built: Path, tmp_path: Path, tracked: list[str]) -> None:
     programs = install(tmp_path / "environment", built, "[book]")
     chapters = run(programs / "python", "-c", ONE_CHAPTER, folder=tmp_path).split()
-    assert chapters[1] == "03_models" and {f"nbs/{chapter}.ipynb" for chapter in chapters} < set(tracked)
-    assert (tmp_path / "out" / "notebooks" / "03_models.ipynb").is_file()
+    assert chapters[1] == "10_models" and {f"nbs/{chapter}.ipynb" for chapter in chapters} < set(tracked)
+    assert (tmp_path / "out" / "notebooks" / "10_models.ipynb").is_file()
     assert (tmp_path / "out" / "site" / "index.html").is_file()

@@ -86,7 +86,7 @@ ELSEWHERE = {  # names that pages mention and our code does not hold: other pack
     "aggregate_metrics", "compute_accuracy_tuple", "DistributedSampler", "final", "final2", "first_prob",
     "GenesOptions", "interactive", "mlp_new", "mlp_new2", "pbmc3k", "permutation_test_score", "run_genes",
     "SelectorMLP_best_model", "sh", "SLURM_PROCID", "SLURMCluster", "sync_batchnorm", "third_prob",
-    # R and Seurat, in 18b; and scanpy, in 18
+    # R and Seurat, in from_seurat; and scanpy, in from_10x_to_an_order
     "DefaultAssay", "DropletUtils", "ENSG00000254647", "integer", "integrated", "leiden", "scrublet",
     "SCT", "seurat_clusters", "writeLines", "writeMM",
 }  # fmt: skip
@@ -122,7 +122,7 @@ def test_names_in_backticks_exist():
 
 
 def test_every_public_question_has_its_source_and_its_line():
-    text = text_of(ROOT / "nbs" / "18f_what_people_ask.ipynb")
+    text = text_of(ROOT / "nbs" / "guides" / "what_people_ask.ipynb")
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     rows = [row for row in rows if row[0] != "they ask"]
     assert len(rows) >= 29 and all(len(row) == 3 for row in rows)

@@ -33,7 +33,7 @@ website:
       - section: Later
         contents: [07_absent.ipynb]
       - section: Method
-        contents: [06_masking.ipynb]
+        contents: [15_masking.ipynb]
 """
 
 
@@ -50,7 +50,7 @@ def build(folder: Path, *cells: object) -> str:
     notebooks = folder / "notebooks"
     notebooks.mkdir(exist_ok=True)
     write(notebooks, "index", new_markdown_cell("# Start: a *page*\n\n> One line"), *cells)
-    write(notebooks, "06_masking", new_markdown_cell("# Masks\n\n> Fewer genes"), new_markdown_cell("## Why\n\nSo."))
+    write(notebooks, "15_masking", new_markdown_cell("# Masks\n\n> Fewer genes"), new_markdown_cell("## Why\n\nSo."))
     (folder / "_quarto.yml").write_text(FRAME, encoding="utf-8")
     return site._render_site(notebooks, folder / "site", folder / "_quarto.yml").read_text(encoding="utf-8")
 
@@ -72,7 +72,7 @@ def test_formulas_in_outputs_ask_nothing_of_the_network(tmp_path: Path) -> None:
 
 
 def test_links_between_chapters_and_absolute_links(tmp_path: Path) -> None:
-    text = "[a](06_masking.ipynb#why) [b](06_masking.html) [c](https://example.org/tiny/masking.html) [d](https://pypi.org)"
+    text = "[a](15_masking.ipynb#why) [b](15_masking.html) [c](https://example.org/tiny/masking.html) [d](https://pypi.org)"
     page = build(tmp_path, new_markdown_cell(text))
     assert page.count('href="masking.html"') >= 2 and 'href="masking.html#why"' in page
     assert site._check_links(tmp_path / "site").empty
@@ -86,7 +86,7 @@ def test_pages_of_folders_keep_flat_addresses(tmp_path: Path) -> None:
             folder,
             "from_r",
             new_markdown_cell("# From R\n\n> A line"),
-            new_markdown_cell("[m](../06_masking.ipynb#why)"),
+            new_markdown_cell("[m](../15_masking.ipynb#why)"),
         )
     write(guides, "_from_r", new_markdown_cell("# A copy\n\n> A line"))
     page = build(tmp_path, new_markdown_cell("[r](guides/from_r.ipynb) [the same](./guides/from_r.html)"))
@@ -105,7 +105,7 @@ def test_pages_of_folders_keep_flat_addresses(tmp_path: Path) -> None:
 def test_two_notebooks_are_never_one_page(tmp_path: Path) -> None:
     (tmp_path / "notebooks" / "guides").mkdir(parents=True)
     write(tmp_path / "notebooks" / "guides", "masking", new_markdown_cell("# Masks\n\n> Others"))
-    with pytest.raises(InputError, match="06_masking and guides/masking would both become masking.html"):
+    with pytest.raises(InputError, match="15_masking and guides/masking would both become masking.html"):
         build(tmp_path)
 
 
@@ -189,7 +189,7 @@ def small_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     count += "(folder / 'split.txt').open('a').write(str(seed))"
     write(shipped, "02_split", new_markdown_cell("# Split\n\n> A line"), tagged, new_code_cell(count))
     fail = "from pathlib import Path\nif (Path(run_folder) / 'stop').exists():\n    raise ValueError('no\\nmore genes')"
-    write(shipped, "06_masking", new_markdown_cell("# Masks\n\n> A line"), tagged, new_code_cell(fail))
+    write(shipped, "15_masking", new_markdown_cell("# Masks\n\n> A line"), tagged, new_code_cell(fail))
 
     class Checked:
         type_counts = pd.Series({"T cell": 3, "B | cell <unknown>": 2})
@@ -219,11 +219,11 @@ def test_book_runs_goes_on_and_refuses(small_book: Path) -> None:
     metadata = json.loads((small_book / "notebooks" / "02_split.ipynb").read_text())["metadata"]
     assert metadata["papermill"]["parameters"]["seed"] == 3
 
-    (small_book / "notebooks" / "06_masking.ipynb").unlink()
+    (small_book / "notebooks" / "15_masking.ipynb").unlink()
     (small_book / "run" / "stop").touch()
-    with pytest.raises(InputError, match="chapter 06_masking of the book stopped.*more genes"):
+    with pytest.raises(InputError, match="chapter 15_masking of the book stopped.*more genes"):
         book.run_book("pbmc68k", "bulk_labels", small_book, seed=3)
-    assert not (small_book / "notebooks" / "06_masking.ipynb").exists()
+    assert not (small_book / "notebooks" / "15_masking.ipynb").exists()
 
     (small_book / "run" / "stop").unlink()
     book.run_book("pbmc68k", "bulk_labels", small_book, seed=3)
@@ -255,7 +255,7 @@ def test_a_book_of_a_large_file_runs_on_the_cells_that_it_keeps(
     assert len(brought) == 1 and loaded == [kept] and read_h5ad(kept).shape == (3, 2)
     assert pages[0] == pages[1] and "that a split can take, kept in <code>cells.h5ad</code>" in pages[0]
     assert "Gene panels for atlas.h5ad" in pages[0]
-    notebook = json.loads((small_book / "notebooks" / "06_masking.ipynb").read_text())
+    notebook = json.loads((small_book / "notebooks" / "15_masking.ipynb").read_text())
     assert notebook["metadata"]["papermill"]["parameters"]["cells"] == str(kept)
     assert (small_book / "run" / "split.txt").read_text() == "0", "a chapter that was done ran again"
     os.utime(large)
@@ -285,13 +285,13 @@ def test_a_page_begins_with_a_way_to_its_text_and_names_its_parts(tmp_path: Path
 def test_links_to_the_source_name_the_notebook_and_a_readers_own_book_has_none(tmp_path: Path) -> None:
     page = build(tmp_path)
     notebooks = tmp_path / "notebooks"
-    (notebooks / "CHANGES.md").write_text("# Changes\n\n[masks](06_masking.ipynb)\n", encoding="utf-8")
+    (notebooks / "CHANGES.md").write_text("# Changes\n\n[masks](15_masking.ipynb)\n", encoding="utf-8")
     links = "title: Tiny\n  repo-url: https://example.org/r\n  repo-actions: [edit, source]"
     frame = FRAME.replace("title: Tiny", links)
     (tmp_path / "_quarto.yml").write_text(frame, encoding="utf-8")
     site._render_site(notebooks, tmp_path / "site", tmp_path / "_quarto.yml")
     page = (tmp_path / "site" / "masking.html").read_text(encoding="utf-8")
-    assert "https://example.org/r/edit/main/nbs/06_masking.ipynb" in page
+    assert "https://example.org/r/edit/main/nbs/15_masking.ipynb" in page
     page = (tmp_path / "site" / "changes.html").read_text(encoding="utf-8")
     assert "https://example.org/r/blob/main/CHANGES.md" in page and 'href="masking.html"' in page
     site._render_site(notebooks, tmp_path / "site", tmp_path / "_quarto.yml", title="My cells")
@@ -529,7 +529,7 @@ def test_the_first_use_of_a_term_leads_to_the_glossary() -> None:
     terms, seen = {name: name.replace(" ", "-") for name in ("recall", "cell type", "masking", "masking curve")}, set()
 
     def to(words: str, place: str) -> str:
-        return f"[{words}](22_glossary.ipynb#{place}){{.term}}"
+        return f"[{words}](glossary.ipynb#{place}){{.term}}"
 
     text = "# Recall\n\n{}, `recall`, [recall](x.html), unrecalled; a {} has {}. Recall!"
     links = [to("Cell types", "cell-type"), to("masking curve", "masking-curve"), to("recalls", "recall")]
@@ -539,7 +539,7 @@ def test_the_first_use_of_a_term_leads_to_the_glossary() -> None:
 
 
 def test_the_glossary_names_each_word_once_and_leads_on() -> None:
-    glossary = ROOT / "nbs" / "22_glossary.ipynb"
+    glossary = ROOT / "nbs" / "glossary.ipynb"
     terms = tool("build_site").glossary_terms(glossary)
     text = glossary.read_text(encoding="utf-8")
     assert len(terms) > 50 and len(terms) == text.count('"### ') + text.count("\\n### ")

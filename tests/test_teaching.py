@@ -16,8 +16,8 @@ from scripts import chromium, tool
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "nbs"
-DECKS = sorted(CHAPTERS.glob("slides_*.toml"))
-PAGES = ("20_teaching", "20b_exercises", "20c_exercises_solved")
+DECKS = sorted(CHAPTERS.rglob("slides_*.toml"))
+PAGES = ("teaching/teaching", "teaching/exercises", "teaching/exercises_solved")
 RED = "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAFCAIAAADzBuo/AAAAEUlEQVR4nGP4z8CAgRkGlSgAuUsyzg=="  # a head is all it takes
 
 
@@ -46,17 +46,17 @@ def plan(text: str, heading: str) -> list[tuple[int, int, str]]:
 
 @pytest.mark.parametrize(("heading", "end"), [("90 minutes", 90), ("Three hours", 180)])
 def test_a_plan_has_no_gap_and_ends_on_time(heading: str, end: int) -> None:
-    rows = plan(text_of("20_teaching"), heading)
+    rows = plan(text_of("teaching/teaching"), heading)
     assert rows[0][0] == 0 and rows[-1][1] == end
     assert [first for first, _, _ in rows[1:]] == [last for _, last, _ in rows[:-1]]
 
 
 def test_the_slides_keep_the_minutes_of_the_plan() -> None:
-    slides = deck(CHAPTERS / "slides_90_minutes.toml")["slides"]
+    slides = deck(CHAPTERS / "teaching" / "slides_90_minutes.toml")["slides"]
     minutes = [slide["minute"] for slide in slides]
     assert minutes == sorted(minutes) and minutes[0] == 0 and minutes[-1] < 90
     exercises = {slide["title"][-1]: slide["minute"] for slide in slides if "exercise" in slide["title"]}
-    rows = plan(text_of("20_teaching"), "90 minutes")
+    rows = plan(text_of("teaching/teaching"), "90 minutes")
     for number, minute in exercises.items():
         assert [number] == [exercise for first, last, exercise in rows if first <= minute < last], number
     assert sorted(exercises) == sorted(exercise for _, _, exercise in rows if exercise)
@@ -166,13 +166,13 @@ def test_the_addresses_of_colab_and_binder_lead_to_a_notebook(page: str) -> None
     assert colab and binder
     for repository, branch, path in colab + binder:
         assert (repository, branch) == (project, known["branch"])
-        assert path == "nbs/20b_exercises.ipynb" and (ROOT / path).is_file()
+        assert path == "nbs/teaching/exercises.ipynb" and (ROOT / path).is_file()
     assert len(colab) == text.count("colab.research") and len(binder) == text.count("mybinder.org")
     assert "![" not in text and "shields.io" not in text
 
 
 def test_the_exercises_install_the_library_in_colab_only() -> None:
-    cells = nbformat.read(CHAPTERS / "20b_exercises.ipynb", 4).cells
+    cells = nbformat.read(CHAPTERS / "teaching" / "exercises.ipynb", 4).cells
     first = next(cell.source for cell in cells if cell.cell_type == "code")
     condition, line = first.split("\n")[-2:]
     assert condition.startswith('if "google.colab" in sys.modules:')

@@ -351,7 +351,7 @@ def test_pages_of_hostile_cells_run_nothing_and_ask_nobody(
     quick = {"conditions": ["svm_l1"], "panel_conditions": ["svm_l1"], "panel_sizes": [10], "ablations": []}
     Path("study.json").write_text(json.dumps({"cells": name, "label_key": key, **quick}))
     assert main(["report", "--config", "study.json", "--out", "run"]) == 0
-    chapters = [path for path in book._book_chapters() if path.stem == "02_data_split"]
+    chapters = [path for path in book._book_chapters() if path.stem == "08_data_split"]
     monkeypatch.setattr(book, "_book_chapters", lambda: chapters)
     assert main(["book", name, "--label-key", key, "--out", "book"]) == 0
     pages = [Path("p_report/panel.html"), Path("run/report.html"), *Path("book/site").rglob("*.html")]

@@ -26,7 +26,7 @@ from make_slides import make_slides  # noqa: E402
 from reference import link_examples, reference_text  # noqa: E402
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-GLOSSARY = "22_glossary"
+GLOSSARY = "glossary"
 PAGE_LIMIT, SITE_LIMIT = 1_000_000, 25_000_000  # bytes
 NOT_FOUND = """---
 title: There is no such page

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOLVED, STUDENTS = (ROOT / "nbs" / f"{name}.ipynb" for name in ("20c_exercises_solved", "20b_exercises"))
+SOLVED, STUDENTS = (ROOT / "nbs" / f"{name}.ipynb" for name in ("teaching/exercises_solved", "teaching/exercises"))
 SOLUTION = re.compile(
     r"^(?:### BEGIN SOLUTION$.*?^### END SOLUTION|<!-- BEGIN SOLUTION -->$.*?^<!-- END SOLUTION -->)$\n?",
     re.MULTILINE | re.DOTALL,

@@ -197,7 +197,7 @@ def slide_text(folder: Path, slide: dict[str, Any]) -> str:
         pieces = ['<div class="beside"><div>', *others, "</div>", *figures, "</div>"]
     known = _title_and_line(chapter_cells(folder / f"{chapter}.ipynb")[0]["source"])
     name = known["title"] if known else chapter
-    kind = "source exercise" if chapter == "20b_exercises" else "source"
+    kind = "source exercise" if chapter == "teaching/exercises" else "source"
     page = _page_name(Path(chapter).name)
     source = f'<p class="{kind}">From the chapter <a href="../{page}.html">{html.escape(name)}</a></p>'
     return "\n\n".join([f"## {slide['title']}", *pieces, source])

@@ -1,6 +1,6 @@
 """Run chapters with the code samples of their texts, so that no page shows a line that does not work.
 
-    python tools/run_chapter.py nbs/06_masking.ipynb
+    python tools/run_chapter.py nbs/15_masking.ipynb
 
 What runs is `nbdev_test`, on a copy of each chapter that holds the samples, too. A solution (Python in <details>) runs
 after the cell that shows it. The other samples, Python and shell, run at the end, in an empty folder with small files
