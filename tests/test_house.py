@@ -97,11 +97,75 @@ def test_every_module_belongs_to_a_chapter() -> None:
     assert {path.stem for path in MODULES} == set(number_of_modules())
 
 
+def place_of(notebook: Path) -> str:
+    """Name a notebook by its path in nbs."""
+    return notebook.relative_to(ROOT / "nbs").as_posix()
+
+
+def sidebar() -> list[str]:
+    """List the notebooks of the sidebar in its order."""
+    sections = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
+    return [name for section in sections for name in section["contents"] if name.endswith(".ipynb")]
+
+
+def test_every_notebook_is_in_the_sidebar_once() -> None:
+    assert sorted(sidebar()) == sorted(place_of(notebook) for notebook in ALL_NOTEBOOKS)
+
+
+def test_numbers_run_on_in_the_order_of_the_sidebar() -> None:
+    numbered = [name for name in sidebar() if re.match(r"\d", name)]
+    assert [name.partition("_")[0] for name in numbered] == [f"{place:02d}" for place in range(len(numbered))]
+    assert numbered == [chapter.name for chapter in CHAPTERS]
+
+
+@pytest.mark.parametrize("notebook", ALL_NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_number_is_for_what_exports_or_runs_on_cells(notebook: Path) -> None:
+    from selectormlp.book import _takes_cells
+
+    exports = any(re.search(r"^#\| *(?:export|default_exp)", cell["source"], re.M) for cell in cells_of(notebook))
+    assert (exports or _takes_cells(notebook)) == (notebook in CHAPTERS)
+    assert re.fullmatch(r"\d\d_[a-z][a-z0-9_]*" if notebook in CHAPTERS else r"[a-z][a-z0-9_]*", notebook.stem)
+    assert notebook.parent.relative_to(ROOT / "nbs").as_posix() in (".", "guides", "teaching")
+
+
+def test_no_two_notebooks_share_a_page() -> None:
+    from selectormlp.site import _page_names
+
+    names = _page_names([notebook.relative_to(ROOT / "nbs") for notebook in ALL_NOTEBOOKS])
+    assert len(names) == len(ALL_NOTEBOOKS)
+    assert not {"reference", "contributing", "code_of_conduct", "changelog", "404"} & set(names.values())
+
+
+@pytest.mark.parametrize("notebook", ALL_NOTEBOOKS, ids=lambda path: path.stem)
+def test_links_between_notebooks_lead_to_files(notebook: Path) -> None:
+    """As Jupyter and GitHub follow them; the site finds its pages in its own way."""
+    outputs = [
+        data for cell in cells_of(notebook) for output in cell.get("outputs", [])
+        for kind, data in output.get("data", {}).items() if kind in ("text/html", "text/markdown")
+    ]  # fmt: skip
+    texts = [cell["source"] for cell in cells_of(notebook) if cell["cell_type"] == "markdown"] + outputs
+    links = re.findall(r"""(?:\]\(|href=")([\w./-]+\.ipynb)\b""", "\n".join("".join(text) for text in texts))
+    assert [link for link in links if not (notebook.parent / link).is_file()] == []
+
+
+def test_the_first_page_lists_every_notebook_in_the_order_of_the_sidebar() -> None:
+    text = "\n".join(cell["source"] for cell in cells_of(ROOT / "nbs" / "index.ipynb"))
+    rows = re.findall(r"^\| (\d\d) \| \[[^]]+\]\((\S+?)\)", text, re.MULTILINE)
+    assert rows == [(chapter.name[:2], chapter.name) for chapter in CHAPTERS]
+    linked = set(re.findall(r"\]\(([\w/]+\.ipynb)", text))
+    assert linked == {place_of(notebook) for notebook in ALL_NOTEBOOKS} - {"index.ipynb"}
+
+
 def test_the_table_of_rooms_names_every_module() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rooms = text[text.index("## The rooms") : text.index("The commonest additions")]
     named = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in rooms.splitlines() if line.startswith("| `")))
     assert sorted(set(named) - {"selectormlp"}) == sorted(path.stem for path in MODULES)
+    numbers = number_of_modules()
+    chapters = re.findall(
+        r"\b\d\d_\w+", "".join(line.split("|")[2] for line in rooms.splitlines() if line.startswith("| `"))
+    )
+    assert chapters == [chapter.stem for chapter in CHAPTERS if chapter.name[:2] in numbers.values()]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
