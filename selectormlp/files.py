@@ -411,7 +411,7 @@ def _remove_companions(folder: str | Path, owned: Iterable[str]) -> None:
     with suppress(OSError):
         Path(folder).rmdir()
 
-# %% ../nbs/00a_files.ipynb #00afxls1
+# %% ../nbs/02_files.ipynb #00afxls1
 _THEN = (1980, 1, 1, 0, 0, 0)  # in every part of a spreadsheet, so that the same tables are the same file
 
 

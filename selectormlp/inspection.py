@@ -5,13 +5,13 @@
 # %% ../nbs/26_reading_a_panel.ipynb #a571cfb5
 from __future__ import annotations
 
-import base64
 import io
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -20,17 +20,26 @@ from scipy.stats import binomtest
 
 from selectormlp.data import (
     InputError,
+    _GENE_ID,
     _figure_text,
     _odd_labels,
     _unannounced,
     _write_table,
     _write_whole,
+    choose_variable_genes,
     prepare_cells,
     value_kind,
 )
-from .drawings import _Drawing, _sliding_bars
-from .files import _fingerprint_path, _remove_companions
-from .evaluation import _JUDGES, confusion_table, _judge_cells, plot_confusion, score_predictions
+from selectormlp.drawings import (
+    _PAGE_STYLE,
+    _TABLE_SCRIPT,
+    _Drawing,
+    _figure_svg,
+    _sliding_bars,
+    _sortable_table,
+)
+from .files import _fingerprint_path, _remove_companions, _spreadsheet
+from .evaluation import _JUDGES, confusion_table, _dense, _judge_cells, plot_confusion, score_predictions
 from .platforms import Platform, _find_platform, simulate_platform
 from selectormlp.selection import (
     DesignedPanel,
@@ -42,20 +51,20 @@ from selectormlp.selection import (
     _genes_to_look_at,
 )
 from .sources import _log_values
-from .split import CellSplit, _draw_lots
+from .split import CellSplit, _draw_lots, _map_points, plot_cell_map
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-_LabelledPart = tuple[csr_matrix, np.ndarray]  # cells x genes, and the type of each cell
+_LabelledPart = tuple[Any, np.ndarray]  # cells x genes, CSR or dense, and the type of each cell
 _MANY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 _SIZES = (2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 
 # %% auto #0
 __all__ = ['panel_curve', 'enough_genes', 'plot_panel_curve', 'panel_recalls', 'slide_panel', 'plot_dots', 'panel_confusions',
-           'plot_confusions', 'plot_substitutes', 'panel_stability', 'plot_stability', 'panel_robustness',
-           'plot_robustness', 'forecast_panel', 'write_panel_report']
+           'plot_confusions', 'plot_panel_map', 'plot_substitutes', 'panel_stability', 'plot_stability',
+           'panel_robustness', 'plot_robustness', 'forecast_panel', 'write_panel_report']
 
 # %% ../nbs/26_reading_a_panel.ipynb #22d8d499
 def _split_of(panel: DesignedPanel) -> CellSplit:
@@ -145,14 +154,43 @@ def enough_genes(curve: pd.DataFrame, *, tolerance: float = 0.01) -> int:
     means = curve.groupby("n_genes")["accuracy"].mean()
     return int(means.index[means >= means.max() - tolerance][0])
 
+# %% ../nbs/26_reading_a_panel.ipynb #10cceil1
+_ALL_GENES, _COMPONENTS = 2000, 100  # the most variable genes that stand for all, and the components that are judged
+
+
+def _components(panel: DesignedPanel, cells: AnnData) -> tuple[_LabelledPart, _LabelledPart]:
+    """Training and test cells by the main components of the most variable genes; `cells` are log-normalised."""
+    from sklearn.decomposition import PCA
+
+    split = _split_of(panel)
+    genes = choose_variable_genes(split.subset(cells, "train"), min(_ALL_GENES, cells.n_vars))
+    parts = (split.labelled(cells, part, panel.label_key, genes) for part in ("train", "test"))
+    (X, y), (X_test, y_test) = ((_dense(values), types) for values, types in parts)
+    pca = PCA(min(_COMPONENTS, *X.shape), random_state=0).fit(X)
+    return (pca.transform(X), y), (pca.transform(X_test), y_test)
+
+
+def _all_genes(panel: DesignedPanel, cells: AnnData, *, judge: str = "logistic_regression") -> pd.DataFrame:
+    """Balanced accuracy on test cells with all genes, by their `_components`: `judge`, `n_genes`, `accuracy`."""
+    train, test = _components(panel, cells)
+    accuracy = _judged(judge, train, test, train[0].shape[1])
+    return pd.DataFrame({"judge": [judge], "n_genes": [min(_ALL_GENES, cells.n_vars)], "accuracy": [accuracy]})
+
 # %% ../nbs/26_reading_a_panel.ipynb #b8fd5707
-def plot_panel_curve(curve: pd.DataFrame, *, tolerance: float = 0.01, ax: Axes | None = None) -> Axes:
-    """Accuracy against the number of genes, one line per judge, and the size from which more genes buy little."""
+def plot_panel_curve(
+    curve: pd.DataFrame, *, tolerance: float = 0.01, ceiling: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """Accuracy against the number of genes, one line per judge, and the size from which more genes buy little.
+
+    `ceiling`, an accuracy with all genes, is a dotted line.
+    """
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots(figsize=(7, 3.6), layout="constrained")[1]
     for judge, table in curve.groupby("judge", sort=False):
         ax.plot(table["n_genes"], table["accuracy"], marker="o", ms=3.5, label=str(judge).replace("_", " "))
+    if ceiling is not None:
+        ax.axhline(ceiling, color="0.5", lw=1, ls=":", label="all genes (logistic regression)")
     enough = enough_genes(curve, tolerance=tolerance)
     ax.axvline(enough, color="0.5", lw=1, ls="--")
     text, place = f" {enough} genes: within {tolerance:g} of the best ", (enough, ax.get_ylim()[0])
@@ -193,57 +231,117 @@ def slide_panel(recalls: pd.DataFrame, *, n_types: int | None = None) -> _Drawin
 
 # %% ../nbs/26_reading_a_panel.ipynb #4daf43b3
 _DOTS, _BARS = 40, 20  # genes that `plot_dots` and `plot_substitutes` draw unless told otherwise
+_DOT_AREA, _DOT_STEP = 64, 0.05  # points squared of a dot that all cells of a type give; dots grow in steps
+
+
+def _by_likeness(X: csr_matrix, y: np.ndarray) -> list[str]:
+    """The types, those of like mean expression side by side."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    types = np.unique(y)
+    means = np.array([np.ravel(X[y == name].mean(axis=0)) for name in types])
+    return (types if len(types) < 3 else types[leaves_list(linkage(means, "average", optimal_ordering=True))]).tolist()
+
+
+def _grouped_by_type(table: pd.DataFrame, types: Sequence[str]) -> pd.DataFrame:
+    """The rows of a panel's table by the type in which the gene is highest, in the order of `types`; then by rank."""
+    place = {name: number for number, name in enumerate(types)}
+    group = table["highest_in"].map(place).fillna(len(types))
+    return table.assign(group=group).sort_values(["group", "rank"], kind="stable")
 
 
 def plot_dots(panel: DesignedPanel, adata: AnnData, *, most: int = _DOTS, ax: Axes | None = None) -> Axes:
-    """Dot plot of genes (rows, first on top) by types: size is the share of cells with the gene, colour its mean.
+    """Dot plot of genes (rows) by types: size is the fraction of cells with the gene, colour its mean expression.
 
-    The mean is log-normalised expression as a share of the gene's highest; `most` genes are drawn.
+    Genes stand at the type in which they are highest, types beside those of like expression. The mean is of
+    log-normalised values, scaled to the gene's maximum; the first `most` genes are drawn.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.cm import ScalarMappable
 
     panel = _judgeable(panel)
-    genes = panel.genes[:most]
     X, y = _labelled_part(panel, _prepared(panel, adata), "train")
-    types = np.unique(y)
-    means = np.array([np.ravel(X[y == name].mean(axis=0)) for name in types]).T[: len(genes)]
-    seen = panel.table[[f"detected in {name}" for name in types]].to_numpy()[: len(genes)]
-    ax = ax or plt.subplots(figsize=(2.6 + 0.3 * len(types), 1.6 + 0.19 * len(genes)), layout="constrained")[1]
+    types = _by_likeness(X, y)
+    table = _grouped_by_type(panel.table.head(most), types)
+    means = np.array([np.ravel(X[y == name].mean(axis=0)) for name in types]).T[table.index]
+    steps = np.round(table[[f"detected in {name}" for name in types]].to_numpy() / _DOT_STEP) * _DOT_STEP
+    ax = ax or plt.subplots(figsize=(2.8 + 0.22 * len(types), 2 + 0.19 * len(table)), layout="constrained")[1]
     rows, columns = np.indices(means.shape)
     shares = means / np.maximum(means.max(axis=1, keepdims=True), 1e-12)
-    dots = ax.scatter(columns, rows, s=4 + 60 * seen, c=shares, cmap="viridis", vmin=0, vmax=1, linewidths=0)
+    look = {"cmap": "viridis", "vmin": 0, "vmax": 1, "edgecolors": "0.5", "linewidths": 0.3}
+    for step in np.unique(steps[steps > 0]):
+        here = steps == step
+        ax.scatter(columns[here], rows[here], s=_DOT_AREA * step, c=shares[here], **look)
+    for share in (0.25, 0.5, 1.0):
+        ax.scatter([], [], s=_DOT_AREA * share, color="0.5", label=f"{share:.0%}")
+    ax.legend(
+        title="Fraction of cells in group", loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False,
+        fontsize=8, title_fontsize=8, borderaxespad=0.2,
+    )  # fmt: skip
     ax.set_xticks(range(len(types)), [_figure_text(name) for name in types], rotation=60, ha="right", fontsize=8)
-    ax.set_yticks(range(len(genes)), [_figure_text(name) for name in genes], fontsize=7)
-    ax.set(ylim=(len(genes) - 0.4, -0.6), xlim=(-0.6, len(types) - 0.4))
-    bar = ax.figure.colorbar(dots, ax=ax, shrink=0.6)
-    bar.set_label("mean expression,\nscaled to the gene's maximum", fontsize=8)
+    ax.set_yticks(range(len(table)), [_figure_text(name) for name in table["gene"]], fontsize=7)
+    ax.set(ylim=(len(table) - 0.4, -0.6), xlim=(-0.6, len(types) - 0.4))
+    bar = ax.figure.colorbar(ScalarMappable(cmap="viridis"), ax=ax, shrink=0.6)
+    bar.set_label("Mean expression in group\n(scaled to the gene's maximum)", fontsize=8)
     return ax
 
 # %% ../nbs/26_reading_a_panel.ipynb #260362eb
+_SIDE_BY_SIDE = 20  # types at most
+
+
 def panel_confusions(
     panel: DesignedPanel, adata: AnnData, *, first: int = 5, judge: str = "logistic_regression"
 ) -> dict[str, pd.DataFrame]:
-    """Confusion tables on test cells (true types in rows) with the `first` genes and with the whole panel."""
+    """Confusion tables on test cells (true types in rows) with the `first` genes and with the whole panel.
+
+    Types of like expression stand side by side.
+    """
     panel, cells = _judgeable(panel), _prepared(panel, adata)
     (X, y), (X_test, y_test) = (_labelled_part(panel, cells, part) for part in ("train", "test"))
-    sizes = sorted({min(first, len(panel)), len(panel)})
+    sizes, types = sorted({min(first, len(panel)), len(panel)}), _by_likeness(X, y)
     return {
-        f"{n} genes": confusion_table(y_test, _judge_cells(judge, (X[:, :n], y), X_test[:, :n]), types=np.unique(y))
+        f"{n} genes": confusion_table(y_test, _judge_cells(judge, (X[:, :n], y), X_test[:, :n]), types=types)
         for n in sizes
     }
 
 
 def plot_confusions(tables: dict[str, pd.DataFrame]) -> Axes:
-    """Confusion tables side by side, as shares of each true type."""
+    """Confusion tables as shares of each true type: side by side, of many types one above the other."""
     import matplotlib.pyplot as plt
 
-    size = 2.2 + 0.22 * len(next(iter(tables.values())))
-    axes = plt.subplots(
-        1, len(tables), figsize=((size + 0.6) * len(tables), size), layout="constrained", squeeze=False
-    )[1][0]
+    n_types, n = len(next(iter(tables.values()))), len(tables)
+    size, shape = 2.2 + 0.18 * n_types, (1, n) if n_types <= _SIDE_BY_SIDE else (n, 1)
+    figsize = (size + 0.6) * shape[1], size * shape[0]
+    axes = plt.subplots(*shape, figsize=figsize, layout="constrained", squeeze=False)[1].ravel()
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
         plot_confusion(table, ax=ax).set_title(name, fontsize=10)
     return axes[0]
+
+# %% ../nbs/26_reading_a_panel.ipynb #10cmap01
+_MOST_ON_MAP, _FEWEST_ON_MAP = 2_000, 20  # test cells
+
+
+def plot_panel_map(panel: DesignedPanel, adata: AnnData, *, seed: int = 0) -> Axes:
+    """UMAPs of test cells, at most 2,000: by all genes (their main components), and by the panel's genes alone.
+
+    Large types lose cells first. `adata` is what the panel was made from. Fewer than 20 cells are an `InputError`.
+    """
+    import matplotlib.pyplot as plt
+
+    panel, cells = _judgeable(panel), _prepared(panel, adata)
+    shown = replace(panel, split=_lighter_split(_split_of(panel), most=_MOST_ON_MAP))
+    X, y = _components(shown, cells)[1]
+    if len(y) < _FEWEST_ON_MAP:
+        raise InputError(f"there are {len(y)} test cells, and a map of fewer than {_FEWEST_ON_MAP} shows nothing")
+    axes = plt.subplots(1, 2, figsize=(10.5, 4), layout="constrained")[1]
+    types = pd.Series(y, [str(number) for number in range(len(y))])
+    own = _dense(_labelled_part(shown, cells, "test")[0])
+    for ax, (name, values) in zip(axes, {"all genes": X, f"{len(panel)} genes": own}.items(), strict=True):
+        plot_cell_map(_map_points(values, types.index, seed=seed), types, ax=ax).set_title(name, fontsize=10)
+        for points in ax.collections:
+            points.set_rasterized(True)
+    axes[0].get_legend().remove()
+    return axes[1]
 
 # %% ../nbs/26_reading_a_panel.ipynb #868999fe
 def plot_substitutes(panel: DesignedPanel, *, most: int = _BARS, ax: Axes | None = None) -> Axes:
@@ -535,12 +633,19 @@ def _scaled(counts: csr_matrix, depth: np.ndarray | None) -> csr_matrix:
     return csr_matrix(counts.multiply((100 / np.maximum(total, 1))[:, None])).log1p().astype(np.float32)
 
 # %% ../nbs/26_reading_a_panel.ipynb #620f5046
-_MOST_CELLS = 20_000  # training cells, and test cells, that the judges of a page see
+_MOST_CELLS = 10_000  # training cells, and test cells, that the evaluation classifiers of a page see
+_MOST_RESAMPLED = 20_000  # training cells that the resamples of a page are drawn from
+_PAGE_JUDGES = ("logistic_regression", "nearest_neighbours")  # a random forest takes five times as long as both
 
 
 def _lighter(panel: DesignedPanel, *, most: int = _MOST_CELLS) -> DesignedPanel:
     """The panel with at most `most` cells in each part of its split: of large types fewer, drawn by their names."""
     return replace(panel, split=_lighter_split(_split_of(panel), most=most))
+
+
+def _cells_of_page(panel: DesignedPanel, adata: AnnData) -> AnnData:
+    """The cells that a page asks, log-normalised once for all its questions."""
+    return _prepared(_lighter(panel, most=_MOST_RESAMPLED), adata)
 
 
 def _lighter_split(split: CellSplit, *, most: int = _MOST_CELLS, seed: int = 0) -> CellSplit:
@@ -560,29 +665,45 @@ def _cap(sizes: np.ndarray, most: int) -> int:
 # %% ../nbs/26_reading_a_panel.ipynb #e4abfbdf
 _PANEL_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="selectormlp-panel" content="{{ digest }}"><title>{{ title }}</title><style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto; }
-td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; text-align: left; vertical-align: top; }
-img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } .genes { font-family: monospace; }
-.before { border-left: .3rem solid #d55e00; padding: .1rem 1rem; background: #d55e0014; }
-.before h2 { font-size: 1.1rem; }
-</style></head><body><h1>{{ title }}</h1><p>{{ origin }}</p><p>{{ summary }}</p><p class="genes">{{ genes }}</p>
+<meta name="selectormlp-panel" content="{{ digest }}"><title>{{ title }}</title><style>{{ style | safe }}</style>
+</head><body><h1>{{ title }}</h1><p>{{ origin }}</p><p class="headline">{{ summary }}</p>
+<p class="genes">{{ genes }}</p>
 <section class="before" aria-labelledby="before"><h2 id="before">Before you order</h2>
 {% if warnings %}<ul>{% for line in warnings %}<li>{{ line }}</li>{% endfor %}</ul>
 {% else %}<p>None of the signs that can be seen from the cells speaks against this panel.</p>{% endif %}</section>
-<p>The tables as files, beside this page: {% for name in files %}<a href="{{ name }}.csv">{{ name }}.csv</a>{{ ", " if
-not loop.last else "." }}{% endfor %}</p>
-{% for caption, image in figures %}<figure><img alt="{{ caption }}" src="data:image/png;base64,{{ image }}">
-<figcaption>{{ caption }}</figcaption></figure>{% endfor %}
+<p>The tables as files, beside this page: <a href="panel.xlsx">panel.xlsx</a> (genes and types),
+{% for name in files %}<a href="{{ name }}.csv">{{ name }}.csv</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>
+{% for caption, picture in figures %}<figure>{{ picture | safe }}<figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}
 <h2>Type by type</h2>{{ slider | safe }}
-<p>With all genes. Like every accuracy above: on test cells, the mean of the evaluation classifiers ({{ judges }}). The
-interval (95 %, Wilson) is over the test cells of the type.</p>{{ types | safe }}
+<p>With all genes of the panel. Like every accuracy above: on test cells, the mean of the evaluation classifiers
+({{ judges }}). The interval (95 %, Wilson) is over the test cells of the type.</p>{{ types | safe }}
 <h2>Genes</h2>{{ table | safe }}
 <h2>How it was made</h2><p>{{ made }}</p>
-<p>This page belongs to the panel whose csv has the BLAKE2b digest <code>{{ digest }}</code>.</p></body></html>
+<p>This page belongs to the panel whose csv has the BLAKE2b digest <code>{{ digest }}</code>.</p>
+<script>{{ script | safe }}</script></body></html>
 """
+
+_MEANINGS = {
+    "gene": "its name, as in the data",
+    "importance": "how much confusion between types it took away when it was added; for another method, its own number",
+    "rank": "the order of choosing: the first ten genes are the panel of ten",
+    "reason": "chosen, asked for, wanted by a rule, or ranked by a model",
+    "highest_in": "the type with the highest mean",
+    "separates": "the pairs of types that gained most from it",
+    "accuracy": "balanced accuracy with the genes so far, on training cells predicted from other training cells",
+    "gain": "the step in accuracy from the gene before",
+    "gain_low": "where the 95 % interval of the gain begins",
+    "gain_high": "where it ends",
+    "substitutes": "genes left out that rise and fall with it, and their correlation with it",
+    "test_cells": "cells of the type that had no part in choosing",
+    "recall": "share of them that is named rightly",
+    "low": "where the 95 % interval of the recall begins",
+    "high": "where it ends",
+    "n_cells": "training cells of the type",
+    "markers": "genes of the panel that are clearly highest in it",
+    "taken_for": "the type that its other cells are most likely taken for",
+}
 
 # %% ../nbs/26_reading_a_panel.ipynb #a4677dba
 _FEW_TEST_CELLS = 30  # of a type: with fewer, its recall is a guess
@@ -635,7 +756,8 @@ def _before_you_order(panel: DesignedPanel, types: pd.DataFrame) -> list[str]:
 # %% ../nbs/26_reading_a_panel.ipynb #dc6d2df4
 _FIGURE_CAPTIONS = {
     "curve": "Accuracy on test cells against the number of genes.",
-    "dots": "The first genes in each type.",
+    "dots": "The first genes, each at the type in which it is highest.",
+    "map": "Test cells by all genes, and by the genes of the panel alone (UMAP).",
     "confusion": "Test cells by true and predicted type (logistic regression), with few genes and with all.",
     "stability": "How often each gene returns when a fifth of the cells is left out.",
     "substitutes": "The closest substitute of each of the first genes.",
@@ -647,49 +769,60 @@ def _caption(name: str, panel: DesignedPanel) -> str:
     """What a figure of the page shows; of a long panel some figures show the first genes only, and say so."""
     n, most = len(panel.judged_genes), {"dots": _DOTS, "substitutes": _BARS}.get(name, len(panel))
     shown = f" ({most} of {n}; the others are in the table)" if most < n else ""
+    if name == "stability":
+        every, some = (len(_split_of(made).cells("train")) for made in (panel, _lighter(panel, most=_MOST_RESAMPLED)))
+        shown = f" ({some:,} of {every:,} training cells are looked at; with all, genes return more often)" * (
+            some < every
+        )
     return f"{_FIGURE_CAPTIONS[name].rstrip('.')}{shown}."
 
 
-def _draw(name: str, panel: DesignedPanel, adata: AnnData, tables: dict[str, pd.DataFrame]) -> Axes:
+def _draw(name: str, panel: DesignedPanel, cells: AnnData, tables: dict[str, pd.DataFrame]) -> Axes:
     """One figure of the page."""
     if name == "dots":
-        return plot_dots(panel, adata)
+        return plot_dots(panel, cells)
+    if name == "map":
+        return plot_panel_map(panel, cells)
     if name == "confusion":
-        return plot_confusions(panel_confusions(panel, adata))
+        return plot_confusions(panel_confusions(panel, cells))
     if name == "substitutes":
         return plot_substitutes(panel)
     if name == "stability":
         return plot_stability(panel, tables[name])
-    return plot_panel_curve(tables[name]) if name == "curve" else plot_robustness(tables[name])
+    if name == "curve":
+        return plot_panel_curve(tables[name], ceiling=float(tables["ceiling"]["accuracy"].iloc[0]))
+    return plot_robustness(tables[name])
 
 
-def _save_figure(axes: Axes, path: Path) -> str:
-    """Write a figure's PNG, and return it as text for the page."""
+def _save_figure(axes: Axes, path: Path, words: str) -> str:
+    """Write a figure's PNG, and return it as SVG for the page; `words` say what it shows."""
     import matplotlib.pyplot as plt
 
     picture = io.BytesIO()
-    axes.figure.savefig(picture, format="png", dpi=110)
-    plt.close(axes.figure)
+    axes.figure.savefig(picture, format="png", dpi=150)
     with _write_whole(path) as temporary:
         temporary.write_bytes(picture.getvalue())
-    return base64.b64encode(picture.getvalue()).decode()
+    drawing = _figure_svg(axes.figure, words)
+    plt.close(axes.figure)
+    return drawing.html
 
 
 def _panel_tables(
-    panel: DesignedPanel, adata: AnnData, *, n_resamples: int = 5, n_jobs: int | None = None
+    panel: DesignedPanel, adata: AnnData, cells: AnnData, *, n_resamples: int = 5, n_jobs: int | None = None
 ) -> dict[str, pd.DataFrame]:
     """All tables about a panel: panel, coverage, types, curve, recalls, stability and, from raw counts, robustness.
 
-    Types, curve and recalls are means over the same predictions of all judges, so that they agree. Judges see
-    `_MOST_CELLS` training cells, and as many test cells, at most.
+    Types, curve and recalls are means over the same predictions of `_PAGE_JUDGES`, so that they agree. These see
+    `_MOST_CELLS` training cells, and as many test cells, at most; resamples are drawn from `_MOST_RESAMPLED`. `adata` is
+    in memory; `cells` are those of it that `_cells_of_page` takes.
     """
-    adata = _brought(panel, adata, _split_of(panel))
-    cells, judged = _prepared(panel, adata), _lighter(panel)
-    every = _every_recall(judged, cells, _SIZES, tuple(_JUDGES), n_jobs)
+    judged, resampled = _lighter(panel), _lighter(panel, most=_MOST_RESAMPLED)
+    every = _every_recall(judged, cells, _SIZES, _PAGE_JUDGES, n_jobs)
     tables = {"panel": panel.table, "coverage": panel.coverage, "curve": _curve_of(every)}
     tables["recalls"] = every.groupby(["n_genes", "type"], sort=False)["recall"].mean().reset_index()
     tables["types"] = _types_with_all_genes(panel, every)
-    tables["stability"] = panel_stability(panel, cells, n_resamples=n_resamples, n_jobs=n_jobs)
+    tables["ceiling"] = _all_genes(judged, cells)
+    tables["stability"] = panel_stability(resampled, cells, n_resamples=n_resamples, n_jobs=n_jobs)
     if value_kind(adata.X) == "raw counts":
         tables["robustness"] = panel_robustness(judged, adata, n_jobs=n_jobs)
     return tables
@@ -697,8 +830,12 @@ def _panel_tables(
 
 _PAGE_FILES = (
     "panel.html",
+    "panel.xlsx",
     *(f"{name}.png" for name in _FIGURE_CAPTIONS),
-    *(f"{name}.csv" for name in ("panel", "coverage", "types", "curve", "recalls", "stability", "robustness")),
+    *(
+        f"{name}.csv"
+        for name in ("panel", "coverage", "types", "curve", "ceiling", "recalls", "stability", "robustness")
+    ),
 )  # what `write_panel_report` writes: the page goes first and comes last
 
 
@@ -706,7 +843,7 @@ def write_panel_report(
     panel: DesignedPanel, adata: AnnData, folder: str | Path, *, n_resamples: int = 5, n_jobs: int | None = None,
     beside: str | Path | None = None,
 ) -> Path:  # fmt: skip
-    """Write tables (csv), figures (png) and panel.html into a folder; returns the page's path.
+    """Write tables (csv, panel.xlsx), figures (png) and panel.html into a folder; returns the page's path.
 
     What an earlier page left there goes first, so that one panel never lies among the figures of another. `beside` is
     the csv of the panel: where another panel has come there meanwhile, it is an `InputError`, and no page is left.
@@ -714,13 +851,17 @@ def write_panel_report(
     place, made_for = Path(folder), None if beside is None else _fingerprint_path(beside)
     _remove_companions(place, _PAGE_FILES)
     place.mkdir(parents=True, exist_ok=True)
-    tables, judged = _panel_tables(panel, adata, n_resamples=n_resamples, n_jobs=n_jobs), _lighter(panel)
+    adata = _brought(panel, adata, _split_of(panel))
+    cells, judged = _cells_of_page(panel, adata), _lighter(panel)
+    tables = _panel_tables(panel, adata, cells, n_resamples=n_resamples, n_jobs=n_jobs)
     for name, table in tables.items():
         _write_table(table, place / f"{name}.csv")
+    with _write_whole(place / "panel.xlsx") as path:
+        path.write_bytes(_spreadsheet({"genes": _printable(tables["panel"]), "types": _printable(tables["types"])}))
+    captions = {name: _caption(name, panel) for name in _FIGURE_CAPTIONS if _can_be_drawn(name, tables)}
     figures = [
-        (_caption(name, panel), _save_figure(_draw(name, judged, adata, tables), place / f"{name}.png"))
-        for name in _FIGURE_CAPTIONS
-        if name in tables or name not in ("curve", "stability", "robustness")
+        (caption, _save_figure(_draw(name, judged, cells, tables), place / f"{name}.png", caption))
+        for name, caption in captions.items()
     ]
     page = _page(panel, judged, tables, figures, _fingerprint_path(place / "panel.csv"))
     if beside is not None and _fingerprint_path(beside) != made_for:
@@ -731,6 +872,47 @@ def write_panel_report(
     return place / "panel.html"
 
 
+def _can_be_drawn(name: str, tables: Mapping[str, pd.DataFrame]) -> bool:
+    """Whether there is enough for a figure of the page."""
+    if name == "map":
+        return bool(tables["types"]["test_cells"].sum() >= _FEWEST_ON_MAP)
+    return name in tables or name not in ("curve", "stability", "robustness")
+
+
+def _printable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without characters that a spreadsheet cannot hold."""
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    def clean(value: object) -> object:
+        return ILLEGAL_CHARACTERS_RE.sub("\ufffd", value) if isinstance(value, str) else value
+
+    return table.map(clean).rename(columns=clean)
+
+
+def _looked_up(gene: str) -> Any:
+    """Links to what is known of a gene, as HTML."""
+    from markupsafe import Markup
+
+    name = quote(gene, safe="")
+    ensembl = f"id/{name}" if _GENE_ID.fullmatch(gene) else f"Multi/Search/Results?q={name}"
+    places = {
+        "Ensembl": f"www.ensembl.org/{ensembl}",
+        "GeneCards": f"www.genecards.org/Search/Keyword?queryString={name}",
+    }
+    return Markup(" ".join(f'<a rel="noreferrer" href="https://{at}">{site}</a>' for site, at in places.items()))
+
+
+def _shown_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """The tables of genes and of types as HTML."""
+    genes = tables["panel"].loc[:, :"substitutes"]  # type: ignore[misc]
+    genes = genes.assign(look_up=[_looked_up(gene) for gene in genes["gene"]])
+    genes = genes[["gene", "rank", *(name for name in genes if name not in ("gene", "rank"))]]
+    types = tables["types"].rename(columns={"n_cells": "training cells", "low": "95 % from", "high": "to"})
+    more = {"training cells": "n_cells", "95 % from": "low", "to": "high"}
+    meanings = _MEANINGS | {head: _MEANINGS[name] for head, name in more.items()}
+    return {"table": _sortable_table(genes, meanings), "types": _sortable_table(types, meanings)}
+
+
 def _page(
     panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.DataFrame], figures: list[tuple[str, str]],
     digest: str | None,
@@ -738,11 +920,7 @@ def _page(
     """The page as text."""
     from jinja2 import Environment
 
-    heads = {name: name.replace("_", " ") for name in tables["types"]}
-    heads |= {"n_cells": "training cells", "low": "95 % from", "high": "to"}
-    genes = panel.table.loc[:, :"substitutes"]  # type: ignore[misc]
-    shown = {"table": genes, "types": tables["types"].rename(columns=heads)}
-    values = {name: table.round(3).to_html(index=False, border=0, na_rep="") for name, table in shown.items()}
+    values: dict[str, Any] = {"style": _PAGE_STYLE, "script": _TABLE_SCRIPT, **_shown_tables(tables)}
     rules = panel.settings.get("rules", {})
     made = "; ".join(f"{name}: {value}" for name, value in rules.items() if value not in ((), [], {}, None))
     values |= {"title": f"A panel of {len(panel)} genes for {panel.label_key}", "made": made, "digest": digest}
@@ -771,6 +949,8 @@ def _origin(panel: DesignedPanel, types: pd.DataFrame) -> str:
 def _summary(panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.DataFrame]) -> str:
     """What the panel is worth: one number, what it is, how sure it is, and how many genes would do."""
     n_judged, types, curve = len(panel.judged_genes), tables["types"], tables["curve"]
+    ceiling = tables["ceiling"].iloc[0]
+    own = curve[curve["judge"] == ceiling.judge].sort_values("n_genes")["accuracy"]
     accuracy, low, high = _accuracy_interval(types)
     every, seen = (_split_of(made).table["part"].value_counts() for made in (panel, judged))
     some = [
@@ -783,6 +963,8 @@ def _summary(panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.D
         f" {types['test_cells'].sum():,} test cells: the mean of the recall of {len(types)} types, and of"
         f" {curve['judge'].nunique()} evaluation classifiers. The interval is over these cells; other donors or another"
         f" machine may differ by more. {enough_genes(curve)} genes are within 1 percentage point of the best size."
+        f" Logistic regression alone reaches {own.iloc[-1]:.1%} with them, and {ceiling.accuracy:.1%} with the main"
+        f" components of the {ceiling.n_genes:,} most variable genes."
         + (
             f" The evaluation classifiers saw {' and '.join(some)}, drawn at random, fewer of the large types."
             if some

@@ -5,9 +5,7 @@
 # %% ../nbs/29_orders.ipynb #0f04imp
 from __future__ import annotations
 
-import io
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from selectormlp.data import (
     _write_table,
     _write_whole,
 )
+from .files import _spreadsheet
 from .identity import _Matcher, _Nomenclature, _genes_of_date, _organism_of, _table_of
 from .panels import _CARRIED, _NO_GAIN, GenePanel
 
@@ -235,43 +234,6 @@ _SHAPES: Mapping[str, _Shape] = {
 }
 
 # %% ../nbs/29_orders.ipynb #0f15write
-_THEN = (1980, 1, 1, 0, 0, 0)  # in every part of a spreadsheet, so that the same table is the same file
-
-
-def _spreadsheet(table: pd.DataFrame) -> bytes:
-    """A table as .xlsx, each cell a text."""
-    from openpyxl import Workbook
-    from openpyxl.utils.exceptions import IllegalCharacterError
-
-    book = Workbook()
-    sheet = book.active
-    for row, texts in enumerate([table.columns, *table.itertuples(index=False)], start=1):
-        for column, text in enumerate(map(str, texts), start=1):
-            if not text:
-                continue
-            cell = sheet.cell(row, column)
-            try:
-                cell.value = text
-            except IllegalCharacterError:
-                raise InputError(f"{text!r} holds a character that a spreadsheet cannot; write a .csv") from None
-            cell.data_type, cell.number_format = "s", "@"  # else "=1" would be a formula
-    written = io.BytesIO()
-    book.save(written)
-    return _without_times(written.getvalue())
-
-
-def _without_times(packed: bytes) -> bytes:
-    """The same spreadsheet without a word of when it was written."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(packed)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
-        for part in old.infolist():
-            content = old.read(part)
-            if part.filename == "docProps/core.xml":
-                content = re.sub(rb"(<dcterms:\w+[^>]*>)[^<]*", rb"\g<1>1980-01-01T00:00:00Z", content)
-            new.writestr(zipfile.ZipInfo(part.filename, _THEN), content, zipfile.ZIP_DEFLATED)
-    return out.getvalue()
-
-
 def _refuse_other_content(written: Path, path: Path) -> None:
     """Raise InputError where a file is there that holds something else than what is to be written."""
     if path.exists() and (not path.is_file() or path.read_bytes() != written.read_bytes()):
@@ -344,7 +306,7 @@ def write_order(
     if path.suffix.lower() == ".csv":
         _write_table(table, path, before=lambda written: _refuse_other_content(written, path))
         return order
-    content = _spreadsheet(table)
+    content = _spreadsheet({"Sheet": table.astype(str)})
     with _write_whole(path) as written:
         written.write_bytes(content)
         _refuse_other_content(written, path)

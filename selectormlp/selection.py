@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy.linalg import solve_triangular
-from scipy.sparse import csc_matrix, csr_matrix, issparse
+from scipy.sparse import csc_matrix, csr_matrix, hstack, issparse
 
 from .classifiers import make_classifier
 from selectormlp.data import (
@@ -204,6 +204,7 @@ class _HeldOutDiscriminant:
 
     def __init__(self, codes: np.ndarray, folds: np.ndarray, *, ridge: float):
         self.codes, self.ridge, self.n_types = codes, ridge, int(codes.max()) + 1
+        self.folds = hash(folds.tobytes())
         names, numbers = np.unique(folds, return_inverse=True)
         self.rows = np.split(np.lexsort((codes, numbers)), np.cumsum(np.bincount(numbers))[:-1])  # type by type
         self.groups = numbers * self.n_types + codes
@@ -345,6 +346,84 @@ def _held_out_confusion(C: np.ndarray, codes: np.ndarray, folds: np.ndarray, *, 
     judge = _HeldOutDiscriminant(codes, folds, ridge=ridge)
     return [judge.add(column) for column in C.T][-1]
 
+# %% ../nbs/24_better_panels.ipynb #5ha2ed03
+_MOST_KEPT = 2**28  # bytes of predictions that are kept
+
+
+class _SharedCells:
+    """Training cells x genes, log-normalised, and what searches of them found: for those that come after.
+
+    `bring` returns training cells with the named genes, gene by gene (CSC). `take` the genes of a search before it
+    begins.
+    """
+
+    def __init__(self, bring: Callable[[list[str]], AnnData], label_key: str, names: list[str]):
+        self.bring, self.label_key = bring, label_key
+        self.train = bring(names)
+        self.profiles = self._profiles(self.train)
+        self.products: dict[int, np.ndarray] = {}
+        self.steps: dict[Any, _HeldOut] = {}
+        self.places = np.arange(len(names))
+        self._molecules: np.ndarray | None = None
+
+    def _profiles(self, train: AnnData) -> _TypeProfiles:
+        """The profiles of the types."""
+        return _type_profiles(train.X, train.obs[self.label_key].to_numpy())
+
+    def take(self, names: list[str]) -> AnnData:
+        """The training cells with the named genes, which the next search is for."""
+        if lacking := _missing_genes(names, self.train.var_names):
+            self._add(lacking)
+        from anndata import AnnData
+
+        self.places = self.train.var_names.get_indexer(names)
+        X = self.train.X[:, self.places]
+        return AnnData(X, obs=self.train.obs, var=pd.DataFrame(index=pd.Index(names, dtype=object)), uns=self.train.uns)
+
+    def _add(self, names: list[str]) -> None:
+        """Bring genes that are not at hand."""
+        from anndata import AnnData
+
+        more, old = self.bring(names), self.profiles
+        found, var = self._profiles(more), pd.DataFrame(index=[*self.train.var_names, *names])
+        joined = {each: np.hstack([getattr(old, each), getattr(found, each)]) for each in ("means", "detected")}
+        self.profiles = replace(old, **joined, variance=np.append(old.variance, found.variance))
+        X = hstack([self.train.X, more.X], format="csc")
+        self.train = AnnData(X, obs=self.train.obs, var=var, uns=self.train.uns)
+        self.products.clear()
+        self._molecules = None
+
+    def profiles_of_taken(self) -> _TypeProfiles:
+        """The profiles of the types in the genes of the next search."""
+        old, here = self.profiles, self.places
+        means, detected = (np.take(each, here, axis=1) for each in (old.means, old.detected))  # as rows, as they were
+        return replace(old, means=means, detected=detected, variance=old.variance[here])
+
+    def molecules_of_taken(self) -> np.ndarray:
+        """Molecules per 10,000 of the genes of the next search, means of the types (types x genes)."""
+        if self._molecules is None:
+            self._molecules = _mean_molecules(_genes_by_cells(self.train.X), self.profiles)
+        return np.take(self._molecules, self.places, axis=1)
+
+    def products_of_taken(self, gene: int, weighted: np.ndarray) -> np.ndarray:
+        """Products of one gene of the search, whose weighted values are given, with each of its genes."""
+        place = int(self.places[gene])
+        if place not in self.products:
+            parts = _genes_by_cells(self.train.X)
+            self.products[place] = np.concatenate([part @ weighted for part in parts])
+        return self.products[place][self.places]
+
+    def key_of(self, search: DiscriminantSearch) -> Any:
+        """What the predictions of a search rest on: its genes in their order, the ridge, and the folds."""
+        return tuple(self.places[search.chosen].tolist()), search.judge.ridge, search.judge.folds
+
+    def keep(self, key: Any, step: _HeldOut) -> None:
+        """Keep predictions; the oldest go where there are too many."""
+        size = step.confusion.nbytes + (0 if step.right is None else step.right.nbytes)
+        while self.steps and (len(self.steps) + 1) * size > _MOST_KEPT:
+            del self.steps[next(iter(self.steps))]
+        self.steps[key] = step
+
 # %% ../nbs/24_better_panels.ipynb #669474ec
 def _priced(worth: np.ndarray, factors: np.ndarray | None) -> np.ndarray:
     """Worth after costs; what is below 0, that of copies, stays there."""
@@ -370,7 +449,7 @@ class DiscriminantSearch:
 
     Parameters: `X` log-normalised training cells x genes (CSR, CSC or dense), `y` their types, `_pair_costs` types x
     types in the order of `profiles.types` (what a confusion costs; 1 each), `batches` the donor or batch of each cell,
-    `platform` the machine that will measure the panel.
+    `platform` the machine that will measure the panel, `shared` what searches of the same cells have found before.
     Sources: McLachlan 1992 (Mahalanobis distance); Walther et al. 2016, doi:10.1016/j.neuroimage.2015.12.012 (batches).
     """
 
@@ -382,11 +461,13 @@ class DiscriminantSearch:
         pair_costs: np.ndarray | None = None,
         batches: ArrayLike | None = None,
         platform: Platform | None = None,
+        shared: _SharedCells | None = None,
     ) -> None:
         X = csc_matrix(X)
         self.X = X if X.dtype.kind == "f" else X.astype(np.float64)
         self.parts = _genes_by_cells(self.X)
-        self.profiles = _type_profiles(self.X, y)
+        self.shared = shared
+        self.profiles = _type_profiles(self.X, y) if shared is None else shared.profiles_of_taken()
         n_types, variance = len(self.profiles.types), self.profiles.variance
         self.ridge = _RIDGE * _typical_variance(self.profiles)
         self.first, self.second = np.triu_indices(n_types, 1)
@@ -493,7 +574,18 @@ class DiscriminantSearch:
         spread = np.sqrt(self.variance[gene])
         loading = (with_ridge - self.loadings[:n, gene] @ self.loadings[:n]) / spread
         means = self.means - self.means[:, :, [gene]] / spread * loading
-        return _Found(shared, loading, means, lambda: self.judge.add(self._values_of(gene)))
+        return _Found(shared, loading, means, self._predicted)
+
+    def _predicted(self) -> _HeldOut:
+        """How the cells are told apart with the chosen genes; what was found for the same genes is not found again."""
+        key = None if self.shared is None else self.shared.key_of(self)
+        if self.shared is not None and key in self.shared.steps:
+            return self.shared.steps[key]
+        for gene in self.chosen[self.judge.n_genes :]:
+            step = self.judge.add(self._values_of(gene))
+        if self.shared is not None:
+            self.shared.keep(key, step)
+        return step
 
     def find_all(self, genes: Sequence[int]) -> Iterator[_Found | None]:
         """What `add` needs to know of each of many genes, found in blocks; each must be added before the next.
@@ -534,8 +626,10 @@ class DiscriminantSearch:
         """The same with one gene or several, whose `values` are (cells,) or genes x cells."""
         profiles = self.profiles
         share = 1 / (np.maximum(profiles.n_cells - 1, 1) * len(profiles.types))
-        weighted = (values * share[profiles.codes]).T
-        products = np.concatenate([part @ weighted for part in self.parts]).T
+        if self.shared is not None and isinstance(genes, int | np.integer):
+            products = self.shared.products_of_taken(int(genes), values * share[profiles.codes])
+        else:
+            products = np.concatenate([part @ (values * share[profiles.codes]).T for part in self.parts]).T
         return products - (share * profiles.n_cells * profiles.means[:, genes].T) @ profiles.means
 
 # %% ../nbs/24_better_panels.ipynb #9599323a
@@ -1083,6 +1177,12 @@ def _types_without_a_gene(search: DiscriminantSearch, marks: np.ndarray) -> np.n
     return np.isin(marks, without) if search.shifts is not None and len(without) else None
 
 # %% ../nbs/24_better_panels.ipynb #20a7f3c8
+def _mean_molecules(parts: list[csr_matrix], profiles: _TypeProfiles) -> np.ndarray:
+    """Mean molecules per 10,000 of each gene in each type (types x genes), from log-normalised values."""
+    molecules = (csr_matrix((np.expm1(part.data), part.indices, part.indptr), part.shape) for part in parts)
+    return _average_by(profiles.codes, len(profiles.types), molecules)
+
+
 class _Budget:
     """Molecules per 10,000 that the genes of a panel may have in any type: the means add up, and `limit` is kept.
 
@@ -1090,8 +1190,8 @@ class _Budget:
     """
 
     def __init__(self, search: DiscriminantSearch, limit: float):
-        molecules = (csr_matrix((np.expm1(part.data), part.indices, part.indptr), part.shape) for part in search.parts)
-        self.costs = _average_by(search.profiles.codes, len(search.profiles.types), molecules)
+        own = search.shared
+        self.costs = _mean_molecules(search.parts, search.profiles) if own is None else own.molecules_of_taken()
         self.types, self.limit = search.profiles.types, limit
         self.spent = np.zeros(len(self.types))
 
@@ -1366,6 +1466,64 @@ class DesignedPanel(GenePanel):
         more: dict[str, Any] = {"condition": condition, "part": part, "seed": seed, "model_settings": model_settings}
         return score_panel(self, cells, self.split, self.label_key, **more)
 
+# %% ../nbs/24_better_panels.ipynb #5ha2ed01
+_MORE_GENES = 200  # beyond the most variable, that are at hand when others are left out
+
+
+@dataclass(frozen=True)
+class _ReadyCells:
+    """Cells that a panel is chosen from, with each gene summed up; `train` is None where values are on disk.
+
+    `names` are the cells of the split, `lacking` says which file lacks a gene, `shared` is for those who choose again.
+    """
+
+    cells: AnnData | OpenCells
+    names: list[str]
+    train: AnnData | None
+    genes: _GeneSummary
+    var: pd.DataFrame
+    lacking: Any
+    shared: _SharedCells | None = None
+
+
+def _ready_cells(
+    cells: AnnData | OpenCells, label_key: str, split: CellSplit | None, n_variable: int,
+    *, memory: int | None = None, progress: bool = False,
+) -> _ReadyCells:  # fmt: skip
+    """Bring cells into memory where they fit, and sum up the genes."""
+    table = pd.DataFrame(columns=["cell", "cell_type", "part"]) if split is None else split.table
+    names = table["cell"].tolist()
+    if isinstance(cells, OpenCells):
+        n_values = cells.n_values * len(names) / len(cells.obs)
+        if _fits(n_values, memory) or len(cells.genes) <= n_variable:
+            cells = _read_open(cells, names, progress=progress)
+    if isinstance(cells, OpenCells):
+        labels = table[table["part"] == "train"].set_index("cell")["cell_type"]
+        genes = _summarise_open(cells, labels, progress=progress)
+        return _ReadyCells(cells, names, None, genes, cells.var, cells.lacking)
+    train = _part_of(cells, split, "train", label_key)
+    return _ReadyCells(cells, names, train, _summarise_genes(train, label_key), train.var, cells.uns.get(_LACKING))
+
+
+def _shared_cells(
+    cells: AnnData | OpenCells, label_key: str, split: CellSplit, n_variable: int, *, memory: int | None = None
+) -> _ReadyCells:
+    """The same for choosing many times with one split."""
+    ready = _ready_cells(cells, label_key, split, n_variable, memory=memory)
+
+    def bring(names: list[str]) -> AnnData:
+        if ready.train is not None:
+            found = ready.train
+        else:
+            found = _part_of(_read_open(ready.cells, ready.names, genes=names), split, "train", label_key)
+        taken = _by_gene(found, names)
+        taken.uns = dict(found.uns)
+        return taken
+
+    ranked = _by_score(ready.genes.names, ready.genes.above_trend())
+    shared = _SharedCells(bring, label_key, list(ranked[: n_variable + _MORE_GENES]))
+    return replace(ready, shared=shared)
+
 # %% ../nbs/24_better_panels.ipynb #87174559
 def _as_read(panel: GenePanel, cells: Any) -> AnnData | OpenCells:
     """The cells with the values that the panel was chosen from; cells that were read already keep theirs."""
@@ -1392,6 +1550,7 @@ def _choose_panel(
     memory: int | None = None,
     progress: bool = False,
     n_more: int | None = None,
+    ready: _ReadyCells | None = None,
 ) -> tuple[DesignedPanel, AnnData]:
     """Choose and describe a panel by its design; return it and the cells of the split that were read for it.
 
@@ -1399,35 +1558,31 @@ def _choose_panel(
     where they fit into `memory` bytes (None: half of what is available); else the genes are summed up where they lie,
     and only the candidates are brought. `about` is what is known of the cells, for `panel.settings`. `n_more` genes are
     added to those that must be in, of which two names may mean one; None: `n_genes` of the design is the number.
+    `ready` are these cells as an earlier choice with the same split found them.
     """
-    table = pd.DataFrame(columns=["cell", "cell_type", "part"]) if split is None else split.table
-    names, train = table["cell"].tolist(), None
-    if isinstance(cells, OpenCells):
-        n_values = cells.n_values * len(names) / len(cells.obs)
-        if _fits(n_values, memory) or len(cells.genes) <= design.n_variable:
-            cells = _read_open(cells, names, progress=progress)
-    if isinstance(cells, OpenCells):
-        labels = table[table["part"] == "train"].set_index("cell")["cell_type"]
-        genes, var, lacking = _summarise_open(cells, labels, progress=progress), cells.var, cells.lacking
-    else:
-        train = _part_of(cells, split, "train", label_key)
-        genes, var, lacking = _summarise_genes(train, label_key), train.var, cells.uns.get(_LACKING)
-    asked = design = _with_known_genes(design, var, lacking)
+    if ready is None:
+        ready = _ready_cells(cells, label_key, split, design.n_variable, memory=memory, progress=progress)
+    cells, train, var = ready.cells, ready.train, ready.var
+    asked = design = _with_known_genes(design, var, ready.lacking)
     if n_more is not None:
         asked = design = replace(design, n_genes=len(design.required) + n_more)
     if _carries(design):
         design = _without_carried(design, var.index)
-    candidates = _candidate_genes(genes, design, var)
+    candidates = _candidate_genes(ready.genes, design, var)
     factors = _price_factors(var, candidates.names, design)
-    if isinstance(cells, OpenCells):
-        cells = _read_open(cells, names, genes=candidates.names, progress=progress)
-    if train is None:
+    if ready.shared is not None:
+        train = ready.shared.take(candidates.names)
+    elif train is None:
+        cells = _read_open(cells, ready.names, genes=candidates.names, progress=progress)
         train = _part_of(cells, split, "train", label_key)
     ranked = _rank_by_model(cells, train, split, label_key, candidates.names, design, model_settings)
     about = {**_with_genes_left_out(about or {}, candidates), "values": {**_values_of(train), "n_genes": len(var)}}
-    train = _by_gene(train, candidates.names)  # and all genes of these cells need no memory any more
+    shared = ready.shared
+    if shared is None:
+        del ready
+        train = _by_gene(train, candidates.names)  # and all genes of these cells need no memory any more
     more: dict[str, Any] = {"ranked": ranked, "model_settings": model_settings, "about": about, "factors": factors}
-    panel = _build_panel(train, label_key, design, split, **more)
+    panel = _build_panel(train, label_key, design, split, **more, shared=shared)
     _say_what_to_look_at(panel, design)
     return panel if asked is design else _with_carried(panel, asked), cells
 
@@ -1522,10 +1677,11 @@ def _build_panel(
     model_settings: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
     factors: np.ndarray | None = None,
+    shared: _SharedCells | None = None,
 ) -> DesignedPanel:
     """The panel of a design from log-normalised training cells x candidate genes; `ranked` fixes it beforehand.
 
-    `factors` say what is left of each candidate's worth after its costs.
+    `factors` say what is left of each candidate's worth after its costs, `shared` what was found before.
     """
     from threadpoolctl import threadpool_limits
 
@@ -1542,7 +1698,7 @@ def _build_panel(
         )
     places = {name: place for place, name in enumerate(names)}
     required = [places[gene] for gene in ranked or design.required]
-    search = _search(train, label_key, design)
+    search = _search(train, label_key, design, shared)
     budget = None if design.max_total is None else _Budget(search, design.max_total)
     if budget is not None:
         budget.refuse_required(required, names)
@@ -1571,7 +1727,9 @@ def _split_of(obs: pd.DataFrame, label_key: str, design: PanelDesign) -> CellSpl
     return split_cells(labels.to_frame(), label_key, min_cells=design.min_cells, seed=design.seed)
 
 
-def _search(train: AnnData, label_key: str, design: PanelDesign) -> DiscriminantSearch:
+def _search(
+    train: AnnData, label_key: str, design: PanelDesign, shared: _SharedCells | None = None
+) -> DiscriminantSearch:
     """The search on training cells, with the costs and the batches of a design."""
     y = train.obs[label_key].to_numpy().astype(str)
     if design.batch_key is not None:
@@ -1579,7 +1737,8 @@ def _search(train: AnnData, label_key: str, design: PanelDesign) -> Discriminant
         _say_what_is_confounded(train.obs, label_key, design.batch_key)
     batches = None if design.batch_key is None else _cell_labels(train.obs, design.batch_key).fillna("none").to_numpy()
     costs = _pair_costs(np.unique(y).tolist(), train.obs, label_key, design)
-    return DiscriminantSearch(train.X, y, pair_costs=costs, batches=batches, platform=_find_platform(design.target))
+    more: dict[str, Any] = {"batches": batches, "platform": _find_platform(design.target), "shared": shared}
+    return DiscriminantSearch(train.X, y, pair_costs=costs, **more)
 
 
 def _cells_by_batch(obs: pd.DataFrame, label_key: str, batch_key: str) -> pd.DataFrame:
