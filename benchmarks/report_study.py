@@ -6,7 +6,8 @@
 
 Each run is a study (runs/study_NAME, or in the folder --runs) that can be killed and goes on when the same command is
 given again. The networks that say most come first and the L1 SVM, the slowest, last; what there is so far lies in
-the study's folder tables/, and at the end in data/studies/NAME_report. seconds.csv there says what each part took.
+the study's folder tables/ (`--so-far` copies them), and at the end in data/studies/NAME_report. seconds.csv there says
+what each part took.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from watch import PartLog, Watch
 from selectormlp.classifiers import GeneClassifier
 from selectormlp.data import _write_table
 from selectormlp.masking import random_masking_curve
-from selectormlp.panels import GenePanel
+from selectormlp.panels import GenePanel, panel_from_ranking, panel_overlap
 from selectormlp.simulation import simulate_to_file
 from selectormlp.study import _MEAN, Study, StudyConfig, _only_run, run_study
 
@@ -146,11 +147,20 @@ def so_far(study: Study) -> None:
             if not name.startswith("svm") and (study.folder / "models" / name / "config.json").exists()
         ],
         "markers.csv": watched(study),
+        "overlap.csv": overlaps(study),
     }
     for name, found in tables.items():
         if found:
             pd.concat(found, ignore_index=True).to_csv(folder / name, index=False, float_format="%.4g")
     shutil.copy(study.folder / "seconds.csv", folder / "seconds.csv")
+
+
+def overlaps(study: Study) -> list[pd.DataFrame]:
+    """Genes that the best 200 of the models trained so far share."""
+    largest = max(study.panel_sizes())
+    trained = [name for name in study.config.conditions if (study.folder / "models" / name / "config.json").exists()]
+    panels = {name: panel_from_ranking(study.ranking(name), largest) for name in trained}
+    return [panel_overlap(panels).rename_axis("model").reset_index()] if len(panels) > 1 else []
 
 
 def means(scores: pd.DataFrame) -> pd.DataFrame:
@@ -185,6 +195,28 @@ def keep(study: Study, folder: Path, about: dict[str, object]) -> None:
     (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
+def told_of(study: Study, command: str) -> dict[str, object]:
+    """What a study was, for its tables."""
+    return {
+        "command": command,
+        "cells": study.split().counts().sum().to_dict(),
+        "types": len(study.types()),
+        "genes": len(study.genes()),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+    }
+
+
+def keep_so_far(study: Study, log: PartLog, folder: Path, about: dict[str, object]) -> None:
+    """Copy the tables of the parts that are done, and say which are lacking."""
+    so_far(study)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (study.folder / "tables").glob("*.csv"):
+        shutil.copy(path, folder / path.name)
+    lacking = [told for told, _ in parts_of(study) if not log.done(told)]
+    (folder / "about.json").write_text(json.dumps(about | {"lacking": lacking}, indent=2) + "\n")
+
+
 def main() -> None:
     """Run one study and copy what is small."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,12 +226,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="fewer epochs, to try the command out")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the cells and of the study")
     parser.add_argument("--tables", type=Path, default=ROOT / "data" / "studies", help="folder of the tables")
+    parser.add_argument("--so-far", action="store_true", help="run nothing; copy the tables of what is done so far")
     arguments = parser.parse_args()
     name = f"{arguments.name}_full" if arguments.full else arguments.name
     folder = arguments.runs / (f"study_{name}" if arguments.protocol == "report" else f"study_{name}_robust")
     config = study_of(name, arguments.runs, arguments.protocol, arguments.epochs)
     folder.mkdir(parents=True, exist_ok=True)
-    log = PartLog(folder / "seconds.csv")
+    log, tables = PartLog(folder / "seconds.csv"), arguments.tables / f"{name}_{arguments.protocol}"
+    flags = " --full" * arguments.full + " --protocol robust" * (arguments.protocol == "robust")
+    command = f"python benchmarks/report_study.py {arguments.name}{flags}"
+    if arguments.so_far:
+        study = WatchedStudy(config, folder)
+        keep_so_far(study, log, tables, told_of(study, command))
+        return
     with _only_run(folder):
         if name in SIMULATED and not log.done("simulate"):
             with log.part("simulate"):
@@ -216,16 +255,7 @@ def main() -> None:
     with log.part("figures and page"):
         run_study(config, folder, progress=False)
     study = Study(config, folder)
-    flags = " --full" * arguments.full + " --protocol robust" * (arguments.protocol == "robust")
-    about = {
-        "command": f"python benchmarks/report_study.py {arguments.name}{flags}",
-        "cells": study.split().counts().sum().to_dict(),
-        "types": len(study.types()),
-        "genes": len(study.genes()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-    }
-    keep(study, arguments.tables / f"{name}_{arguments.protocol}", about)
+    keep(study, tables, told_of(study, command))
     print(study.test_accuracy().round(3).to_string(index=False))
 
 

@@ -46,6 +46,7 @@ from selectormlp.files import (
     _fingerprint_path,
     _only_writer,
     _refuse_input,
+    _spreadsheet,
 )
 from .identity import _Matcher, _table_of, match_genes
 from selectormlp.inspection import (
@@ -54,7 +55,7 @@ from selectormlp.inspection import (
     _types_with_all_genes,
     write_panel_report,
 )
-from .orders import _SUBSTITUTE, _spreadsheet, order_table
+from .orders import _SUBSTITUTE, order_table
 from .panels import _GENE_COLUMNS, _genes_of_file
 from .platforms import PLATFORMS
 from selectormlp.selection import (
@@ -484,7 +485,7 @@ class _Desk:
         """Write the panel into the folder: panel.csv, panel.json (how it was made) and panel.xlsx (to order from)."""
         with self.lock:
             panel, path = self.panel(), self.out / "panel.csv"
-            content = _spreadsheet(order_table(panel, self.ready.var))
+            content = _spreadsheet({"order": order_table(panel, self.ready.var).astype(str)})
             with _only_writer(path):
                 panel.to_csv(path)
                 with _write_whole(self.out / "panel.xlsx") as temporary:

@@ -813,8 +813,8 @@ def _panel_tables(
     """All tables about a panel: panel, coverage, types, curve, recalls, stability and, from raw counts, robustness.
 
     Types, curve and recalls are means over the same predictions of `_PAGE_JUDGES`, so that they agree. These see
-    `_MOST_CELLS` training cells, and as many test cells, at most; resamples are drawn from `_MOST_RESAMPLED`. `adata` is
-    in memory; `cells` are those of it that `_cells_of_page` takes.
+    `_MOST_CELLS` training cells, and as many test cells, at most; resamples are drawn from `_MOST_RESAMPLED`. `adata`
+    is in memory; `cells` are those of it that `_cells_of_page` takes.
     """
     judged, resampled = _lighter(panel), _lighter(panel, most=_MOST_RESAMPLED)
     every = _every_recall(judged, cells, _SIZES, _PAGE_JUDGES, n_jobs)

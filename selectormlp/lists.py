@@ -689,7 +689,8 @@ _PAGE = """<!doctype html>
 <title>{{ title }}</title><style>{{ style | safe }}</style></head><body><h1>{{ title }}</h1>
 <ul class="headline">{% for line in headline %}<li>{{ line }}</li>{% endfor %}</ul>
 {% if notes %}<h2>To know first</h2><ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
-{% macro figure(name) %}<figure>{{ figures[name][1] | safe }}<figcaption>{{ figures[name][0] }}</figcaption></figure>{% endmacro %}
+{% macro figure(name) %}<figure>{{ figures[name][1] | safe }}
+<figcaption>{{ figures[name][0] }}</figcaption></figure>{% endmacro %}
 <h2>All types together</h2>{{ summary | safe }}{{ figure("accuracy") }}
 {% if "differences" in figures %}{{ figure("differences") }}{{ differences | safe }}{% endif %}
 <h2>Type by type</h2>{{ figure("types") }}
