@@ -317,6 +317,36 @@ def plot_confusions(tables: dict[str, pd.DataFrame]) -> Axes:
         plot_confusion(table, ax=ax).set_title(name, fontsize=10)
     return axes[0]
 
+# %% ../nbs/26_reading_a_panel.ipynb #620f5046
+_MOST_CELLS = 10_000  # training cells, and test cells, that the evaluation classifiers of a page see
+_MOST_RESAMPLED = 20_000  # training cells that the resamples of a page are drawn from
+_PAGE_JUDGES = ("logistic_regression", "nearest_neighbours")  # a random forest takes five times as long as both
+
+
+def _lighter(panel: DesignedPanel, *, most: int = _MOST_CELLS) -> DesignedPanel:
+    """The panel with at most `most` cells in each part of its split: of large types fewer, drawn by their names."""
+    return replace(panel, split=_lighter_split(_split_of(panel), most=most))
+
+
+def _cells_of_page(panel: DesignedPanel, adata: AnnData) -> AnnData:
+    """The cells that a page asks, log-normalised once for all its questions."""
+    return _prepared(_lighter(panel, most=_MOST_RESAMPLED), adata)
+
+
+def _lighter_split(split: CellSplit, *, most: int = _MOST_CELLS, seed: int = 0) -> CellSplit:
+    """The split with at most `most` cells in each part: of large types fewer, drawn by their names."""
+    table = split.table.assign(lot=_draw_lots(split.table["cell"].to_numpy(), seed=seed))
+    sizes, place = table.groupby(["part", "cell_type"]).size(), table.groupby(["part", "cell_type"])["lot"].rank()
+    caps = {str(part): _cap(group.to_numpy(), most) for part, group in sizes.groupby(level="part")}
+    kept = (place <= table["part"].map(caps)).to_numpy()
+    return CellSplit(split.table[kept].reset_index(drop=True), split.dropped_types)
+
+
+def _cap(sizes: np.ndarray, most: int) -> int:
+    """Cells of a type at most, such that types of these sizes add up to `most` or less; at least one."""
+    caps = np.arange(1, sizes.max() + 1)
+    return int(caps[np.minimum(sizes[:, None], caps).sum(axis=0) <= most].max(initial=1))
+
 # %% ../nbs/26_reading_a_panel.ipynb #10cmap01
 _MOST_ON_MAP, _FEWEST_ON_MAP = 2_000, 20  # test cells
 
@@ -631,36 +661,6 @@ def _scaled(counts: csr_matrix, depth: np.ndarray | None) -> csr_matrix:
         return _as_measured(counts, depth, 1.0)
     total = np.asarray(counts.sum(axis=1), dtype=float).ravel()
     return csr_matrix(counts.multiply((100 / np.maximum(total, 1))[:, None])).log1p().astype(np.float32)
-
-# %% ../nbs/26_reading_a_panel.ipynb #620f5046
-_MOST_CELLS = 10_000  # training cells, and test cells, that the evaluation classifiers of a page see
-_MOST_RESAMPLED = 20_000  # training cells that the resamples of a page are drawn from
-_PAGE_JUDGES = ("logistic_regression", "nearest_neighbours")  # a random forest takes five times as long as both
-
-
-def _lighter(panel: DesignedPanel, *, most: int = _MOST_CELLS) -> DesignedPanel:
-    """The panel with at most `most` cells in each part of its split: of large types fewer, drawn by their names."""
-    return replace(panel, split=_lighter_split(_split_of(panel), most=most))
-
-
-def _cells_of_page(panel: DesignedPanel, adata: AnnData) -> AnnData:
-    """The cells that a page asks, log-normalised once for all its questions."""
-    return _prepared(_lighter(panel, most=_MOST_RESAMPLED), adata)
-
-
-def _lighter_split(split: CellSplit, *, most: int = _MOST_CELLS, seed: int = 0) -> CellSplit:
-    """The split with at most `most` cells in each part: of large types fewer, drawn by their names."""
-    table = split.table.assign(lot=_draw_lots(split.table["cell"].to_numpy(), seed=seed))
-    sizes, place = table.groupby(["part", "cell_type"]).size(), table.groupby(["part", "cell_type"])["lot"].rank()
-    caps = {str(part): _cap(group.to_numpy(), most) for part, group in sizes.groupby(level="part")}
-    kept = (place <= table["part"].map(caps)).to_numpy()
-    return CellSplit(split.table[kept].reset_index(drop=True), split.dropped_types)
-
-
-def _cap(sizes: np.ndarray, most: int) -> int:
-    """Cells of a type at most, such that types of these sizes add up to `most` or less; at least one."""
-    caps = np.arange(1, sizes.max() + 1)
-    return int(caps[np.minimum(sizes[:, None], caps).sum(axis=0) <= most].max(initial=1))
 
 # %% ../nbs/26_reading_a_panel.ipynb #e4abfbdf
 _PANEL_PAGE = """<!doctype html>
