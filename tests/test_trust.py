@@ -172,6 +172,7 @@ def test_a_page_is_given_up_when_another_panel_comes(
     recalls = pd.DataFrame({"n_genes": [1, 4], "type": "a", "recall": 0.5})
     quick["types"] = pd.DataFrame({"type": ["a"], "test_cells": [4], "recall": [0.5], "low": [0.1], "high": [0.9]})
     quick |= {"recalls": recalls, "curve": pd.DataFrame({"n_genes": [1, 4], "judge": "j", "accuracy": 0.5})}
+    quick["ceiling"] = pd.DataFrame({"judge": ["j"], "n_genes": [9], "accuracy": [0.6]})
     monkeypatch.setattr("selectormlp.inspection._panel_tables", lambda *_, **__: quick)
     monkeypatch.setattr("selectormlp.inspection._draw", lambda *_: plot_confusion(pd.DataFrame([[1]])))
     page = write_panel_report(panel, counts, here / "p_report", beside="p.csv").read_text(encoding="utf-8")
