@@ -35,7 +35,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from anndata import AnnData  # noqa: E402
 from speed_atlas import measure_atlas, measure_reading  # noqa: E402
-from speed_sources import measure_sources, wide_cells  # noqa: E402
+from speed_sources import BEFORE, measure_sources, wide_cells  # noqa: E402
 
 from selectormlp.classifiers import LinearSVMClassifier, make_classifier  # noqa: E402
 from selectormlp.data import _read_json, _write_json, normalise  # noqa: E402
@@ -228,6 +228,33 @@ def measure_guard(n_cells: int | None) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+# -------------------------------------------------------------------------------------------------------------- page
+
+
+def measure_page(n_cells: int | None) -> pd.DataFrame:
+    """(i) A panel of 100 genes by `select`, with its page and without; SELECTORMLP_BEFORE is another checkout."""
+    run = "import resource, sys; from selectormlp.cli import main; code = main(sys.argv[1:]);"
+    run += " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024); sys.exit(code)"
+    checkouts = {"": ROOT, **({" (another checkout)": Path(BEFORE)} if BEFORE else {})}
+    with tempfile.TemporaryDirectory() as folder:
+        wide_cells(Path(folder) / "wide.h5ad", n_cells or 100_000, 20_000)
+        options = ["select", f"{folder}/wide.h5ad", "--label-key", "cell_type", "--n-genes", "100", "--n-jobs", "1"]
+
+        def chosen(page: str, checkout: Path) -> Callable[[], int]:
+            command = [sys.executable, "-c", run, *options, "--page", page, "--out", f"{folder}/p.csv"]
+            more: dict[str, Any] = {"check": True, "capture_output": True, "text": True, "cwd": checkout}
+            more["env"] = {**os.environ, "PYTHONPATH": str(checkout)}
+            return lambda: int(subprocess.run(command, **more).stdout.split()[-1])
+
+        ways = {
+            f"{name}{where}": chosen(page, checkout)
+            for where, checkout in checkouts.items()
+            for name, page in (("with its page", "true"), ("without", "false"))
+        }
+        table, peaks = in_turn(ways, turns=1)
+    return table.assign(peak_memory_mb=[peaks[name] for name in table["what"]])
+
+
 # ---------------------------------------------------------------------------------------------------------- training
 
 
@@ -394,6 +421,7 @@ PARTS: dict[str, Callable[[int | None], pd.DataFrame]] = {
     "sources": measure_sources,
     "start": measure_start,
     "guard": measure_guard,
+    "page": measure_page,
 }
 
 

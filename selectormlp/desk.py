@@ -46,10 +46,12 @@ from selectormlp.files import (
     _fingerprint_path,
     _only_writer,
     _refuse_input,
+    _remove_companions,
     _spreadsheet,
 )
 from .identity import _Matcher, _table_of, match_genes
 from selectormlp.inspection import (
+    _PAGE_FILES,
     _accuracy_interval,
     _lighter_split,
     _types_with_all_genes,
@@ -239,6 +241,7 @@ class _Desk:
         self.lock, self.pasted = threading.RLock(), pd.DataFrame()
         self.versions: dict[str, PanelDesign] = {}
         self.note, self.place, self.page_state = "", 0, ""
+        self.saved: tuple[list[str], dict[str, Any]] | None = None
         self.begun, self.steps = rules, [_Step(rules, "begun")]
         _refuse_input(self.out, (*given.files, *given.labels))
         self.held = ExitStack()
@@ -487,10 +490,19 @@ class _Desk:
             panel, path = self.panel(), self.out / "panel.csv"
             content = _spreadsheet({"order": order_table(panel, self.ready.var).astype(str)})
             with _only_writer(path):
+                self._remove_pages_of_others(panel)
                 panel.to_csv(path)
                 with _write_whole(self.out / "panel.xlsx") as temporary:
                     temporary.write_bytes(content)
         return [self.out / f"panel.{ending}" for ending in ("csv", "json", "xlsx")]
+
+    def _remove_pages_of_others(self, panel: DesignedPanel) -> None:
+        """Take away the page, and the sheet to order from, where they are not of this panel."""
+        about = panel.genes, panel.settings
+        if self.saved != about:
+            _remove_companions(self.out / "panel_report", _PAGE_FILES)
+            (self.out / "panel.xlsx").unlink(missing_ok=True)
+        self.saved = about
 
     def save_page(self) -> Path:
         """Write the page of the panel beside it, judged on test cells; that takes a while."""
@@ -922,7 +934,7 @@ data-turn="{{ turn }}"></div>
 {% if changed %}<p class="lines">{{ changed | join(", ") }} has changed since the desk read it. The desk goes on
 with the cells as
 they were. <button type="button" id="again" data-act="again">Read again</button></p>{% endif %}
-<section class="worth" aria-labelledby="h-worth"><h2 id="h-worth">What the panel is worth</h2>
+<section class="worth" aria-labelledby="h-worth"><h2 id="h-worth">Accuracy of the panel</h2>
 <p><span class="big">{{ percent(accuracy[0]) }}</span> balanced accuracy with {{ n_genes }} genes, 95 % interval
 {{ percent(accuracy[1]) }} to {{ percent(accuracy[2]) }}{% if moved is not none %};
 {{ "%+.1f" | format((100 * moved) | round(1) + 0) }} points to the step before{% endif %}.</p>
@@ -990,7 +1002,7 @@ id="paste-all" data-next="paste" data-act="paste-all">Choose from all again</but
 <ul>{% for row in renamed[:50] %}<li>{{ row.asked }}: {{ row.gene }}
 ({{ row.how }})</li>{% endfor %}</ul>{% endif %}</section>
 
-</div><div class="answer" id="answer" tabindex="-1" role="region" aria-label="The panel and what it is worth">
+</div><div class="answer" id="answer" tabindex="-1" role="region" aria-label="The panel and its recall">
 
 
 <section aria-labelledby="h-genes"><h2 id="h-genes">The panel</h2>
@@ -1017,8 +1029,8 @@ types</h2>{% for part, rows in [("hard", types[:first]), ("easy", types[first:])
 {% if part == "easy" %}<details id="more-types"><summary>The other {{ rows | length }}
 types</summary>{% endif %}<div class="scroll" tabindex="0" role="region"
 aria-label="Recall of cell types, {{ part }}"><table>
-<caption>Share of each type's validation cells that is found, with its 95 % interval; the hardest
-first.</caption><thead><tr><th scope="col">Type</th><th scope="col" class="n">Recall</th><th
+<caption>Recall of each type on validation cells, with its 95 % interval; the lowest first.</caption>
+<thead><tr><th scope="col">Type</th><th scope="col" class="n">Recall</th><th
 scope="col">Interval</th><th scope="col" class="n">Cells</th><th scope="col">Most often taken for</th><th
 scope="col" class="n">Markers</th><th scope="col" class="n">Molecules</th><th scope="col">Weight</th></tr></thead>
 <tbody>{% for row in rows %}<tr><th scope="row">{{ row.type }}</th><td class="n">{{ percent(row.recall) }}</td>

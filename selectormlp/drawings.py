@@ -213,9 +213,8 @@ def _sortable_table(table: pd.DataFrame, meanings: Mapping[str, str] | None = No
     """
     from markupsafe import escape as escaped
 
-    words = {name: escaped for name in table if not pd.api.types.is_numeric_dtype(table[name])}
     shown = table.rename(columns=lambda name: str(escaped(str(name).replace("_", " ")))).round(3)
-    formats = {str(escaped(str(name).replace("_", " "))): write for name, write in words.items()}
+    formats = {name: escaped for name in shown if not pd.api.types.is_numeric_dtype(shown[name])}
     html = shown.to_html(index=False, border=0, na_rep="", escape=False, formatters=formats, classes="sortable")
     said = [(name, text) for name, text in (meanings or {}).items() if name in table]
     if said:

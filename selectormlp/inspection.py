@@ -328,9 +328,14 @@ def _lighter(panel: DesignedPanel, *, most: int = _MOST_CELLS) -> DesignedPanel:
     return replace(panel, split=_lighter_split(_split_of(panel), most=most))
 
 
+def _resampled(panel: DesignedPanel) -> DesignedPanel:
+    """The panel with the cells that the resamples of a page are drawn from."""
+    return _lighter(panel, most=_MOST_RESAMPLED)
+
+
 def _cells_of_page(panel: DesignedPanel, adata: AnnData) -> AnnData:
     """The cells that a page asks, log-normalised once for all its questions."""
-    return _prepared(_lighter(panel, most=_MOST_RESAMPLED), adata)
+    return _prepared(_resampled(panel), adata)
 
 
 def _lighter_split(split: CellSplit, *, most: int = _MOST_CELLS, seed: int = 0) -> CellSplit:
@@ -770,7 +775,7 @@ def _caption(name: str, panel: DesignedPanel) -> str:
     n, most = len(panel.judged_genes), {"dots": _DOTS, "substitutes": _BARS}.get(name, len(panel))
     shown = f" ({most} of {n}; the others are in the table)" if most < n else ""
     if name == "stability":
-        every, some = (len(_split_of(made).cells("train")) for made in (panel, _lighter(panel, most=_MOST_RESAMPLED)))
+        every, some = (len(_split_of(made).cells("train")) for made in (panel, _resampled(panel)))
         shown = f" ({some:,} of {every:,} training cells are looked at; with all, genes return more often)" * (
             some < every
         )
@@ -816,13 +821,13 @@ def _panel_tables(
     `_MOST_CELLS` training cells, and as many test cells, at most; resamples are drawn from `_MOST_RESAMPLED`. `adata`
     is in memory; `cells` are those of it that `_cells_of_page` takes.
     """
-    judged, resampled = _lighter(panel), _lighter(panel, most=_MOST_RESAMPLED)
+    judged = _lighter(panel)
     every = _every_recall(judged, cells, _SIZES, _PAGE_JUDGES, n_jobs)
     tables = {"panel": panel.table, "coverage": panel.coverage, "curve": _curve_of(every)}
     tables["recalls"] = every.groupby(["n_genes", "type"], sort=False)["recall"].mean().reset_index()
     tables["types"] = _types_with_all_genes(panel, every)
     tables["ceiling"] = _all_genes(judged, cells)
-    tables["stability"] = panel_stability(resampled, cells, n_resamples=n_resamples, n_jobs=n_jobs)
+    tables["stability"] = panel_stability(_resampled(panel), cells, n_resamples=n_resamples, n_jobs=n_jobs)
     if value_kind(adata.X) == "raw counts":
         tables["robustness"] = panel_robustness(judged, adata, n_jobs=n_jobs)
     return tables
@@ -907,10 +912,10 @@ def _shown_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     genes = tables["panel"].loc[:, :"substitutes"]  # type: ignore[misc]
     genes = genes.assign(look_up=[_looked_up(gene) for gene in genes["gene"]])
     genes = genes[["gene", "rank", *(name for name in genes if name not in ("gene", "rank"))]]
-    types = tables["types"].rename(columns={"n_cells": "training cells", "low": "95 % from", "high": "to"})
-    more = {"training cells": "n_cells", "95 % from": "low", "to": "high"}
-    meanings = _MEANINGS | {head: _MEANINGS[name] for head, name in more.items()}
-    return {"table": _sortable_table(genes, meanings), "types": _sortable_table(types, meanings)}
+    heads = {"n_cells": "training cells", "low": "95 % from", "high": "to"}
+    meanings = _MEANINGS | {head: _MEANINGS[name] for name, head in heads.items()}
+    types = tables["types"].rename(columns=heads)
+    return {"table": _sortable_table(genes, _MEANINGS), "types": _sortable_table(types, meanings)}
 
 
 def _page(
@@ -947,7 +952,7 @@ def _origin(panel: DesignedPanel, types: pd.DataFrame) -> str:
 
 
 def _summary(panel: DesignedPanel, judged: DesignedPanel, tables: dict[str, pd.DataFrame]) -> str:
-    """What the panel is worth: one number, what it is, how sure it is, and how many genes would do."""
+    """The accuracy of the panel: one number, what it is, how sure it is, and how many genes would do."""
     n_judged, types, curve = len(panel.judged_genes), tables["types"], tables["curve"]
     ceiling = tables["ceiling"].iloc[0]
     own = curve[curve["judge"] == ceiling.judge].sort_values("n_genes")["accuracy"]

@@ -33,7 +33,7 @@ from selectormlp.desk import (
     _Served,
     design_panel,
 )  # fmt: skip
-from selectormlp.panels import read_panel
+from selectormlp.panels import GenePanel, read_panel
 from selectormlp.selection import PanelDesign, select_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.sources import OpenCells, _take_cells, open_cells
@@ -264,6 +264,22 @@ def test_a_list_is_pasted_with_aliases_and_slips(tmp_path: Path) -> None:
     desk.paste("INS GCG SST PPY", "must_include")
     assert desk.answer().panel.genes == ["INS", "GCG", "SST", "PPY"] and desk.rules.n_genes == 4
     assert _names_in("a, b\nc;d") == ["a", "b", "c", "d"]
+    desk.close()
+
+
+def test_no_page_of_another_panel_lies_beside_the_saved_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = made("cells.h5ad", "desk")
+    desk.save()
+    page = Path("desk/panel_report/panel.html")
+    page.parent.mkdir()
+    page.touch()
+    desk.save()
+    assert page.exists()  # the same panel
+    desk.ban(desk.answer().panel.genes[0])
+    monkeypatch.setattr(GenePanel, "to_csv", lambda *_: 1 / 0)  # as if it were killed before the csv is there
+    with pytest.raises(ZeroDivisionError):
+        desk.save()
+    assert not page.exists() and not Path("desk/panel.xlsx").exists()
     desk.close()
 
 
