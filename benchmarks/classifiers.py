@@ -39,7 +39,8 @@ from scipy import sparse  # noqa: E402
 
 from selectormlp.benchmark import _DataSet, _prepare_split, _PreparedSplit  # noqa: E402
 from selectormlp.comparison import _COMPARED, _MEASURED, _against, _compared_classifier, _measure_classifier  # noqa: E402
-from selectormlp.data import InputError, _read_json, _write_json, prepare_cells  # noqa: E402
+from selectormlp.data import InputError, prepare_cells  # noqa: E402
+from selectormlp.files import _read_json, _write_json  # noqa: E402
 from selectormlp.intervals import _EVERY_SET  # noqa: E402
 from selectormlp.split import split_cells  # noqa: E402
 

@@ -24,7 +24,7 @@ import pandas as pd  # noqa: E402
 from anndata import AnnData  # noqa: E402
 from scipy.sparse import csr_matrix  # noqa: E402
 
-from selectormlp.data import _write_table  # noqa: E402
+from selectormlp.files import _write_table  # noqa: E402
 from selectormlp.intervals import _paired_interval  # noqa: E402
 from selectormlp.lists import _ALL_TYPES, compare_lists  # noqa: E402
 

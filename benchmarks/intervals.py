@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
 
 from selectormlp.bulk import cross_validated_scores, score_interval
-from selectormlp.data import _write_table
+from selectormlp.files import _write_table
 
 TABLE = Path(__file__).resolve().parent.parent / "data" / "studies" / "bulk" / "intervals.csv"
 N_SAMPLES, SHARE, N_GENES, LEVEL, MEASURE = 75, 0.4, 5, 0.95, "accuracy"

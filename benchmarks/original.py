@@ -43,8 +43,9 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from selectormlp.classifiers import SelectorMLPClassifier
-from selectormlp.data import _write_table, prepare_cells
+from selectormlp.data import prepare_cells
 from selectormlp.evaluation import score_predictions
+from selectormlp.files import _write_table
 from selectormlp.masking import masking_curve, rank_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import CellSplit, split_cells

@@ -36,7 +36,8 @@ from anndata import AnnData, read_h5ad  # noqa: E402
 from panels import METHODS as AT_HOME  # noqa: E402
 from scipy import sparse  # noqa: E402
 
-from selectormlp.data import InputError, _log_per_total, _write_table, choose_variable_genes, prepare_cells  # noqa: E402
+from selectormlp.data import InputError, _log_per_total, choose_variable_genes, prepare_cells  # noqa: E402
+from selectormlp.files import _write_table  # noqa: E402
 from selectormlp.intervals import _paired_interval  # noqa: E402
 from selectormlp.peers import LabelledCells, Peer, _peer_missing  # noqa: E402
 from selectormlp.platforms import PLATFORMS, Platform, simulate_platform  # noqa: E402

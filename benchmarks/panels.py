@@ -37,8 +37,8 @@ from selectormlp.benchmark import (  # noqa: E402
     read_benchmark,
     run_benchmark,
 )
-from selectormlp.data import _write_json  # noqa: E402
 from selectormlp.evaluation import _JUDGES  # noqa: E402
+from selectormlp.files import _write_json  # noqa: E402
 from selectormlp.intervals import _EVERY_SET, _verdicts, paired_differences  # noqa: E402
 from selectormlp.peers import PEERS, LabelledCells, Peer  # noqa: E402
 from selectormlp.selection import rank_by_discriminant  # noqa: E402

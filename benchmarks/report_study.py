@@ -26,7 +26,7 @@ import pandas as pd
 from watch import PartLog, Watch
 
 from selectormlp.classifiers import GeneClassifier
-from selectormlp.data import _write_table
+from selectormlp.files import _write_table
 from selectormlp.masking import random_masking_curve
 from selectormlp.panels import GenePanel, panel_from_ranking, panel_overlap
 from selectormlp.simulation import simulate_to_file

@@ -25,7 +25,8 @@ import pandas as pd
 from watch import Watch
 
 from selectormlp.classifiers import make_classifier
-from selectormlp.data import _write_table, prepare_cells
+from selectormlp.data import prepare_cells
+from selectormlp.files import _write_table
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import split_cells
 

@@ -38,7 +38,8 @@ from speed_atlas import measure_atlas, measure_reading  # noqa: E402
 from speed_sources import BEFORE, measure_sources, wide_cells  # noqa: E402
 
 from selectormlp.classifiers import LinearSVMClassifier, make_classifier  # noqa: E402
-from selectormlp.data import _read_json, _write_json, normalise  # noqa: E402
+from selectormlp.data import normalise  # noqa: E402
+from selectormlp.files import _read_json, _write_json  # noqa: E402
 from selectormlp.masking import masking_curve, random_masking_curve, rank_genes  # noqa: E402
 from selectormlp.simulation import simulate_cells  # noqa: E402
 
@@ -233,8 +234,9 @@ def measure_guard(n_cells: int | None) -> pd.DataFrame:
 
 def measure_page(n_cells: int | None) -> pd.DataFrame:
     """(i) A panel of 100 genes by `select`, with its page and without; SELECTORMLP_BEFORE is another checkout."""
-    run = "import resource, sys; from selectormlp.cli import main; code = main(sys.argv[1:]);"
-    run += " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024); sys.exit(code)"
+    run = "import sys; from selectormlp.cli import main; code = main(sys.argv[1:]);"  # maxrss would be the parent's
+    run += " peak = open('/proc/self/status').read().split('VmHWM:')[1].split()[0];"
+    run += " print(int(peak) // 1024); sys.exit(code)"
     checkouts = {"": ROOT, **({" (another checkout)": Path(BEFORE)} if BEFORE else {})}
     with tempfile.TemporaryDirectory() as folder:
         wide_cells(Path(folder) / "wide.h5ad", n_cells or 100_000, 20_000)

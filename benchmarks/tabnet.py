@@ -22,8 +22,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from selectormlp.data import _write_table, choose_variable_genes, prepare_cells  # noqa: E402
+from selectormlp.data import choose_variable_genes, prepare_cells  # noqa: E402
 from selectormlp.evaluation import score_predictions  # noqa: E402
+from selectormlp.files import _write_table  # noqa: E402
 from selectormlp.readers import load_cells  # noqa: E402
 from selectormlp.split import split_cells  # noqa: E402
 

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from sklearn.metrics import average_precision_score
 
-from selectormlp.data import _write_table
+from selectormlp.files import _write_table
 
 KEPT = (50, 100, 200, 400)  # genes that are kept, the others set to 0
 SAMPLE = 5000  # validation cells at most that the masked network is judged on

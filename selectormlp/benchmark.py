@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -25,27 +25,11 @@ import pandas as pd
 from scipy import sparse
 
 from .classifiers import Matrix
-from selectormlp.data import (
-    InputError,
-    _cell_labels,
-    choose_variable_genes,
-    _nearest_name,
-    prepare_cells,
-    _read_json,
-    value_kind,
-    _write_json,
-    _write_table,
-)
+from .data import InputError, _cell_labels, choose_variable_genes, prepare_cells, value_kind
+from .files import _read_json, _write_json, _write_table
 from .readers import load_cells
 from .evaluation import _JUDGES, _dense, _judge_cells, score_predictions
-from selectormlp.intervals import (
-    _EVERY_SET,
-    _mean_jaccard,
-    _paired_interval,
-    _verdicts,
-    paired_differences,
-    plot_differences,
-)
+from .intervals import _mean_jaccard
 from .peers import PEERS, LabelledCells, Peer, _peer_missing
 from .split import _PARTS, split_cells
 

@@ -10,21 +10,17 @@ import logging
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from html import unescape
-from html.parser import HTMLParser
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from . import __version__
-from .data import InputError, check_cells, _markdown_text, _read_json, _write_json, _write_whole
+from .data import InputError, check_cells, _markdown_text
+from .files import _read_json, _write_json, _write_whole
 from .readers import load_cells
 from .files import _fingerprint_path, _only_run
 from .signatures import _CellsAsked, _takes_settings

@@ -20,7 +20,8 @@ from urllib.parse import urljoin
 import pandas as pd
 
 from .classifiers import GeneClassifier
-from .data import InputError, _is_whole, _nearest_name, _read_json, _write_json, _write_whole
+from .data import InputError, _is_whole, _nearest_name
+from .files import _read_json, _write_json, _write_whole
 from .files import _only_run
 from .saving import load_model, save_model
 from .data import _user_level

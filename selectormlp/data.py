@@ -5,37 +5,27 @@
 # %% ../nbs/00_data.ipynb #870fdf0c
 from __future__ import annotations
 
-import csv
 import difflib
-import errno
 import importlib
-import gzip
 import inspect
-import io
-import json
 import logging
 import math
 import os
 import re
-import shutil
-import stat
-import tempfile
-import textwrap
-import uuid
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csc_matrix, csr_matrix, issparse, vstack
+from scipy.sparse import csr_matrix, issparse
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -199,7 +189,7 @@ class _ValueSummary:
     values_per_cell: np.ndarray
     values_per_gene: np.ndarray
 
-# %% ../nbs/00_data.ipynb #a94ef1c1
+
 def _refuse_not_finite(block: csr_matrix, first: int, cells: pd.Index | None, genes: pd.Index | None) -> None:
     """Raise InputError where a block holds NaN or an infinite value, naming the first."""
     if np.isfinite([block.data.min(initial=0), block.data.max(initial=0)]).all():  # NaN would be both
@@ -219,7 +209,7 @@ def _filled(block: csr_matrix, axis: int) -> np.ndarray:
     mask = csr_matrix((block.data != 0, block.indices, block.indptr), shape=block.shape)
     return np.asarray(mask.sum(axis=axis, dtype=np.int64)).ravel()
 
-# %% ../nbs/00_data.ipynb #d9ed0c54
+
 def _summarise_values(X: Any, cells: pd.Index | None = None, genes: pd.Index | None = None) -> _ValueSummary:
     """Look once at every value, in blocks, without making a sparse matrix dense."""
     if X.dtype.kind not in "biuf":
@@ -448,7 +438,7 @@ def _kind_of(values: _ValueSummary, sample: csr_matrix) -> _ValueKind:
     found = _evidence_of(sample).kind
     return "normalised, not logged" if found == "raw counts" or values.highest > 60 else found
 
-# %% ../nbs/00_data.ipynb #7f4ad9fb
+
 def value_kind(X: Any) -> _ValueKind:
     """Say what kind of values X (cells x genes, dense or sparse) holds; NaN or infinity is an InputError.
 
@@ -587,6 +577,12 @@ def _are_symbols(names: np.ndarray) -> bool:
     there = [name for name in names if name]
     different = len(set(there)) > 0.5 * len(there)
     return len(there) >= 0.5 * len(names) > 0 and different and not _are_numbers(names) and _share_of_ids(names) < 0.5
+
+
+def _write_line(text: str) -> None:
+    """Write a line of a result to the standard output, as the commands do."""
+    if sys.stdout is not None:  # None where the shell closed it
+        sys.stdout.write(_terminal_text(text) + "\n")
 
 # %% ../nbs/00_data.ipynb #d4c25936
 _GENE_FEATURES = frozenset({"geneexpression", "gene", "genes", "rna", "gex", "expression", "mrna", "transcriptome"})
@@ -1237,7 +1233,7 @@ def _refuse_label_key(
         hint = _did_you_mean(label_key, obs.columns, f"its columns are: {held}; pass one of them, or a label file")
         raise InputError(f"{setting} '{label_key}' is not in {where}; {hint}")
 
-# %% ../nbs/00_data.ipynb #0d4b9b68
+
 def _cell_labels(obs: pd.DataFrame, label_key: str) -> pd.Series:
     """Return the labels of the cells as text, None where missing."""
     _refuse_label_key(obs, label_key)
@@ -1281,7 +1277,7 @@ def _refuse_repeated_names(names: pd.Index, what: Literal["cell", "gene"]) -> No
             f" {len(repeated)}); call {remedy}, or join the copies"
         )
 
-# %% ../nbs/00_data.ipynb #936a1360
+
 def _count_types(labels: pd.Series, min_cells: int) -> pd.Series:
     """Return the cells of each type, largest first; raise InputError where types cannot be told apart."""
     counts = labels.value_counts().rename("cells").rename_axis(labels.name)
@@ -1324,7 +1320,7 @@ class CellCheck:
     type_counts: pd.Series | None
     warnings: tuple[str, ...]
 
-# %% ../nbs/00_data.ipynb #b4e1a3b9
+
 def _notes(values: _ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
     """Return a sentence for each thing that is odd but can be worked with."""
     empty_cells, empty_genes = (values.values_per_cell == 0).sum(), (values.values_per_gene == 0).sum()
@@ -1336,7 +1332,7 @@ def _notes(values: _ValueSummary, labels: pd.Series | None) -> tuple[str, ...]:
     )
     return tuple(note for number, note in notes if number)
 
-# %% ../nbs/00_data.ipynb #042a532d
+
 def check_cells(adata: AnnData, label_key: str | None = None, *, min_cells: int = 3) -> CellCheck:
     """Check names, values and labels before any work.
 
@@ -1762,23 +1758,6 @@ def choose_variable_genes(adata: AnnData, n_genes: int = 2000, *, flavor: str = 
     scores = _scores_above_trend(adata) if flavor == "trend" else _dispersions(adata)
     return _by_score(adata.var_names, scores)[:n_genes]
 
-# %% ../nbs/00_data.ipynb #07915657
-def _existing_path(path: Path) -> Path:
-    """Return the path, or raise InputError that names the file most like it in its folder."""
-    try:
-        if path.exists():
-            return path
-    except OSError as error:  # a name that no disk can have
-        raise InputError(f"'{str(path)[:60]}...' cannot be looked for ({error.strerror}); check the path") from error
-    if not path.parent.is_dir():
-        raise InputError(f"'{path}' does not exist: there is no folder '{path.parent}'; check the path")
-    seen = [other for other in path.parent.iterdir() if not other.name.startswith(".")]
-    siblings = sorted(seen, key=lambda other: (other.suffix == path.suffix, other.name))
-    names = {sibling.stem: sibling.name for sibling in siblings}  # of two that differ in the ending, the like one
-    nearest = names.get(_nearest_name(path.stem, names) or "")
-    hint = f"did you mean '{nearest}'?" if nearest else "check the path"
-    raise InputError(f"'{path}' does not exist; {hint}")
-
 # %% ../nbs/00_data.ipynb #cef84b26
 _INVISIBLE = r"\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f"
 _FORMULA = re.compile(  # what a spreadsheet takes for a formula, full-width too, and what was seen to before
@@ -1822,118 +1801,7 @@ def _markdown_text(text: object) -> str:
     plain = re.sub(r"[\n\t]+", " ", _terminal_text(str(text)))
     return _MARKS.sub(lambda found: f"&#{ord(found[0])};", plain)
 
-# %% ../nbs/00_data.ipynb #fd939e47
-_WRITE_ERRORS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-    | {errno.EISDIR, errno.ENAMETOOLONG}
-)
-
-
-def _refuse_place(error: OSError, path: Path) -> None:
-    """Raise InputError where an error says that a place cannot be written to."""
-    if error.errno in _WRITE_ERRORS or "No space left" in str(error):
-        reason = error.strerror or "No space left on device"
-        reason = "that is a file" if path.parent.is_file() else reason
-        raise InputError(
-            f"cannot write '{path.name}' in the folder '{path.parent}' ({reason}); make room there, or choose another"
-            " folder"
-        ) from error
-
-# %% ../nbs/00_data.ipynb #a84d1928
-@contextmanager
-def _write_whole(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when all went well, remove it when not.
-
-    The folder is made where it is missing. No space or no right to write is an InputError that names the folder.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        _refuse_place(error, path)
-        raise
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-# %% ../nbs/00_data.ipynb #fdef7990
-def _with_texts(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
-    """Return a table with every text changed, the names of its columns too."""
-    columns = {}
-    for place, (_, column) in enumerate(table.items()):
-        is_text = column.dtype == object or isinstance(column.dtype, pd.CategoricalDtype | pd.StringDtype)
-        columns[place] = column.astype(object).map(change, na_action="ignore") if is_text else column
-    return pd.DataFrame(columns, index=table.index).set_axis([change(name) for name in table.columns], axis=1)
-
-
-def _has_returns(table: pd.DataFrame) -> bool:
-    """Say whether a text of a table holds a carriage return, which ends a line for most programs."""
-    texts = [table[name].dropna().astype(str) for name in table.columns if table[name].dtype == object]
-    return any(column.str.contains("\r", regex=False).any() for column in texts) or any(
-        "\r" in str(name) for name in table.columns
-    )
-
-
-def _write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Path], None] | None = None) -> None:
-    """Write a table as csv, whole or not at all: without its index, floats to six digits; `_read_table` reads it.
-
-    A text that a spreadsheet would run as a formula gets ' before it. `before` is called with the whole file, before
-    that takes its place.
-    """
-    with _write_whole(path) as temporary:
-        safe = _with_texts(table, _spreadsheet_text)
-        quoting = csv.QUOTE_NONNUMERIC if _has_returns(safe) else csv.QUOTE_MINIMAL  # csv does not quote a lone \r
-        safe.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n", quoting=quoting)
-        if before is not None:
-            before(temporary)
-
-
-def _read_table(path: str | Path) -> pd.DataFrame:
-    """Return a table that `_write_table` wrote; names of genes, cells and types are texts, "NA" is one of them."""
-    texts = dict.fromkeys(("gene", "cell", "type", "cell_type", "model"), str)
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
-    return _with_texts(table, _unescaped_text)
-
-
-def _plain_value(value: object) -> object:
-    """Return a numpy or pandas value, or a path, as what JSON knows."""
-    if isinstance(value, np.generic | np.ndarray | pd.Series | pd.Index):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
-
-
-def _write_json(value: object, path: str | Path) -> None:
-    """Write a value as JSON, whole or not at all; numpy values and paths are made plain."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain_value)
-    with _write_whole(path) as temporary:  # an unpaired surrogate, as in a file name that is no UTF-8, becomes \udcff
-        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-
-# %% ../nbs/00_data.ipynb #94890b5e
-_MOST_METADATA = 2**28  # bytes of a JSON file
-
-
-def _read_json(path: str | Path) -> Any:
-    """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
-    path = _existing_path(Path(path))
-    try:
-        with path.open("rb") as file:  # what is no plain file may say that it is empty, and never end
-            content = file.read(_MOST_METADATA + 1)
-        if len(content) > _MOST_METADATA:
-            raise ValueError(f"it is larger than {_MOST_METADATA:,} bytes")
-        return json.loads(content.decode("utf-8"))
-    except RecursionError as error:
-        raise InputError(
-            f"'{path}' is not a readable JSON file (lists within lists without end); write it again"
-        ) from error
-    except (ValueError, OSError) as error:
-        raise InputError(f"'{path}' is not a readable JSON file ({error}); correct it, or write it again") from error
-
-
+# %% ../nbs/00_data.ipynb #bb06moved
 def reference_table(name: str) -> pd.DataFrame:
     """Return a shipped table by name: "report/figure6_test_accuracy" is `report/figure6_test_accuracy.csv`."""
     path = data_folder() / f"{name}.csv"
@@ -1943,7 +1811,7 @@ def reference_table(name: str) -> pd.DataFrame:
         raise InputError(f"there is no table '{name}'; {_did_you_mean(name, known, 'known are ' + ', '.join(known))}")
     return pd.read_csv(path).map(_unescaped_text)
 
-# %% ../nbs/00_data.ipynb #bb06moved
+
 _READERS_NAMES = ("EXAMPLES", "attach_labels", "fetch_brain", "load_cells", "load_pbmc68k", "read_cells")
 
 

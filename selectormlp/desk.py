@@ -30,20 +30,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from selectormlp.data import (
-    InputError,
-    Paths,
-    _NOTICE,
-    _plain,
-    _read_json,
-    _write_json,
-    _write_whole,
-)
+from .data import InputError, Paths, _NOTICE, _plain
+from .files import _read_json, _write_json, _write_whole
 from .evaluation import _judge_cells, confusion_table, score_predictions
 from selectormlp.files import (
     _changes_of_cells,
     _fingerprint_of,
-    _fingerprint_path,
     _only_writer,
     _refuse_input,
     _remove_companions,

@@ -5,7 +5,6 @@
 # %% ../nbs/17_test_accuracy.ipynb #2f155833
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from selectormlp.data import (
     _OTHER_NAMES,
     InputError,
     Paths,
-    _did_you_mean,
     _figure_text,
     _nearest_name,
     _refuse_label_key,

@@ -5,14 +5,18 @@
 # %% ../nbs/02_files.ipynb #12f71228
 from __future__ import annotations
 
+import csv
+import errno
 import hashlib
 import io
+import json
 import logging
 import os
 import re
 import shutil
+import uuid
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +24,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data import InputError, _decide, _row_blocks, _cell_labels, _read_json, _write_json
+from selectormlp.data import (
+    InputError,
+    _cell_labels,
+    _decide,
+    _nearest_name,
+    _row_blocks,
+    _spreadsheet_text,
+    _unescaped_text,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,6 +41,134 @@ _logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = []
+
+# %% ../nbs/02_files.ipynb #07915657
+def _existing_path(path: Path) -> Path:
+    """Return the path, or raise InputError that names the file most like it in its folder."""
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # a name that no disk can have
+        raise InputError(f"'{str(path)[:60]}...' cannot be looked for ({error.strerror}); check the path") from error
+    if not path.parent.is_dir():
+        raise InputError(f"'{path}' does not exist: there is no folder '{path.parent}'; check the path")
+    seen = [other for other in path.parent.iterdir() if not other.name.startswith(".")]
+    siblings = sorted(seen, key=lambda other: (other.suffix == path.suffix, other.name))
+    names = {sibling.stem: sibling.name for sibling in siblings}  # of two that differ in the ending, the like one
+    nearest = names.get(_nearest_name(path.stem, names) or "")
+    hint = f"did you mean '{nearest}'?" if nearest else "check the path"
+    raise InputError(f"'{path}' does not exist; {hint}")
+
+# %% ../nbs/02_files.ipynb #fd939e47
+_WRITE_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+    | {errno.EISDIR, errno.ENAMETOOLONG}
+)
+
+
+def _refuse_place(error: OSError, path: Path) -> None:
+    """Raise InputError where an error says that a place cannot be written to."""
+    if error.errno in _WRITE_ERRORS or "No space left" in str(error):
+        reason = error.strerror or "No space left on device"
+        reason = "that is a file" if path.parent.is_file() else reason
+        raise InputError(
+            f"cannot write '{path.name}' in the folder '{path.parent}' ({reason}); make room there, or choose another"
+            " folder"
+        ) from error
+
+# %% ../nbs/02_files.ipynb #a84d1928
+@contextmanager
+def _write_whole(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when all went well, remove it when not.
+
+    The folder is made where it is missing. No space or no right to write is an InputError that names the folder.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        _refuse_place(error, path)
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+# %% ../nbs/02_files.ipynb #fdef7990
+def _with_texts(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """Return a table with every text changed, the names of its columns too."""
+    columns = {}
+    for place, (_, column) in enumerate(table.items()):
+        is_text = column.dtype == object or isinstance(column.dtype, pd.CategoricalDtype | pd.StringDtype)
+        columns[place] = column.astype(object).map(change, na_action="ignore") if is_text else column
+    return pd.DataFrame(columns, index=table.index).set_axis([change(name) for name in table.columns], axis=1)
+
+
+def _has_returns(table: pd.DataFrame) -> bool:
+    """Say whether a text of a table holds a carriage return, which ends a line for most programs."""
+    texts = [table[name].dropna().astype(str) for name in table.columns if table[name].dtype == object]
+    return any(column.str.contains("\r", regex=False).any() for column in texts) or any(
+        "\r" in str(name) for name in table.columns
+    )
+
+
+def _write_table(table: pd.DataFrame, path: str | Path, *, before: Callable[[Path], None] | None = None) -> None:
+    """Write a table as csv, whole or not at all: without its index, floats to six digits; `_read_table` reads it.
+
+    A text that a spreadsheet would run as a formula gets ' before it. `before` is called with the whole file, before
+    that takes its place.
+    """
+    with _write_whole(path) as temporary:
+        safe = _with_texts(table, _spreadsheet_text)
+        quoting = csv.QUOTE_NONNUMERIC if _has_returns(safe) else csv.QUOTE_MINIMAL  # csv does not quote a lone \r
+        safe.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n", quoting=quoting)
+        if before is not None:
+            before(temporary)
+
+
+def _read_table(path: str | Path) -> pd.DataFrame:
+    """Return a table that `_write_table` wrote; names of genes, cells and types are texts, "NA" is one of them."""
+    texts = dict.fromkeys(("gene", "cell", "type", "cell_type", "model"), str)
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
+    return _with_texts(table, _unescaped_text)
+
+
+def _plain_value(value: object) -> object:
+    """Return a numpy or pandas value, or a path, as what JSON knows."""
+    if isinstance(value, np.generic | np.ndarray | pd.Series | pd.Index):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+def _write_json(value: object, path: str | Path) -> None:
+    """Write a value as JSON, whole or not at all; numpy values and paths are made plain."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain_value)
+    with _write_whole(path) as temporary:  # an unpaired surrogate, as in a file name that is no UTF-8, becomes \udcff
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+# %% ../nbs/02_files.ipynb #94890b5e
+_MOST_METADATA = 2**28  # bytes of a JSON file
+
+
+def _read_json(path: str | Path) -> Any:
+    """Return what a JSON file holds; a missing file, or one that is not JSON, is an InputError."""
+    path = _existing_path(Path(path))
+    try:
+        with path.open("rb") as file:  # what is no plain file may say that it is empty, and never end
+            content = file.read(_MOST_METADATA + 1)
+        if len(content) > _MOST_METADATA:
+            raise ValueError(f"it is larger than {_MOST_METADATA:,} bytes")
+        return json.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise InputError(
+            f"'{path}' is not a readable JSON file (lists within lists without end); write it again"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"'{path}' is not a readable JSON file ({error}); correct it, or write it again") from error
 
 # %% ../nbs/02_files.ipynb #14dbc156
 def _digest_of_texts(texts: Iterable[object]) -> str:
@@ -284,6 +424,56 @@ def _refuse_input(out: str | Path, inputs: Iterable[str | Path], *, writes: Iter
                 raise InputError(
                     f"cannot write '{place}': it is {where} '{given}', which is read; choose another place"
                 )
+
+# %% ../nbs/02_files.ipynb #36b3cc3b
+_STORES = (".zgroup", ".zarray", ".zattrs", "zarr.json")  # what a folder of a .zarr store holds
+
+
+def _check_place(
+    path: str | Path, *, endings: Sequence[str] = (), inputs: Iterable[str] = (), others: Iterable[str | None] = (),
+    writes: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Raise `InputError` unless a folder, or a file with one of `endings`, can be made without a loss of what is read.
+
+    `inputs` are the cells, `others` are other files, `writes` the names that are written in a folder.
+    """
+    place, inputs = Path(path).absolute(), list(inputs)
+    above = next(here for here in (place, *place.parents) if here.exists())
+    reason = None
+    if any(_same_place(place, name) for name in inputs if Path(name).exists()):
+        reason = "it is the file of cells that is read"
+    elif above.is_dir() != (not endings or above != place):
+        reason = f"'{above.name or above}' is a {'file' if above.is_file() else 'folder'}"
+    elif not os.access(above, os.W_OK):
+        reason = f"there is no right to write to '{above}'"
+    elif any((on_the_way / name).exists() for on_the_way in (place, *place.parents) for name in _STORES):
+        reason = "a .zarr store is there"
+    if reason:
+        raise InputError(f"cannot write '{path}': {reason}; choose another place")
+    _refuse_input(path, [*inputs, *filter(None, others)], writes=writes)
+    if endings and place.suffix.lower() not in endings:
+        raise InputError(
+            f"cannot write '{path}': what is written here ends in {' or '.join(endings)}; choose another name"
+        )
+
+# %% ../nbs/02_files.ipynb #c7d8aa48
+def _flat_settings(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings of sections by their full names: {"training.lr": 0.0003}."""
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat |= _flat_settings(item, f"{prefix}{name}.") if isinstance(item, dict) else {prefix + name: item}
+    return flat
+
+
+def _refuse_other_run(path: Path, settings: dict[str, Any], *, free: Sequence[str] = ()) -> None:
+    """Raise `InputError` where `path` describes a run with other settings; those in `free` may differ."""
+    there = _flat_settings(_read_json(path)) if path.exists() else {}
+    for name, value in _flat_settings(settings).items():
+        if there and name not in free and there.get(name) != value:
+            raise InputError(
+                f"the folder '{path.parent}' holds the results of another run: its {name} is "
+                f"{there.get(name)!r}, not {value!r}; choose another folder, or remove this one"
+            )
 
 # %% ../nbs/02_files.ipynb #ee6052fe
 @contextmanager

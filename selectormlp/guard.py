@@ -194,7 +194,8 @@ def try_file(path: str | Path, *, label_key: str | None = None, seconds: float |
     --------
     >>> try_file("from_a_stranger.h5ad")
     """
-    from selectormlp.data import InputError, _existing_path
+    from selectormlp.data import InputError
+    from selectormlp.files import _existing_path
 
     _existing_path(Path(path))
     limit = 30 + _reading_seconds(path) if seconds is None else seconds

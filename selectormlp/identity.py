@@ -19,7 +19,6 @@ from selectormlp.data import (
     InputError,
     _OTHER_NAMES,
     _announce,
-    _existing_path,
     _in_memory,
     _known_genes,
     _listing,
@@ -30,6 +29,7 @@ from selectormlp.data import (
     _without_version,
     data_folder,
 )
+from .files import _existing_path
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -24,12 +24,10 @@ from selectormlp.data import (
     _figure_text,
     _odd_labels,
     _unannounced,
-    _write_table,
-    _write_whole,
     choose_variable_genes,
-    prepare_cells,
     value_kind,
 )
+from .files import _write_table, _write_whole
 from selectormlp.drawings import (
     _PAGE_STYLE,
     _TABLE_SCRIPT,

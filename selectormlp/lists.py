@@ -15,17 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from selectormlp.data import (
-    InputError,
-    Paths,
-    _by_score,
-    _cell_labels,
-    _figure_text,
-    _kept_labels,
-    _nearest_name,
-    _write_table,
-    _write_whole,
-)
+from .data import InputError, Paths, _by_score, _cell_labels, _figure_text, _kept_labels, _nearest_name
+from .files import _write_table, _write_whole
 from .drawings import _PAGE_STYLE, _TABLE_SCRIPT, _sortable_table
 from .evaluation import _judge_cells, _make_judge, score_predictions
 from .files import _changes_of_cells, _remove_companions

@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from selectormlp.data import (
-    InputError,
-    _GENE_ID,
-    _announce,
-    _did_you_mean,
-    _is_whole,
-    _without_version,
-    _write_table,
-    _write_whole,
-)
+from .data import InputError, _GENE_ID, _announce, _did_you_mean, _is_whole, _without_version
+from .files import _write_table, _write_whole
 from .files import _spreadsheet
 from .identity import _Matcher, _Nomenclature, _genes_of_date, _organism_of, _table_of
 from .panels import _CARRIED, _NO_GAIN, GenePanel

@@ -19,19 +19,8 @@ from zipfile import ZipFile
 import numpy as np
 import pandas as pd
 
-from selectormlp.data import (
-    InputError,
-    _existing_path,
-    _figure_text,
-    _is_whole,
-    _MOST_METADATA,
-    _plain,
-    _read_json,
-    _unescaped_text,
-    _user_level,
-    _write_json,
-    _write_table,
-)
+from .data import InputError, _figure_text, _is_whole, _plain, _unescaped_text, _user_level
+from .files import _existing_path, _MOST_METADATA, _read_json, _write_json, _write_table
 from .readers import _reading
 
 if TYPE_CHECKING:

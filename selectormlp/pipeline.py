@@ -5,7 +5,6 @@
 # %% ../nbs/27_in_a_pipeline.ipynb #efdc3c4e
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np

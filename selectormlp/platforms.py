@@ -19,7 +19,6 @@ from selectormlp.data import (
     _VALUES,
     InputError,
     _cell_labels,
-    _did_you_mean,
     _nearest_name,
     _refuse_label_key,
     _take_values,

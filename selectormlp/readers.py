@@ -17,16 +17,14 @@ import shutil
 import stat
 import tempfile
 import textwrap
-import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import errno
-import inspect
 import numpy as np
 import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix, issparse, vstack
@@ -42,13 +40,10 @@ from selectormlp.data import (
     _choose_values,
     _column_of,
     _did_you_mean,
-    _existing_path,
     _held_by,
     _known_types,
     _name_genes,
     _plain,
-    _MOST_METADATA,
-    _read_json,
     _refuse_label_key,
     _refuse_repeated_names,
     _share_of_ids,
@@ -59,6 +54,7 @@ from selectormlp.data import (
     load_pancreas,
     normalise,
 )
+from .files import _existing_path, _MOST_METADATA, _read_json
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -20,9 +20,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from .classifiers import _KINDS, GeneClassifier, NetworkClassifier, _classifier_kind
 from selectormlp.data import (
-    InputError, _row_blocks, _existing_path, _is_usable_name, _nearest_name, _take_values, normalise, _read_json,
-    _read_table, _user_level, _VALUES, _write_json, _write_table, _write_whole,
-)  # fmt: skip
+    InputError,
+    _row_blocks,
+    _is_usable_name,
+    _nearest_name,
+    _take_values,
+    normalise,
+    _user_level,
+    _VALUES,
+)
+from .files import _existing_path, _read_json, _read_table, _write_json, _write_table, _write_whole  # fmt: skip
 from .signatures import _takes_settings, _ValuesAsked
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,31 +18,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy.linalg import solve_triangular
-from scipy.sparse import csc_matrix, csr_matrix, hstack, issparse
+from scipy.sparse import csc_matrix, csr_matrix, hstack
 
 from .classifiers import make_classifier
 from selectormlp.data import (
     InputError,
     Paths,
-    _OTHER_NAMES,
     _VALUES,
-    _obs_of,
-    _above_trend,
     _announce,
     _listing,
     _by_score,
     _cell_labels,
-    _existing_path,
     _is_whole,
     _kept_labels,
     _did_you_mean,
     _plain,
     _refuse_label_key,
-    _as_asked,
     _user_level,
     prepare_cells,
 )
-from .readers import _LACKING, load_cells
+from .files import _existing_path
+from .readers import _LACKING
 from .evaluation import Scores, _listed_genes, score_panel
 from .identity import _meant_genes, _missing_genes, _refuse_unknown_genes, _with_notes, match_genes
 from .masking import rank_genes

@@ -548,3 +548,6 @@ class _CellsAsked(_ValuesAsked):
 
 _VALUES_ASKED = tuple(each.name for each in fields(_ValuesAsked))
 _READING = tuple(each.name for each in fields(_CellsAsked))
+_AS_DECIDED = _CellsAsked()  # where nothing is asked for: the last options of every command that reads cells
+_OnDisk = Literal["auto", "yes", "no"]
+_ON_DISK = "read cells in blocks: 'auto' where they would not fit into memory"

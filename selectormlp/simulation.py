@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .data import InputError, _write_whole
+from .data import InputError
+from .files import _write_whole
 from .signatures import _check_settings, _describes_settings, _setting, _takes_settings
 
 if TYPE_CHECKING:

@@ -11,20 +11,18 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from . import __version__
-from .data import InputError, _markdown_text, _read_json, _write_json, _write_whole
+from .data import InputError
+from .files import _read_json
 
 _logger = logging.getLogger(__name__)
 

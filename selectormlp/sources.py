@@ -35,7 +35,6 @@ from selectormlp.data import (
     _as_asked,
     _as_sample,
     _choose_values,
-    _existing_path,
     _in_memory,
     _kept_labels,
     _no_cells,
@@ -48,7 +47,9 @@ from selectormlp.data import (
     _summarise_values,
     _to_log,
     _user_level,
+    _write_line,
 )
+from .files import _existing_path
 from selectormlp.readers import (
     EXAMPLES,
     _LACKING,
@@ -64,12 +65,11 @@ from selectormlp.readers import (
     read_cells,
     _reading,
     _refuse_broken_matrix,
-    _refuse_outside,
     _short_names,
     _without_types,
 )
 from .files import _digest_of_texts, _digest_of_values, _fingerprint_of
-from .signatures import _CellsAsked, _check_choice, _takes_settings
+from .signatures import _AS_DECIDED, _CellsAsked, _check_choice, _takes_settings
 from .split import _usable_cells
 
 if TYPE_CHECKING:
@@ -1163,3 +1163,20 @@ def _labelled_cells(cells: Any, names: Iterable[str], label_key: str, genes: Seq
     if _is_anndata(cells) and not _is_lazy(cells):
         return cells
     return _log_values(_take_cells(cells, label_key), names, label_key, genes)
+
+
+def _take_given(
+    cells: Sequence[str],
+    on_disk: str = "auto",
+    *,
+    label_key: str | None = None,
+    labels: Sequence[str] = (),
+    taken: _CellsAsked = _AS_DECIDED,
+    columns: Sequence[str] | None = None,
+) -> AnnData | OpenCells:
+    """An example by its name, or files: in memory where they fit; opened, which is said, where not."""
+    how: dict[str, Any] = {"on_disk": on_disk, "labels": labels, "columns": columns}
+    found = _take_cells(list(cells), label_key, **how, **taken.given)
+    if isinstance(found, OpenCells):
+        _write_line(f"The {len(found.obs):,} cells are read from disk in blocks (all into memory: --on-disk no).")
+    return found

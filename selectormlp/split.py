@@ -18,15 +18,14 @@ import pandas as pd
 from selectormlp.data import (
     InputError,
     _cell_labels,
-    _existing_path,
     _figure_text,
     _is_whole,
     _obs_of,
     _refuse_label_key,
     _refuse_repeated_names,
     _unescaped_text,
-    _write_table,
 )
+from .files import _existing_path, _write_table
 from .readers import _reading
 from .data import _user_level
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
-from .data import InputError, _existing_path, _write_whole
+from .data import InputError
+from .files import _existing_path, _write_whole
 from .readers import _reading, _refuse_broken_matrix, _refuse_outside
 from .sources import _CELLS_PER_READ, OpenCells, _GeneByGene, _values_in, read_blocks
 from .sources import open_cells, read_usable  # noqa: F401  (they were in this module before)

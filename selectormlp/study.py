@@ -24,18 +24,8 @@ from selectormlp.classifiers import (
     make_classifier,
     plot_histories,
 )
-from selectormlp.data import (
-    InputError,
-    choose_variable_genes,
-    _is_whole,
-    _nearest_name,
-    prepare_cells,
-    _read_json,
-    _read_table,
-    _write_json,
-    _write_table,
-    _write_whole,
-)
+from .data import InputError, choose_variable_genes, prepare_cells
+from .files import _read_json, _read_table, _write_json, _write_table, _write_whole
 from .drawings import _PAGE_STYLE, _TABLE_SCRIPT, _figure_svg, _sortable_table
 from .evaluation import plot_test_accuracy, score_predictions
 from selectormlp.files import (

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -30,13 +30,11 @@ from torch.nn import functional
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from .data import InputError, _write_whole
+from .data import InputError
+from .files import _write_whole
 from .models import _PENALTIES, SelectorNet, _random_words, selector_penalty
 from .signatures import _check_choice
 from .signatures import _refuse_unknown
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _logger = logging.getLogger(__name__)
 _Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # expression, codes and weights of some cells

@@ -33,7 +33,7 @@ from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from selectormlp import cli, data, readers, sources
+from selectormlp import cli, data, files, readers, sources
 from selectormlp.benchmark import _DataSet, read_benchmark, run_benchmark
 from selectormlp.bulk import _prepare_samples, cross_validated_scores, read_samples, score_interval
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier, make_classifier
@@ -512,10 +512,10 @@ def data_set() -> _DataSet:
 several("folder", {
     "the folder holds another run": lambda f: study_of_another_run(f),
     "the folder of results holds none": lambda f: read_benchmark(f),
-    "a file stands where a folder is needed": lambda f: data._write_json(1, text(f, "run", "x") / "config.json"),
-    "a folder stands where a file is needed": lambda f: after((f / "c.json").mkdir(), lambda: data._write_json(1, f / "c.json")),
-    "a settings file that is not JSON": lambda f: data._read_json(text(f, "config.json", '{"a": 1')),
-    "a settings file that is missing": lambda f: after(text(f, "config.json", "{}"), lambda: data._read_json(f / "confg.json")),
+    "a file stands where a folder is needed": lambda f: files._write_json(1, text(f, "run", "x") / "config.json"),
+    "a folder stands where a file is needed": lambda f: after((f / "c.json").mkdir(), lambda: files._write_json(1, f / "c.json")),
+    "a settings file that is not JSON": lambda f: files._read_json(text(f, "config.json", '{"a": 1')),
+    "a settings file that is missing": lambda f: after(text(f, "config.json", "{}"), lambda: files._read_json(f / "confg.json")),
     "a panel is written below a file": lambda f: GenePanel(ranking(GENES)).to_csv(text(f, "run", "x") / "panel.csv"),
 })  # fmt: skip
 
@@ -654,7 +654,7 @@ def described(**changes: Any) -> Callable[[Path], object]:
     """Other entries in the description of a model."""
 
     def change(model: Path) -> None:
-        data._write_json(data._read_json(model / "config.json") | changes, model / "config.json")
+        files._write_json(files._read_json(model / "config.json") | changes, model / "config.json")
 
     return change
 
@@ -740,7 +740,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}")
     table = sentences()
     if parser.parse_args().write:
-        data._write_table(table, TABLE)
+        files._write_table(table, TABLE)
     with pd.option_context("display.max_colwidth", None, "display.width", 250):
         for row in table.itertuples():
             print(f"{row.kind} | {row.what} | {row.sentence}")

@@ -27,7 +27,7 @@ from anndata.io import write_elem
 from scipy import sparse
 from scipy.io import mmwrite
 
-from selectormlp import data, readers
+from selectormlp import data, files, readers
 from selectormlp.sources import open_cells, read_blocks
 
 TABLE = Path(__file__).resolve().parent.parent / "data" / "faults" / "file_shapes.csv"
@@ -681,7 +681,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table")
     found = rows()
     if parser.parse_args().write:
-        data._write_table(found, TABLE)
+        files._write_table(found, TABLE)
     for row in found.itertuples():
         print(f"{row.shape} | {row.read} | {row.said}")
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selectormlp import cli, collection
+from selectormlp import cli, collection, files, original
 from selectormlp.data import InputError, data_folder
 from selectormlp.panels import read_panel
 from selectormlp.selection import PanelDesign, remake_panel, select_genes
@@ -602,9 +602,13 @@ def test_the_originals_own_settings_and_workflow_run(tmp_path: Path, monkeypatch
 
 
 def test_the_example_files_hold_every_key_of_the_original() -> None:
-    kinds = {"split": cli._SplitStep, "train": cli._TrainStep, "feature_selection": cli._FeatureSelectionStep}
+    kinds = {
+        "split": original._SplitStep,
+        "train": original._TrainStep,
+        "feature_selection": original._FeatureSelectionStep,
+    }
     for name, kind in kinds.items():
-        keys = set(cli._flat_settings(json.loads((data_folder() / "example_workflow" / f"{name}.json").read_text())))
+        keys = set(files._flat_settings(json.loads((data_folder() / "example_workflow" / f"{name}.json").read_text())))
         parser = cli._CommandParser()
         cli._add_fields(parser, kind)
         assert keys <= set(parser.wanted)
@@ -637,7 +641,7 @@ def test_the_three_steps_read_from_disk_what_they_read_into_memory(
     assert set(results["yes"]) == set(results["no"])
     for name in ("split_data/split.csv", "logs/Tiny/history.csv", "results/selector_mlp_ranked_genes.csv"):
         assert results["yes"][name] == results["no"][name], name
-    for part in cli._PART_FILES.values():
+    for part in original._PART_FILES.values():
         found, expected = (anndata.read_h5ad(here / on_disk / "split_data" / part) for on_disk in ("yes", "no"))
         pd.testing.assert_frame_equal(found.obs, expected.obs)
         assert found.var_names.equals(expected.var_names) and abs(found.X - expected.X).max() < 1e-6
@@ -692,7 +696,7 @@ ELSEWHERE = {"restart", "data.torch_sparsity_type", "dataloader.num_workers", "c
 
 def test_every_key_of_train_is_tested() -> None:
     tested = {key for key, _ in TRAIN_CHANGES + SVM_CHANGES + REFUSED} | ELSEWHERE
-    assert tested == set(cli._flat_settings(TRAIN))
+    assert tested == set(files._flat_settings(TRAIN))
 
 
 @pytest.fixture(scope="module")
@@ -758,11 +762,11 @@ def test_cells_are_dense_or_sparse_and_threads_are_counted(split_only: Path) -> 
     import torch
     from scipy.sparse import issparse
 
-    data = cli._DataSection("split_data", "cell_type")
-    assert isinstance(cli._read_part(cli._TrainStep(data), "train").X, np.ndarray)
-    assert issparse(cli._read_part(cli._TrainStep(replace(data, torch_sparsity_type="csr")), "train").X)
+    data = original._DataSection("split_data", "cell_type")
+    assert isinstance(original._read_part(original._TrainStep(data), "train").X, np.ndarray)
+    assert issparse(original._read_part(original._TrainStep(replace(data, torch_sparsity_type="csr")), "train").X)
     before = torch.get_num_threads()
-    with cli._threads(before + 1):
+    with original._threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

@@ -21,7 +21,7 @@ import pytest
 from scipy import sparse
 from scipy.io import mmwrite
 
-from selectormlp import data, identity, readers
+from selectormlp import data, files, identity, readers
 
 GENES = ["INS", "GCG", "SST", "PPY", "KRT19"]
 
@@ -675,29 +675,30 @@ def test_nearest_name():
 
 def test_write_table_and_json(tmp_path):
     table = pd.DataFrame({"gene": ["INS", "GCG"], "importance": [1 / 3, 1e-9]}, index=[5, 6])
-    data._write_table(table, tmp_path / "new" / "folder" / "t.csv")
+    files._write_table(table, tmp_path / "new" / "folder" / "t.csv")
     assert (tmp_path / "new/folder/t.csv").read_text() == "gene,importance\nINS,0.333333\nGCG,1e-09\n"
     value = {"a": np.float32(1.5), "b": np.arange(3), "c": Path("x") / "y", "d": None, "e": "β", "f": pd.Series([1])}
-    data._write_json(value, tmp_path / "c.json")
-    assert data._read_json(tmp_path / "c.json") == {"a": 1.5, "b": [0, 1, 2], "c": "x/y", "d": None, "e": "β", "f": [1]}
+    files._write_json(value, tmp_path / "c.json")
+    plain = {"a": 1.5, "b": [0, 1, 2], "c": "x/y", "d": None, "e": "β", "f": [1]}
+    assert files._read_json(tmp_path / "c.json") == plain
     assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["e"] == "β"
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
-    data._write_json(1, tmp_path / "c.json")
+    files._write_json(1, tmp_path / "c.json")
     with pytest.raises(TypeError):
-        data._write_json({"a": object()}, tmp_path / "c.json")
-    with pytest.raises(RuntimeError), data._write_whole(tmp_path / "c.json") as temporary:
+        files._write_json({"a": object()}, tmp_path / "c.json")
+    with pytest.raises(RuntimeError), files._write_whole(tmp_path / "c.json") as temporary:
         assert temporary.parent == tmp_path and temporary.suffix == ".json"
         temporary.write_text("half")
         raise RuntimeError
-    assert data._read_json(tmp_path / "c.json") == 1
+    assert files._read_json(tmp_path / "c.json") == 1
     assert [file.name for file in tmp_path.iterdir()] == ["c.json"]
 
 
 def test_no_place_to_write(tmp_path):
     def write(number: int) -> None:
-        with data._write_whole(tmp_path / "t.csv") as temporary:
+        with files._write_whole(tmp_path / "t.csv") as temporary:
             temporary.write_text("half")
             raise OSError(number, os.strerror(number))
 
@@ -708,18 +709,18 @@ def test_no_place_to_write(tmp_path):
     with pytest.raises(FileNotFoundError):
         write(errno.ENOENT)  # something else went wrong: not ours to explain
     (tmp_path / "file").write_text("")
-    assert "folder" in refusal(data._write_json, 1, tmp_path / "file" / "c.json")
+    assert "folder" in refusal(files._write_json, 1, tmp_path / "file" / "c.json")
     (tmp_path / "dir" / "c.json").mkdir(parents=True)
-    assert "c.json" in refusal(data._write_json, 1, tmp_path / "dir" / "c.json")
+    assert "c.json" in refusal(files._write_json, 1, tmp_path / "dir" / "c.json")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_no_right_to_write(tmp_path):
     tmp_path.chmod(0o500)
-    assert str(tmp_path) in refusal(data._write_json, 1, tmp_path / "c.json")
+    assert str(tmp_path) in refusal(files._write_json, 1, tmp_path / "c.json")
 
 
 def test_read_json_refuses(tmp_path):
     (tmp_path / "config.json").write_text('{"a": 1')
-    assert "config.json" in refusal(data._read_json, tmp_path / "config.json")
-    assert "did you mean 'config.json'?" in refusal(data._read_json, tmp_path / "confg.json")
+    assert "config.json" in refusal(files._read_json, tmp_path / "config.json")
+    assert "did you mean 'config.json'?" in refusal(files._read_json, tmp_path / "confg.json")

@@ -216,6 +216,33 @@ def test_lines_are_short(path: Path) -> None:
     assert [line for line in code.splitlines() if len(line) > 120] == []
 
 
+def test_modules_import_nothing_idle() -> None:
+    """What only the examples of a chapter need is imported there, and stays out of the library."""
+    modules = [str(path) for path in MODULES]
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--isolated",
+            "--select",
+            "F401,F821",
+            "--output-format",
+            "concise",
+            *modules,
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_can_be_read_in_one_sitting(notebook: Path) -> None:
+    assert len(cells_of(notebook)) <= 100
+
+
 def test_reasons_for_long_functions_are_needed() -> None:
     counts = {
         name: count_statements(function) for path in [*MODULES, *SCRIPTS] for name, function in functions_of(path)

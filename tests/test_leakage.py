@@ -17,9 +17,9 @@ from scipy.sparse import csr_matrix
 from selectormlp import LinearSVMClassifier, SelectorMLPClassifier
 from selectormlp.benchmark import _DataSet, _prepare_split
 from selectormlp.classifiers import _gene_spread
-from selectormlp.data import _write_json, choose_variable_genes, prepare_cells
+from selectormlp.data import choose_variable_genes, prepare_cells
 from selectormlp.evaluation import compare_panels
-from selectormlp.files import _fingerprint_cells
+from selectormlp.files import _fingerprint_cells, _write_json
 from selectormlp.masking import masking_curve, random_masking_curve, rank_genes
 from selectormlp.peers import choose_with
 from selectormlp.selection import select_genes

@@ -12,8 +12,8 @@ from scipy.sparse import csr_matrix
 
 from selectormlp import book
 from selectormlp.cli import main
-from selectormlp.data import InputError, _read_json, _write_json
-from selectormlp.files import _changes_of_cells, _fingerprint_cells, _fingerprint_path
+from selectormlp.data import InputError
+from selectormlp.files import _changes_of_cells, _fingerprint_cells, _fingerprint_path, _read_json, _write_json
 from selectormlp.readers import load_cells
 from selectormlp.simulation import simulate_cells
 from selectormlp.study import Study, _study_config, _study_steps, run_study

@@ -11,7 +11,8 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from selectormlp.data import InputError, _read_json, _write_json
+from selectormlp.data import InputError
+from selectormlp.files import _read_json, _write_json
 from selectormlp.panels import GenePanel
 from selectormlp.signatures import _READING
 from selectormlp.simulation import simulate_cells

@@ -22,21 +22,26 @@ from scripts import chromium
 
 from selectormlp import book, data, readers
 from selectormlp.book import _first_page
-from selectormlp.cli import _check_place, main
+from selectormlp.cli import main
 from selectormlp.data import (
     InputError,
     _cell_labels,
     _figure_text,
     _markdown_text,
-    _read_json,
-    _read_table,
     _spreadsheet_text,
     _terminal_text,
     _unescaped_text,
-    _write_table,
 )
 from selectormlp.evaluation import plot_confusion
-from selectormlp.files import _fingerprint_path, _only_writer, _refuse_input
+from selectormlp.files import (
+    _check_place,
+    _fingerprint_path,
+    _only_writer,
+    _read_json,
+    _read_table,
+    _refuse_input,
+    _write_table,
+)
 from selectormlp.inspection import _PAGE_FILES, write_panel_report
 from selectormlp.panels import GenePanel, plot_panel, read_panel
 from selectormlp.readers import read_cells

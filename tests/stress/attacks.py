@@ -37,9 +37,17 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from selectormlp import data, readers
-from selectormlp.data import InputError, _read_table, _write_table
-from selectormlp.files import _changes_of_cells, _fingerprint_cells, _only_writer, _record_file, _refuse_changed_file
+from selectormlp import data, files, readers
+from selectormlp.data import InputError
+from selectormlp.files import (
+    _changes_of_cells,
+    _fingerprint_cells,
+    _only_writer,
+    _read_table,
+    _record_file,
+    _refuse_changed_file,
+    _write_table,
+)
 from selectormlp.guard import _run_guarded
 from selectormlp.readers import read_cells
 
@@ -330,7 +338,7 @@ def write_pair(folder: Path, text: str) -> None:
         _remove_companions(folder / "p_report", ["panel.html"])
         _write_table(pd.DataFrame({"gene": [text]}), folder / "p.csv")
         (folder / "p_report").mkdir(exist_ok=True)
-        with data._write_whole(folder / "p_report" / "panel.html") as path:
+        with files._write_whole(folder / "p_report" / "panel.html") as path:
             path.write_text(text, encoding="utf-8")
 
 

@@ -16,7 +16,8 @@ import pandas as pd
 import psutil
 
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier
-from selectormlp.data import _write_table, normalise
+from selectormlp.data import normalise
+from selectormlp.files import _write_table
 from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 

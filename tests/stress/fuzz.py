@@ -167,7 +167,7 @@ def make_study_config(folder: Path) -> Path:
     """The settings of a study as JSON."""
     from dataclasses import asdict
 
-    from selectormlp.data import _write_json
+    from selectormlp.files import _write_json
     from selectormlp.study import _study_config
 
     _write_json(asdict(_study_config(cells="pancreas", label_key="cell_type")), folder / "config.json")
@@ -297,7 +297,8 @@ def read_panel(path: Path) -> None:
 
 def read_study_config(path: Path) -> None:
     """Read the settings of a study."""
-    from selectormlp.data import InputError, _read_json
+    from selectormlp.data import InputError
+    from selectormlp.files import _read_json
     from selectormlp.study import _study_config
 
     if not isinstance(found := _read_json(path), dict):
@@ -307,14 +308,14 @@ def read_study_config(path: Path) -> None:
 
 def read_train_config(path: Path) -> None:
     """Read the settings of a training as the command line does."""
-    from selectormlp import cli
+    from selectormlp import cli, original
     from selectormlp.data import InputError
 
     arguments = ["train", "--config", str(path)]
     parser = cli._make_parser(arguments)
     try:
         values = parser.parse_args(arguments)["train"]
-        cli._refuse_idle_settings(cli._build(cli._TrainStep, values))
+        original._refuse_idle_settings(cli._build(original._TrainStep, values))
     except Exception as error:
         sentence = cli._error_sentence(error, parser)
         if "something unforeseen" in sentence:
@@ -567,7 +568,7 @@ def main() -> int:
     table = pd.concat([table, pd.DataFrame([total])], ignore_index=True)
     print(table.to_string(index=False))
     if options.write:
-        from selectormlp.data import _write_table
+        from selectormlp.files import _write_table
 
         _write_table(table, ROOT / "data" / "studies" / "stress" / "fuzz.csv")
     return int(bool(table[list(OUTCOMES[2:])].to_numpy().any()))

@@ -44,7 +44,8 @@ from selectormlp import panels, selection  # noqa: F401
 from selectormlp.classifiers import LinearSVMClassifier, SelectorMLPClassifier
 from selectormlp.cli import main as main_of_library
 from selectormlp.collection import ModelCollection
-from selectormlp.data import InputError, _write_table, normalise
+from selectormlp.data import InputError, normalise
+from selectormlp.files import _write_table
 from selectormlp.saving import save_model
 from selectormlp.simulation import simulate_cells
 from selectormlp.study import _study_config, run_study

@@ -27,7 +27,7 @@ from scipy import sparse
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import shapes  # noqa: E402
 
-from selectormlp import data  # noqa: E402
+from selectormlp import data, files  # noqa: E402
 
 N, G, V = shapes.N_CELLS, shapes.N_GENES, shapes.N_VARIABLE
 X_KINDS = (
@@ -241,7 +241,7 @@ def main() -> None:
     table = table_of(given.first, given.draws, wrong)
     print(table.to_string(index=False))
     if given.write:
-        data._write_table(table, TABLE)
+        files._write_table(table, TABLE)
     print(f"{given.draws} draws, {len(wrong)} faults")
     sys.exit(bool(wrong))
 
