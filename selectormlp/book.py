@@ -9,21 +9,22 @@ import json
 import logging
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .data import InputError, check_cells, _markdown_text
+from .data import InputError, Paths, _announce, check_cells, _markdown_text
 from .files import _read_json, _write_json, _write_whole
-from .readers import load_cells
-from .files import _fingerprint_path, _only_run
+from .readers import EXAMPLES, load_cells
+from .files import _digest_of_texts, _fingerprint_path, _only_run
 from .signatures import _CellsAsked, _takes_settings
+from .sources import OpenCells, _fingerprint_open, _is_large, _take_cells, open_cells, read_usable
 from selectormlp.site import (
     _book_package,
     _chapters_folder,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _logger = logging.getLogger(__name__)
-_KEPT = "cells.h5ad"  # the cells of a file that is too large for memory, in the folder of its book
+_KEPT = "cells.h5ad"  # cells that are no single file, or do not fit into memory, in the folder of their book
 
 # %% auto #0
 __all__ = ['run_book']
@@ -138,7 +139,8 @@ def _first_page(parameters: dict[str, Any], type_counts: pd.Series, chapters: li
     """Write the first page of a reader's book: the cells, their types and the chapters that ran on them."""
     from nbformat.v4 import new_markdown_cell, new_notebook
 
-    name = Path(parameters["cells"]).name
+    given = parameters["cells"]
+    name = ", ".join(Path(each).name for each in ([given] if isinstance(given, str) else given))
     counts = "\n".join(f"| {_markdown_text(cell_type)} | {count} |" for cell_type, count in type_counts.items())
     titles = {path.name: _page_name(path.stem).replace("_", " ").capitalize() for path in chapters}
     listed = "\n".join(f"- [{title}]({link})" for link, title in titles.items())
@@ -156,21 +158,21 @@ def _settings_said(parameters: dict[str, Any]) -> str:
     """What a book was made with, in words."""
     said = f"The labels are in <code>{_markdown_text(parameters['label_key'])}</code>; "
     said += f"the protocol is `{parameters['protocol']}`, the seed {parameters['seed']}."
-    kept = f" These are the cells of the file that a split can take, kept in `{_KEPT}`."
+    kept = f" These are the cells that a split can take, kept in `{_KEPT}`."
     return said + kept if "kept" in parameters else said
 
 # %% ../nbs/22_book.ipynb #cc375925
 @_takes_settings(_CellsAsked)
 def run_book(
-    cells: Path | str, label_key: str, out: Path | str, *, protocol: str = "robust", seed: int = 0,
-    few: Callable[[], AnnData] | None = None, **reading: Any,
+    cells: OpenCells | AnnData | Paths, label_key: str, out: Path | str, *, protocol: str = "robust", seed: int = 0,
+    on_disk: str = "auto", **reading: Any,
 ) -> Path:  # fmt: skip
     """Run the chapters of this book on your own cells and render them as a site.
 
     Parameters
     ----------
-    cells : str or Path
-        "pancreas", "pbmc68k", "brain", or the path of a file of cells.
+    cells : str or Path, or OpenCells or what `open_cells` takes
+        "pancreas", "pbmc68k", "brain", or the path of a file of cells; several files; cells in memory, backed or lazy.
     label_key : str
         The column of `obs` that holds the cell types.
     out : str or Path
@@ -179,8 +181,9 @@ def run_book(
         How networks are trained; "report" is the report to the letter.
     seed : int, default 0
         The seed of every random choice.
-    few : callable or None, default None
-        Returns the cells that a split can take, of a file too large for memory; they are kept in `out`.
+    on_disk : {'auto', 'yes', 'no'}, default 'auto'
+        Whether files are read in blocks: 'auto' where they would not fit into memory. Of such cells, as of lazy ones,
+        those that a split can take are brought into memory, and kept in `out`. A book goes on as it began.
     {settings}
 
     Returns
@@ -200,22 +203,60 @@ def run_book(
     """
     for package in ("papermill", "ipykernel", "smalldocs", "latex2mathml"):
         _book_package(package)
-    out, source = Path(out).resolve(), str(Path(cells).resolve()) if Path(cells).exists() else str(cells)
+    out = Path(out).resolve()
     settings = {"label_key": label_key, "protocol": protocol, "seed": seed}
     asked = _CellsAsked(**reading).given
-    if asked and few is None:
-        few = partial(load_cells, cells, label_key, **asked)
-    note = {"cells": source, **settings} | ({"kept": _KEPT} if few else {}) | {"content": _fingerprint_path(source)}
-    note |= {"reading": json.loads(json.dumps(asked))} if asked else {}  # as it comes back from there
-    new = few is not None and not _is_newer(out / _KEPT, Path(source))
-    adata = few() if few and new else load_cells(out / _KEPT if few else cells, label_key)
+    note = _about_book(cells, label_key, out, on_disk, asked) | settings
+    kept = out / _KEPT if "kept" in note else None
+    new = kept is not None and not _is_newer(kept, _files_of(cells))
+    adata = (
+        _read_for_book(cells, label_key, on_disk, seed, asked) if new else load_cells(kept or note["cells"], label_key)
+    )
     type_counts = check_cells(adata, label_key, min_cells=1).type_counts
     with _only_run(out, "book.json"):
         _claim_folder(out, note)
         if new:
             _write_cells(adata, out / _KEPT)
-        run_on = {"cells": str(out / _KEPT) if few else source, **settings, "run_folder": "../run"}
+        run_on = {"cells": str(kept or note["cells"]), **settings, "run_folder": "../run"}
         return _render_book(out, _first_page(note, type_counts, _run_chapters(out / "notebooks", run_on)))
+
+
+def _files_of(cells: Any) -> list[Path]:
+    """The files that are given, one or several."""
+    given = cells if isinstance(cells, list | tuple) else [cells]
+    return [Path(each).resolve() for each in given if isinstance(each, str | Path) and Path(each).exists()]
+
+
+def _about_book(cells: Any, label_key: str, out: Path, on_disk: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the note of a book says of its cells: where they are, what is in them, and whether `out` keeps them.
+
+    Cells that are no file are known by what they hold: other cells, or other values of them, make another book.
+    """
+    files, kept = _files_of(cells), {"kept": _KEPT}
+    read = {"reading": json.loads(json.dumps(asked))} if asked else {}  # as it comes back from the note
+    if isinstance(cells, str | Path):
+        begun = out / "book.json"
+        if asked or cells in EXAMPLES or on_disk != "auto" or not begun.exists():
+            large = bool(asked) or (cells not in EXAMPLES and _is_large(cells, on_disk=on_disk))
+        else:
+            large = "kept" in _read_json(begun)
+        source = str(files[0]) if files else str(cells)
+        return {"cells": source, "content": _fingerprint_path(source), **(kept if large else {}), **read}
+    if isinstance(cells, list | tuple) and files and len(files) == len(cells):
+        every = _digest_of_texts(_fingerprint_path(path) for path in files)
+        return {"cells": [str(path) for path in files], "content": every, **kept, **read}
+    held = cells if isinstance(cells, OpenCells) else open_cells(cells, label_key=label_key)
+    return {"cells": "cells that are no file", "content": _fingerprint_open(held, label_key), **kept, **read}
+
+
+def _read_for_book(cells: Any, label_key: str, on_disk: str, seed: int, asked: dict[str, Any]) -> AnnData:
+    """The cells of a book in memory: all, or of those that do not fit the ones that a split can take."""
+    found = _take_cells(cells, label_key, on_disk=on_disk, **asked)
+    if not isinstance(found, OpenCells):
+        return found
+    few = read_usable(found, label_key, min_cells=1, seed=seed, progress=sys.stderr.isatty())
+    _announce(f"of {len(found.obs):,} cells the {few.n_obs:,} that a split can take are read; the book keeps them")
+    return few
 
 
 def _write_cells(adata: AnnData, path: Path) -> None:
@@ -224,9 +265,9 @@ def _write_cells(adata: AnnData, path: Path) -> None:
         adata.write_h5ad(temporary)
 
 
-def _is_newer(path: Path, source: Path) -> bool:
-    """Whether a file is there and was written after its source."""
-    return path.exists() and path.stat().st_mtime > source.stat().st_mtime
+def _is_newer(path: Path, sources: list[Path]) -> bool:
+    """Whether a file is there and was written after its sources."""
+    return path.exists() and all(path.stat().st_mtime > source.stat().st_mtime for source in sources)
 
 # %% ../nbs/22_book.ipynb #ae7a7935
 def _run_chapters(folder: Path, parameters: dict[str, Any]) -> list[Path]:

@@ -517,34 +517,9 @@ def _run_reader_book(options: _BookOptions, taken: _CellsAsked = _AS_DECIDED) ->
     from selectormlp.files import _check_place
 
     _check_place(options.out, inputs=(options.cells,), writes=("book.json", "cells.h5ad"))
-    settings = {"protocol": options.protocol, "seed": options.seed, **taken.given}
-    settings["few"] = _cells_of_book(options, taken)
-    _write_line(f"The book begins at '{run_book(options.cells, options.label_key, options.out, **settings)}'.")
-
-
-def _cells_of_book(options: _BookOptions, taken: _CellsAsked = _AS_DECIDED) -> Callable[[], AnnData] | None:
-    """What brings the cells that a split can take, where the file stays on disk; a book goes on as it began."""
-    from selectormlp.data import _write_line
-    from selectormlp.files import _read_json
-    from selectormlp.readers import EXAMPLES
-    from selectormlp.sources import _is_large, _take_given, OpenCells, read_usable
-
-    def read() -> AnnData:
-        how = "yes" if on_disk else "no"
-        found = _take_given([options.cells], how, label_key=options.label_key, taken=taken)
-        if not isinstance(found, OpenCells):
-            return found
-        few = read_usable(found, options.label_key, min_cells=1, seed=options.seed, progress=sys.stderr.isatty())
-        _write_line(
-            f"The {few.n_obs:,} that a split can take are kept in '{options.out}', and the chapters read those."
-        )
-        return few
-
-    note = Path(options.out) / "book.json"
-    begun = options.on_disk == "auto" and note.exists()
-    on_disk = options.cells not in EXAMPLES and _is_large(options.cells, on_disk=options.on_disk)
-    few = "kept" in _read_json(note) if begun else on_disk or bool(taken.given)
-    return read if few and (taken.given or options.cells not in EXAMPLES) else None
+    more: dict[str, Any] = {"protocol": options.protocol, "seed": options.seed, "on_disk": options.on_disk}
+    first_page = run_book(options.cells, options.label_key, options.out, **more, **taken.given)
+    _write_line(f"The book begins at '{first_page}'.")
 
 
 def _run_simulate(output: _SimulationOutput, recipe: SimulationRecipe) -> None:

@@ -31,6 +31,7 @@ from selectormlp.data import (
 )
 from .files import _existing_path, _read_json, _read_table, _write_json, _write_table, _write_whole  # fmt: skip
 from .signatures import _takes_settings, _ValuesAsked
+from .sources import _is_anndata, _is_lazy
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -458,7 +459,8 @@ def annotate_cells(
     model : GeneClassifier
         A fitted classifier.
     adata : AnnData
-        Cells x genes, raw counts or log-normalised.
+        Cells x genes, raw counts or log-normalised; backed or lazy ones are brought into memory (of a file that does not
+        fit, `selectormlp predict` names the types block by block).
     key : str, default 'predicted_type'
         The column of `obs` to write.
     max_missing : float, default 0.1
@@ -489,6 +491,8 @@ def annotate_cells(
     """
     if key in adata.obs:
         raise InputError(f"adata.obs has a column {key!r} already; choose another with key=..., or take it out")
+    if _is_anndata(adata) and _is_lazy(adata):
+        adata = adata.to_memory()
     taken = _take_values(adata, **_ValuesAsked(**reading).given)
     logged = taken.uns[_VALUES]["kind"] not in ("raw counts", "normalised, not logged")
     cells = _normalised_alike(model, normalise(taken), logged=logged, max_missing=max_missing)
@@ -499,7 +503,7 @@ def annotate_cells(
         warnings.warn(
             f"{share} are not in the data and count as zero: {', '.join(missing[:5])} ...", stacklevel=_user_level()
         )
-    named = adata.to_memory() if adata.isbacked else adata.copy()
+    named = adata.copy()
     named.obs[key] = pd.Categorical(model.predict(X), categories=model.classes_)
     if hasattr(model, "predict_proba"):
         shares = pd.DataFrame(model.predict_proba(X), index=named.obs_names, columns=[str(t) for t in model.classes_])

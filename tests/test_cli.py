@@ -475,30 +475,30 @@ def test_book_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr("selectormlp.book.run_book", lambda *given, **more: seen.append((given, more)) or "index.html")
     out = str(tmp_path / "book")
     assert cli.main(["book", "pbmc68k", "--out", out, "--protocol", "report", "--seed", "3"]) == 0
-    assert seen == [(("pbmc68k", "bulk_labels", out), {"protocol": "report", "seed": 3, "few": None})]
+    assert seen == [(("pbmc68k", "bulk_labels", out), {"protocol": "report", "seed": 3, "on_disk": "auto"})]
 
 
 def test_book_keeps_the_cells_that_a_split_can_take(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from selectormlp import sources
+    from selectormlp import book, sources
 
-    seen: list[Any] = []
-    monkeypatch.setattr("selectormlp.book.run_book", lambda *given, few, **more: seen.append(few) or "index.html")
-    line = ["book", "cells.h5ad", "--label-key", "cell_type", "--out", "my_book"]
-    for more in (["--on-disk", "yes"], ["--on-disk", "no"], []):
-        assert cli.main([*line, *more]) == 0
-    assert [few is None for few in seen] == [False, True, True]
-    few, cells = seen[0](), anndata.read_h5ad("cells.h5ad")
-    said = capsys.readouterr().out
-    assert "240 cells are read from disk" in said and "The 240 that a split can take are kept in 'my_book'" in said
+    monkeypatch.setattr(book, "_book_chapters", list)
+    monkeypatch.setattr(book, "_render_book", lambda out, index: out / "site" / "index.html")
+    line = ["book", "cells.h5ad", "--label-key", "cell_type"]
+    for out, more in (("yes", ["--on-disk", "yes"]), ("no", ["--on-disk", "no"]), ("auto", [])):
+        assert cli.main([*line, *more, "--out", out]) == 0
+    said = capsys.readouterr().err
+    assert "of 240 cells the 240 that a split can take are read; the book keeps them" in said
+    assert [Path(out, "cells.h5ad").exists() for out in ("yes", "no", "auto")] == [True, False, False]
+    few, cells = anndata.read_h5ad("yes/cells.h5ad"), anndata.read_h5ad("cells.h5ad")
     assert few.obs_names.equals(cells.obs_names) and (few.X != cells.X).nnz == 0 and "lineage" in few.obs
     monkeypatch.setattr(sources, "_available_memory", lambda: 1)
-    for note in ({"kept": "cells.h5ad"}, {}):  # a book goes on as it began, whatever memory there is now
-        Path("my_book").mkdir(exist_ok=True)
-        Path("my_book/book.json").write_text(json.dumps(note))
-        assert cli.main(line) == 0
-        assert (seen[-1] is None) == (not note)
+    for out in ("yes", "auto"):  # a book goes on as it began, whatever memory there is now
+        assert cli.main([*line, "--out", out]) == 0
+    assert not Path("auto", "cells.h5ad").exists()
+    assert cli.main([*line, "--out", "new"]) == 0
+    assert Path("new", "cells.h5ad").exists()
 
 
 def test_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -294,6 +294,23 @@ def test_types_are_of_the_values_that_are_asked_for_or_decided_on(saved: Path, c
         annotate_cells(model, scaled, layr="counts")
 
 
+@pytest.mark.parametrize("where", ["backed", "lazy", "dask"])
+def test_cells_that_are_not_in_memory_are_named_alike(where: str, saved: Path, cells, tmp_path) -> None:
+    import dask.array
+    from anndata import experimental
+
+    path, model = tmp_path / "cells.h5ad", load_model(saved / "svm")
+    cells.write_h5ad(path)
+    given = cells.copy()
+    if where == "dask":
+        given.X = dask.array.from_array(cells.X.toarray(), chunks=(20, 8))
+    else:
+        given = read_h5ad(path, backed="r") if where == "backed" else experimental.read_lazy(path)
+    named = annotate_cells(model, given)
+    assert isinstance(named.obs, pd.DataFrame) and not named.isbacked and "predicted_type" not in given.obs
+    assert named.obs["predicted_type"].astype(str).tolist() == model.predict(cells.X).tolist()
+
+
 def test_missing_genes_are_counted_aloud_and_raw_counts_are_normalised(saved: Path, cells) -> None:
     model = load_model(saved / "svm")
     with pytest.warns(UserWarning, match="1 of the model's 8 genes are not in the data and count as zero: gene7"):

@@ -15,7 +15,7 @@ import shapes
 from anndata import AnnData
 from shapes import SHAPES, Shape
 
-from selectormlp import cli, data, readers
+from selectormlp import book, cli, data, readers
 from selectormlp.classifiers import LinearSVMClassifier
 from selectormlp.panels import read_panel
 from selectormlp.saving import save_model
@@ -98,8 +98,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, AnnData]:
         found["report"] = data.normalise(load(config))
         return SimpleNamespace(folder=Path(folder))
 
-    def run_book(cells: str, key: str, out: str, *, few: Callable[[], AnnData] | None, **more: Any) -> str:
-        found["book"] = data.normalise(few() if few else readers.load_cells(cells, key))
+    def run_book(cells: str, key: str, out: str, *, protocol: str, seed: int, on_disk: str, **asked: Any) -> str:
+        found["book"] = data.normalise(book._read_for_book(cells, key, on_disk, seed, asked))
         return "index.html"
 
     monkeypatch.setattr("selectormlp.study.run_study", run_study)

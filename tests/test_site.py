@@ -232,27 +232,26 @@ def test_book_runs_goes_on_and_refuses(small_book: Path) -> None:
         book.run_book("pbmc68k", "bulk_labels", small_book, seed=4)
 
 
-def test_a_book_of_a_large_file_runs_on_the_cells_that_it_keeps(
+def test_a_book_of_cells_that_do_not_fit_keeps_what_a_split_can_take(
     small_book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import numpy as np
+    import pandas as pd
     from anndata import AnnData, read_h5ad
 
-    brought, loaded = [], []
+    read, loaded = [], []
     large = tmp_path / "atlas.h5ad"
-    large.write_bytes(b"larger than the memory")
+    obs = pd.DataFrame({"a": ["x"] * 9 + ["y"] * 9}, index=[f"cell_{i}" for i in range(18)])
+    AnnData(np.random.default_rng(0).poisson(2, (18, 5)).astype(np.float32), obs).write_h5ad(large)
     os.utime(large, (0, 0))
     monkeypatch.setattr(book, "load_cells", lambda cells, label_key: loaded.append(cells))
-
-    def few() -> AnnData:
-        brought.append(AnnData(np.ones((3, 2), dtype=np.float32)))
-        return brought[-1]
-
+    real = book._read_for_book
+    monkeypatch.setattr(book, "_read_for_book", lambda *given: read.append(real(*given)) or read[-1])
     pages = []
     for _ in range(2):
-        pages.append(book.run_book(large, "a", small_book, few=few).read_text(encoding="utf-8"))
+        pages.append(book.run_book(large, "a", small_book, on_disk="yes").read_text(encoding="utf-8"))
     kept = small_book / "cells.h5ad"
-    assert len(brought) == 1 and loaded == [kept] and read_h5ad(kept).shape == (3, 2)
+    assert len(read) == 1 and loaded == [kept] and read_h5ad(kept).shape == (18, 5)
     assert pages[0] == pages[1] and "that a split can take, kept in <code>cells.h5ad</code>" in pages[0]
     assert "Gene panels for atlas.h5ad" in pages[0]
     notebook = json.loads((small_book / "notebooks" / "15_masking.ipynb").read_text())
@@ -260,10 +259,10 @@ def test_a_book_of_a_large_file_runs_on_the_cells_that_it_keeps(
     assert (small_book / "run" / "split.txt").read_text() == "0", "a chapter that was done ran again"
     os.utime(large)
     os.utime(kept, (1, 1))
-    book.run_book(large, "a", small_book, few=few)
-    assert len(brought) == 2 and (small_book / "run" / "split.txt").read_text() == "00"
+    book.run_book(large, "a", small_book, on_disk="yes")
+    assert len(read) == 2 and (small_book / "run" / "split.txt").read_text() == "00"
     with pytest.raises(InputError, match="other settings"):
-        book.run_book(large, "a", small_book)
+        book.run_book(large, "a", small_book, on_disk="no")
 
 
 def test_a_missing_package_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

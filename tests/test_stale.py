@@ -16,6 +16,7 @@ from selectormlp.data import InputError
 from selectormlp.files import _changes_of_cells, _fingerprint_cells, _fingerprint_path, _read_json, _write_json
 from selectormlp.readers import load_cells
 from selectormlp.simulation import simulate_cells
+from selectormlp.sources import open_cells
 from selectormlp.study import Study, _study_config, _study_steps, run_study
 
 QUICK = {
@@ -298,7 +299,12 @@ def quick_book(monkeypatch: pytest.MonkeyPatch, counts: AnnData, tmp_path: Path)
     monkeypatch.setattr(book, "_book_chapters", list)
     monkeypatch.setattr(book, "_render_book", lambda out, index: out / "site" / "index.html")
     counts.write_h5ad(tmp_path / "cells.h5ad")
-    return lambda cells, **reading: book.run_book(tmp_path / cells, "cell_type", tmp_path / "book", **reading)
+
+    def run(cells: object, **reading: object) -> Path:
+        given = tmp_path / cells if isinstance(cells, str) else cells
+        return book.run_book(given, "cell_type", tmp_path / "book", **reading)
+
+    return run
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -331,6 +337,32 @@ def test_a_book_of_other_values_is_another_book(
             quick_book("cells.h5ad", **other)
     kept = load_cells(tmp_path / "book" / "cells.h5ad", "cell_type")
     assert (kept.X.toarray() == counts.X[:, ::-1].toarray()).all() and "type_00" not in set(kept.obs["cell_type"])
+
+
+@pytest.mark.parametrize("where", ["memory", "backed", "lazy", "open", "two files"])
+def test_a_book_takes_cells_wherever_they_lie(
+    where: str, quick_book: Callable[..., Path], counts: AnnData, tmp_path: Path
+) -> None:
+    from anndata import experimental, read_h5ad
+
+    def found(path: Path) -> object:
+        read = {"memory": read_h5ad, "backed": lambda path: read_h5ad(path, backed="r"), "open": open_cells}
+        read |= {"lazy": experimental.read_lazy, "two files": lambda path: [path, tmp_path / "second.h5ad"]}
+        return read[where](path)
+
+    counts[: counts.n_obs // 2].copy().write_h5ad(tmp_path / "half.h5ad")
+    counts[counts.n_obs // 2 :].copy().write_h5ad(tmp_path / "second.h5ad")
+    path = tmp_path / ("half.h5ad" if where == "two files" else "cells.h5ad")
+    for _ in range(2):
+        quick_book(found(path))
+    kept = load_cells(tmp_path / "book" / "cells.h5ad", "cell_type")
+    assert set(kept.obs_names) == set(counts.obs_names)
+    assert (kept[counts.obs_names].X.toarray() == counts.X.toarray()).all()
+    other = counts[: counts.n_obs // 2].copy() if where == "two files" else counts.copy()
+    other.obs["cell_type"] = other.obs["cell_type"].to_numpy()[::-1]
+    other.write_h5ad(tmp_path / "other.h5ad")
+    with pytest.raises(InputError, match="name a new folder"):
+        quick_book(found(tmp_path / "other.h5ad"))
 
 
 def test_a_chapter_runs_again_when_a_file_of_a_folder_changed(counts: AnnData, tmp_path: Path) -> None:

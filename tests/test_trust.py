@@ -20,7 +20,7 @@ import pytest
 from anndata import AnnData
 from scripts import chromium
 
-from selectormlp import book, data, readers
+from selectormlp import book, files, readers
 from selectormlp.book import _first_page
 from selectormlp.cli import main
 from selectormlp.data import (
@@ -617,7 +617,7 @@ def test_a_packed_file_is_looked_at_before_it_is_unpacked(
     with pytest.raises(InputError, match="unpacks to more than"):
         read_cells(bomb)
     room = shutil.disk_usage(tmp_path)._replace(free=2**20)
-    monkeypatch.setattr(data.shutil, "disk_usage", lambda place: room)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: room)
     with pytest.raises(InputError, match="there is no room in .* set TMPDIR"):
         read_cells(tmp_path / "cells.h5ad.gz")
     assert {path.name for path in tmp_path.iterdir()} == {"cells.h5ad", "cells.h5ad.gz", "bomb.h5ad.gz"}
@@ -658,7 +658,7 @@ def test_json_without_end_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(InputError, match="lists within lists"):
         _read_json(tmp_path / "deep.json")
-    monkeypatch.setattr(data, "_MOST_METADATA", 10)
+    monkeypatch.setattr(files, "_MOST_METADATA", 10)
     (tmp_path / "large.json").write_text('"xxxxxxxxxxxxxxx"')
     with pytest.raises(InputError, match="larger than 10 bytes"):
         _read_json(tmp_path / "large.json")
