@@ -4,6 +4,7 @@
     python benchmarks/pairs.py --folder pairs/ --methods discriminant Wilcoxon --draws 3
     python benchmarks/pairs.py --simulated 30                           # cells and machines at random, nothing needed
     python benchmarks/pairs.py --folder pairs/ --write scores.csv
+    python benchmarks/pairs.py --folder pairs/ --forecast sequencing    # does the forecast's interval hold the truth?
 
 Only genes and types that both files hold are used. Each draw takes a share of the reference's cells of every type;
 panels are chosen on these, and judged on the target in two ways:
@@ -38,15 +39,17 @@ from scipy import sparse  # noqa: E402
 
 from selectormlp.data import InputError, _log_per_total, choose_variable_genes, prepare_cells  # noqa: E402
 from selectormlp.files import _write_table  # noqa: E402
+from selectormlp.inspection import forecast_panel  # noqa: E402
 from selectormlp.intervals import _paired_interval  # noqa: E402
 from selectormlp.peers import LabelledCells, Peer, _peer_missing  # noqa: E402
 from selectormlp.platforms import PLATFORMS, Platform, simulate_platform  # noqa: E402
-from selectormlp.selection import rank_by_discriminant  # noqa: E402
+from selectormlp.selection import rank_by_discriminant, select_genes  # noqa: E402
 from selectormlp.simulation import simulate_cells  # noqa: E402
 
 LABEL = "cell_type"
 SIZES = (5, 10, 15, 25)
 PEERS = ("Wilcoxon", "t-test", "COSG", "greedy Mahalanobis", "L1 SVM", "random forest", "random")
+FORECAST_BY = ("logistic_regression", "nearest_neighbours")  # the classifiers of `forecast_panel`
 TYPE_CELLS = 500  # of a type at most in a draw of the reference, and in the target
 
 
@@ -200,6 +203,28 @@ def scores_of(draw: PairDraw, methods: Sequence[str], sizes: Sequence[int]) -> l
     return rows
 
 
+def forecasts_of(draw: PairDraw, reference: AnnData, platform: str, sizes: Sequence[int]) -> list[dict[str, object]]:
+    """The forecast for the panel of `select_genes`, made of the reference alone, beside what the target says."""
+    sizes = [size for size in sizes if size <= len(draw.cells.genes)]
+    panel = select_genes(reference, LABEL, n_genes=max(sizes), candidates=draw.cells.genes, min_cells=5, seed=draw.draw)
+    rows = forecast_panel(panel, reference, platform, sizes=sizes, seed=draw.draw).to_dict("records")
+    for row in rows:
+        found = judged(draw, panel.genes[: row["n_genes"]])
+        row["truth"] = float(np.mean([found[name][row["training"]] for name in FORECAST_BY]))
+    return [{"pair": draw.pair, "draw": draw.draw, **row} for row in rows]
+
+
+def print_forecasts(table: pd.DataFrame) -> None:
+    """How often the interval holds the truth, how wide it is, and how far the forecast lies above it."""
+    found = table.assign(
+        held=(table["low"] <= table["truth"]) & (table["truth"] <= table["high"]),
+        width=table["high"] - table["low"],
+        above=table["accuracy"] - table["truth"],
+    )
+    for keys in (["training"], ["training", "n_genes"], ["training", "pair"]):
+        print(f"\n{found.groupby(keys)[['accuracy', 'truth', 'above', 'held', 'width']].mean().round(3).to_string()}")
+
+
 def by_pair(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean over classifiers and draws: one row for each training, size and pair, one column for each method."""
     keys = ["training", "n_genes", "pair"]
@@ -272,6 +297,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
     parser.add_argument("--draws", type=int, default=3, help="subsamples of each reference")
     parser.add_argument("--share", type=float, default=0.8, help="share of the reference's cells in each")
+    parser.add_argument("--forecast", choices=list(PLATFORMS), help="forecasts of this platform, beside the truth")
     parser.add_argument("--write", type=Path, help="write the scores to this csv")
     arguments = parser.parse_args()
     if not arguments.folder and not arguments.simulated:
@@ -291,12 +317,19 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for draw in draws_of(name, reference, target, n_draws=arguments.draws, share=arguments.share):
-                rows += scores_of(draw, methods, arguments.sizes)
+                if arguments.forecast:
+                    kept = shared_parts(reference, target)[0]
+                    rows += forecasts_of(draw, kept, arguments.forecast, arguments.sizes)
+                else:
+                    rows += scores_of(draw, methods, arguments.sizes)
         print(f"{name} done", file=sys.stderr)
     scores = pd.DataFrame(rows)
     if arguments.write:
         _write_table(scores, arguments.write)
-    print_tables(scores, arguments.ours)
+    if arguments.forecast:
+        print_forecasts(scores)
+    else:
+        print_tables(scores, arguments.ours)
 
 
 if __name__ == "__main__":

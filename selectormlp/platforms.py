@@ -245,7 +245,8 @@ def simulate_platform(
     Returns
     -------
     AnnData
-        Counts (CSR float32), `obs[label_key]`, `obs["depth"]` of the cell in parts of the reference's median, and
+        Counts (CSR float32), `obs[label_key]`, `obs["depth"]` of the cell in parts of the reference's median,
+        `obs["like"]`, the cell of the reference that it was drawn like (several may be like one), and
         `var["efficiency"]` of each gene relative to the reference, the mean over types.
 
     Raises
@@ -271,6 +272,7 @@ def simulate_platform(
     ]
     names = [f"cell_{number}" for number in range(len(drawn))]
     obs = pd.DataFrame({label_key: pd.Categorical(y[drawn]), "depth": depth[drawn]}, index=names)
+    obs["like"] = reference.obs_names[_cell_labels(reference.obs, label_key).notna()].to_numpy()[drawn]
     var = pd.DataFrame(
         {"efficiency": effects.mean(axis=0)}, index=reference.var_names if genes is None else list(genes)
     )

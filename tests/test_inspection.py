@@ -22,6 +22,7 @@ from selectormlp.inspection import (
     _panel_tables,
     _thin_counts,
     enough_genes,
+    forecast_panel,
     panel_confusions,
     panel_curve,
     panel_robustness,
@@ -126,7 +127,23 @@ def test_thinning_needs_counts(counts, panel) -> None:
     with pytest.raises(InputError, match="raw counts: these are log-normalised"):
         panel_robustness(panel, normalise(counts))
     logged = normalise(counts)
-    assert "robustness" not in _panel_tables(panel, logged, _cells_of_page(panel, logged), n_resamples=1)
+    tables = _panel_tables(panel, logged, _cells_of_page(panel, logged), n_resamples=1)
+    assert not {"robustness", "forecast"} & set(tables)
+
+
+def test_the_page_forecasts_for_the_platform_that_the_panel_was_chosen_for(counts, panel, tmp_path) -> None:
+    page = write_panel_report(panel, counts, tmp_path, n_resamples=1).read_text(encoding="utf-8")
+    table = pd.read_csv(tmp_path / "forecast.csv")
+    assert table["platform"].tolist() == ["same"] * 2 + ["imaging"] * 2 + ["sequencing_targeted"] * 2
+    expected = forecast_panel(panel, counts, "imaging", sizes=(len(panel),), n_draws=10)
+    pd.testing.assert_series_equal(table["accuracy"][2:4].reset_index(drop=True), expected["accuracy"], rtol=1e-5)
+    assert (table["low"] <= table["accuracy"]).all() and (table["accuracy"] <= table["high"]).all()
+    assert "<h2>On the platform that will measure it</h2>" in page and f"{table['accuracy'][0]:.3f}" in page
+    aimed = replace(panel, settings={**panel.settings, "rules": {**panel.settings["rules"], "target": "sequencing"}})
+    write_panel_report(aimed, counts, tmp_path, n_resamples=1)
+    assert pd.read_csv(tmp_path / "forecast.csv")["platform"].tolist() == ["same"] * 2 + ["sequencing"] * 2
+    logged = write_panel_report(panel, normalise(counts), tmp_path, n_resamples=1).read_text(encoding="utf-8")
+    assert "that will measure it" not in logged and not (tmp_path / "forecast.csv").exists()
 
 
 def test_figures_show_the_genes(counts, panel) -> None:
@@ -141,7 +158,7 @@ def test_figures_show_the_genes(counts, panel) -> None:
 
 
 BARE = DesignedPanel(pd.DataFrame({"gene": ["a"]}), "cell_type", settings={"rules": {"min_cells": 7}})
-_TABLES = ("panel", "coverage", "types", "curve", "ceiling", "recalls", "stability", "robustness")
+_TABLES = ("panel", "coverage", "types", "curve", "ceiling", "recalls", "stability", "robustness", "forecast")
 
 
 def test_the_page_holds_everything_and_escapes_names(counts, tmp_path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from anndata import AnnData
 
 from selectormlp.data import InputError, normalise
-from selectormlp.inspection import forecast_panel
+from selectormlp.inspection import _first_sources, forecast_panel
 from selectormlp.platforms import PLATFORMS, Platform, _find_platform, fit_platform, simulate_platform
 from selectormlp.selection import DiscriminantSearch, select_genes
 from selectormlp.simulation import simulate_cells
@@ -102,7 +102,7 @@ def test_a_fit_needs_shared_types_and_genes(counts: AnnData) -> None:
 
 def test_a_forecast_falls_with_the_machine(counts: AnnData) -> None:
     panel = select_genes(counts, "cell_type", 8)
-    settings = {"sizes": (8,), "n_draws": 4, "cells_per_type": 30}
+    settings = {"sizes": (8,), "n_draws": 10, "cells_per_type": 30}
     home, away = (forecast_panel(panel, counts, target, **settings) for target in ("same", "imaging"))
     assert set(home["training"]) == {"retrained", "transferred"}
     assert (home["low"] <= home["accuracy"]).all() and (home["accuracy"] <= home["high"]).all()
@@ -110,6 +110,32 @@ def test_a_forecast_falls_with_the_machine(counts: AnnData) -> None:
     assert (away["high"] - away["low"]).sum() > (home["high"] - home["low"]).sum()
     with pytest.raises(InputError, match="n_draws"):
         forecast_panel(panel, counts, n_draws=1)
+
+
+def test_a_forecast_learns_nothing_from_labels_without_meaning(counts: AnnData) -> None:
+    """Several drawn cells are like one cell of the reference: were some in training, they would give its label away.
+
+    What is left above chance are the rates of the types, which are estimated from the same cells.
+    """
+    odd = counts.copy()
+    odd.obs["cell_type"] = np.random.default_rng(0).permutation(odd.obs["cell_type"].astype(str))
+    panel = select_genes(odd, "cell_type", 20)
+    found = forecast_panel(panel, odd, "same", sizes=(20,), n_draws=6, cells_per_type=100).set_index("training")
+    chance = 1 / odd.obs["cell_type"].nunique()
+    assert abs(found.loc["retrained", "accuracy"] - chance) < 0.15 * (1 - chance)
+
+
+def test_a_drawn_cell_names_the_one_that_it_is_like(counts: AnnData) -> None:
+    some = counts.copy()
+    some.obs["cell_type"] = some.obs["cell_type"].astype(object).where(np.arange(some.n_obs) % 3 > 0, None)
+    drawn = simulate_platform(some, "cell_type", "same", cells_per_type=40, seed=1)
+    like = some.obs.loc[drawn.obs["like"], "cell_type"].astype(str).to_numpy()
+    assert (like == drawn.obs["cell_type"].astype(str).to_numpy()).all()
+    first = _first_sources(
+        drawn.obs["cell_type"].to_numpy().astype(str), drawn.obs["like"].to_numpy(), 0.7, np.random.default_rng(0)
+    )
+    assert not set(drawn.obs["like"][first]) & set(drawn.obs["like"][~first])
+    assert all(drawn.obs["cell_type"][part].nunique() == drawn.obs["cell_type"].nunique() for part in (first, ~first))
 
 
 def test_a_panel_for_another_machine_marks_every_type_first(counts: AnnData) -> None:
