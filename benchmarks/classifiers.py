@@ -8,7 +8,7 @@ Genes (the 2,000 most variable of the training cells) and everything else that i
 networks stop early by validation cells, and all are scored on test cells. Each fit has a process of its own with one
 thread, and is stopped when it has used its processor time. A run that was stopped goes on where it was
 (`--run-folder`); classifiers from packages that are not installed are listed with the reason (scANVI:
-`pip install 'selectormlp[scanvi]'`). `--write` puts new rows into data/studies/classifiers/, which chapter 35 shows,
+`pip install 'selectormlp[scanvi]'`). `--write` puts new rows into data/studies/classifiers/, which chapter 36 shows,
 and keeps the others.
 """
 

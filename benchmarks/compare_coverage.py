@@ -8,7 +8,7 @@ and donors held out, each with shifts of its own in every gene.
     python benchmarks/compare_coverage.py                  # 200 resamples of each, minutes on one core
     python benchmarks/compare_coverage.py --resamples 20   # a quick look; nothing is stored
 
-The table goes to data/studies/compare_coverage/coverage.csv, which chapter 28 shows.
+The table goes to data/studies/compare_coverage/coverage.csv, which chapter 29 shows.
 """
 
 import argparse

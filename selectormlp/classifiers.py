@@ -1015,7 +1015,7 @@ _MLP_CONDITIONS: dict[str, dict[str, Any]] = {
     "mlp_nothing": {"dropout": 0.0, "batch_norm": False, "noise": 0.0},
 }
 _OTHER_NETWORKS: dict[str, dict[str, Any]] = {
-    "first": {  # the network of chapter 33: ReLU, Adam, ten rounds
+    "first": {  # the network of chapter 34: ReLU, Adam, ten rounds
         "protocol": "report", "hidden_sizes": (1028, 256, 128), "dropout": 0.2, "batch_norm": False, "leak": 0.0,
         "noise": 0.0, "max_epochs": 10, "batch_size": 64, "learning_rate": 1e-4, "weight_decay": 0.0,
         "scale_genes": True,

@@ -459,8 +459,8 @@ def annotate_cells(
     model : GeneClassifier
         A fitted classifier.
     adata : AnnData
-        Cells x genes, raw counts or log-normalised; backed or lazy ones are brought into memory (of a file that does not
-        fit, `selectormlp predict` names the types block by block).
+        Cells x genes, raw counts or log-normalised; backed or lazy ones are brought into memory (of a file that does
+        not fit, `selectormlp predict` names the types block by block).
     key : str, default 'predicted_type'
         The column of `obs` to write.
     max_missing : float, default 0.1

@@ -671,7 +671,7 @@ def broken_model(folder: Path) -> Path:
     return folder / "model"
 
 
-# Tables of samples (chapter 36)
+# Tables of samples (chapter 37)
 
 
 def table(folder: Path, *, name: str = "table.csv", **columns: Any) -> Path:

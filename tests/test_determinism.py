@@ -21,7 +21,8 @@ from anndata import AnnData
 from selectormlp.classifiers import _MORE_CONDITIONS, CONDITIONS, make_classifier
 from selectormlp.data import choose_variable_genes, prepare_cells
 from selectormlp.masking import rank_genes
-from selectormlp.selection import _type_folds, select_genes
+from selectormlp.search import _type_folds
+from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 from selectormlp.split import _PARTS, split_cells
 from selectormlp.study import Study, _study_config, _study_steps

@@ -51,7 +51,7 @@ def on_dask(cluster: str) -> Iterator[None]:
 
 
 def tables_of(counts, panel, **settings) -> list[pd.DataFrame]:
-    """The three tables of chapter 26 that are made of independent questions."""
+    """The three tables of chapter 27 that are made of independent questions."""
     return [
         panel_stability(panel, counts, n_resamples=3, **settings),
         panel_curve(panel, counts, sizes=(2, 5), judges=("logistic_regression",), **settings),

@@ -11,7 +11,8 @@ from anndata import AnnData
 from selectormlp.data import InputError, normalise
 from selectormlp.inspection import _first_sources, forecast_panel
 from selectormlp.platforms import PLATFORMS, Platform, _find_platform, fit_platform, simulate_platform
-from selectormlp.selection import DiscriminantSearch, select_genes
+from selectormlp.search import DiscriminantSearch
+from selectormlp.selection import select_genes
 from selectormlp.simulation import simulate_cells
 
 

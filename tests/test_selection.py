@@ -16,20 +16,18 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
+from selectormlp import search as search_module
 from selectormlp import selection
 from selectormlp.data import _NOTICE, InputError, load_pancreas, normalise, prepare_cells
 from selectormlp.panels import read_panel
+from selectormlp.search import DiscriminantSearch, _held_out_confusion, _type_folds, _type_profiles
 from selectormlp.selection import (
     UNWANTED_GENES,
     DesignedPanel,
-    DiscriminantSearch,
     PanelDesign,
-    _held_out_confusion,
     _marked_types,
     _pair_costs,
     _required_first,
-    _type_folds,
-    _type_profiles,
     describe_panel,
     extend_panel,
     rank_by_discriminant,
@@ -76,7 +74,7 @@ def arrays(counts):
 def test_distances_grow_as_the_mahalanobis_distance_says(arrays, monkeypatch) -> None:
     """The gains of a pair along a path add up to the distance computed at once, where the ridge stays as it is."""
     X, y = arrays
-    monkeypatch.setattr("selectormlp.selection._CAUTION", 1e12)
+    monkeypatch.setattr("selectormlp.search._CAUTION", 1e12)
     search = DiscriminantSearch(X, y)
     total = np.zeros(len(search.first))
     for gene in (5, 17, 40, 2):
@@ -582,7 +580,7 @@ def test_genes_that_a_model_gives_no_weight_are_counted() -> None:
 @pytest.mark.parametrize("batches", [False, True], ids=["all cells", "donors"])
 @pytest.mark.parametrize("n_allowed", [None, 30], ids=["any gene", "some genes"])
 def test_the_best_gene_is_that_of_most_worth(counts, arrays, monkeypatch, batches: bool, n_allowed: int | None) -> None:
-    monkeypatch.setattr(selection, "_VALUES_AT_HAND", 200)  # many parts, so that most genes are not looked at
+    monkeypatch.setattr(search_module, "_VALUES_AT_HAND", 200)  # many parts, so that most genes are not looked at
     X = arrays[0][:, [*range(120), 3, 4]].copy()  # two genes come twice
     search = DiscriminantSearch(X, arrays[1], batches=counts.obs["donor"] if batches else None)
     for step in range(20 if n_allowed else 100):
@@ -598,7 +596,7 @@ def test_the_best_gene_is_that_of_most_worth(counts, arrays, monkeypatch, batche
 def test_few_genes_are_looked_at(arrays, monkeypatch) -> None:
     looked = []
     search = DiscriminantSearch(*arrays)
-    monkeypatch.setattr(selection, "_VALUES_AT_HAND", 200)
+    monkeypatch.setattr(search_module, "_VALUES_AT_HAND", 200)
     monkeypatch.setattr(search, "_worth_of", lambda genes, worth=search._worth_of: looked.extend(genes) or worth(genes))
     assert search.best() == int(np.argmax(search.worth())) and len(looked) < 120 + 60
 
@@ -708,9 +706,9 @@ def test_a_long_base_in_blocks_is_the_same_as_gene_by_gene(monkeypatch) -> None:
     base, donors = rng.permutation(90)[:50].tolist(), rng.integers(0, 3, 400)
     grown: dict[int, list[pd.DataFrame]] = {}
     for block in (16, 1000):  # 50 genes are four blocks, the last not full; and one by one
-        monkeypatch.setattr(selection, "_BLOCK", block)
+        monkeypatch.setattr(search_module, "_BLOCK", block)
         for batches in (None, donors):
-            search = selection.DiscriminantSearch(X, y.astype(str), batches=batches)
+            search = DiscriminantSearch(X, y.astype(str), batches=batches)
             means = search.profiles.means.copy()
             grown.setdefault(block, []).append(selection._grow_panel(search, 70, required=base))
             assert (search.profiles.means == means).all()  # what the table is made of stays

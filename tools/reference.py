@@ -21,7 +21,7 @@ toc-depth: 2
 
 A name leads to its place in a chapter: what it takes and gives, with shapes and units, its errors, its source, its
 code. *Example* leads to the first lines that use it. The command line has
-[a chapter of its own](38_command_line.ipynb).
+[a chapter of its own](39_command_line.ipynb).
 
 What cannot be used raises `InputError`: one sentence that names the value and the way out. These arguments mean the
 same everywhere:
