@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,23 +27,34 @@ from selectormlp.data import (
     data_folder,
     _kept_labels,
     _log_per_total,
+    _did_you_mean,
+    _label_text,
     _nearest_name,
     _refuse_label_key,
     _refuse_repeated_names,
 )
-from .readers import attach_labels, read_cells  # fmt: skip
+from selectormlp.readers import (
+    _existing_path,
+    _reading,
+    _refuse_text,
+    _table_head,
+    _table_rows,
+    attach_labels,
+    read_cells,
+)
 from .data import _user_level
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
     from selectormlp.classifiers import GeneClassifier
 
 # %% auto #0
-__all__ = ['read_samples', 'load_nci60', 'cross_validated_scores', 'ScoreInterval', 'score_interval', 'plot_fold_scores',
-           'threshold_table', 'plot_thresholds']
+__all__ = ['read_samples', 'load_nci60', 'plot_pairs', 'cross_validated_scores', 'ScoreInterval', 'score_interval',
+           'plot_fold_scores', 'threshold_table', 'plot_thresholds']
 
 # %% ../nbs/37_bulk_expression.ipynb #df42d6cc
 def _without_missing(table: AnnData, missing: str) -> AnnData:
@@ -124,6 +136,50 @@ def _prepare_samples(
     table.obs[label_key] = pd.Categorical(labels)
     return table
 
+# %% ../nbs/37_bulk_expression.ipynb #56212295
+def _gene_columns(known: Iterable[str], genes: Iterable[str], where: str) -> list[str]:
+    """The genes that were asked for; InputError where one of them is not there, or is there twice."""
+    known, wanted = list(known), [genes] if isinstance(genes, str) else list(dict.fromkeys(map(str, genes)))
+    if not wanted:
+        raise InputError("genes names no column; pass the names of some, or leave it out")
+    lacking = [name for name in wanted if name not in known]
+    if lacking:
+        hint = _did_you_mean(lacking[0], known, f"it has {', '.join(known[:10])}")
+        first = f"the first is '{lacking[0]}'"
+        raise InputError(f"{len(lacking)} of the {len(wanted)} genes are not in {where}, {first}; {hint}")
+    twice = [name for name in wanted if known.count(name) > 1]
+    if twice:
+        raise InputError(f"{where} has more than one column '{twice[0]}'; rename the others, or take them out")
+    return wanted
+
+
+def _read_clinical(path: Path, genes: Iterable[str]) -> AnnData:
+    """Samples x the named columns of a csv or tsv file; all its other columns, text or not, in `obs`."""
+    from anndata import AnnData
+
+    with _reading(_existing_path(path)):
+        head = _table_head(path)
+        chosen = _gene_columns(head.names, genes, f"'{path}'")
+        rows = _table_rows(path, head, low_memory=False, converters={0: str})
+        rows.columns = head.names
+        _refuse_text(rows[chosen], path)
+        others = rows.drop(columns=chosen).rename_axis(None)
+        return AnnData(csr_matrix(rows[chosen].to_numpy(np.float32)), obs=others, var=pd.DataFrame(index=chosen))
+
+# %% ../nbs/37_bulk_expression.ipynb #3730b0af
+def _renamed(labels: pd.Series, names: Mapping[Any, str]) -> pd.Series:
+    """Labels by their new names, None where there is none; InputError for a name that no sample has."""
+    if not isinstance(names, Mapping) or not names:
+        raise InputError(f"label_names is {names!r}; pass a label for each answer, as in {{'current smoker': 'yes'}}")
+    said = labels.map(_label_text)
+    held = list(dict.fromkeys(said.dropna()))
+    unknown = [old for old in names if _label_text(old) not in held]
+    if unknown:
+        hint = _did_you_mean(str(unknown[0]), held, f"there are {', '.join(held[:10])}")
+        raise InputError(f"label_names has '{unknown[0]}', which no sample of '{labels.name}' has; {hint}")
+    new_names = {_label_text(old): str(new) for old, new in names.items()}
+    return said.map(new_names)
+
 # %% ../nbs/37_bulk_expression.ipynb #6f350457
 def read_samples(
     path: str | Path,
@@ -134,6 +190,8 @@ def read_samples(
     values: str = "auto",
     missing: str = "samples",
     min_cells: int | None = None,
+    genes: Iterable[str] | None = None,
+    label_names: Mapping[Any, str] | None = None,
 ) -> AnnData:
     """Read a table of samples and genes from a csv or tsv file, made ready for a classifier.
 
@@ -156,6 +214,12 @@ def read_samples(
         What is left out where values are missing.
     min_cells : int or None, default None
         Labels that fewer samples have are left out. None: none are, and a label with fewer than 3 is an error.
+    genes : iterable of str or None, default None
+        The names of the genes to take; all other columns, text too, go to `obs`. None: every column of numbers but the
+        phenotype is a gene, and one of text is an error.
+    label_names : mapping of str to str or None, default None
+        What each label is to be called, such as {"current smoker": "yes", "never smoked": "no"}. Samples whose label
+        is not among them are left out with a warning. None: labels are kept as they are.
 
     Returns
     -------
@@ -183,11 +247,20 @@ def read_samples(
         raise InputError(f"genes_in={genes_in!r} is not known; pass 'columns' or 'rows'")
     if genes_in == "rows" and not labels:
         raise InputError("a table with genes in rows has no column of labels; pass labels, a file of names and labels")
-    table = read_cells(path, label_key=None if labels else label_key)
-    table = table if genes_in == "columns" else table.T.copy()
+    genes = None if genes is None else [genes] if isinstance(genes, str) else list(genes)
+    if genes is not None and label_key in genes:
+        raise InputError(f"'{label_key}' is among the genes and the phenotype; take it out of genes")
+    if genes is not None and genes_in == "columns":
+        table = _read_clinical(Path(path), genes)
+    else:
+        table = read_cells(path, label_key=None if labels else label_key)
+        table = table if genes_in == "columns" else table.T.copy()
+        table = table if genes is None else table[:, _gene_columns(table.var_names, genes, f"'{path}'")].copy()
     if labels:
         table = attach_labels(table, Path(labels), label_key)
-        _refuse_label_key(table.obs, label_key, f"'{labels}'")
+    _refuse_label_key(table.obs, label_key, f"'{labels or path}'")
+    if label_names is not None:
+        table.obs[label_key] = _renamed(table.obs[label_key], label_names)
     return _prepare_samples(table, label_key, values=values, missing=missing, min_cells=min_cells)
 
 
@@ -211,6 +284,35 @@ def load_nci60() -> AnnData:
     """
     folder = data_folder() / "nci60"
     return read_samples(folder / "expression.csv.gz", "p53", labels=folder / "samples.csv", genes_in="rows")
+
+# %% ../nbs/37_bulk_expression.ipynb #d81251cc
+def plot_pairs(table: pd.DataFrame, y: ArrayLike) -> Figure:
+    """Each two genes of a table (samples x genes, 2 to 8) against each other, and each alone; a colour for each label.
+
+    On the diagonal are histograms, with a height of their own.
+    """
+    import matplotlib.pyplot as plt
+
+    names, said = list(table.columns), np.asarray(y).astype(str)
+    if not 2 <= len(names) <= 8:
+        raise InputError(f"a pair plot of {len(names)} genes cannot be read; pass a table of 2 to 8 columns")
+    if len(said) != len(table):
+        raise InputError(f"there are {len(table)} samples and {len(said)} labels; one label for each sample is needed")
+    size = 1.5 * len(names)
+    figure, axes = plt.subplots(len(names), len(names), figsize=(size, size), layout="constrained", sharex="col")
+    for (row, down), (column, across) in product(enumerate(names), repeat=2):
+        ax = axes[row, column]
+        for place, label in enumerate(np.unique(said)):
+            one, own = table[said == label], {"color": f"C{place}", "label": _figure_text(label)}
+            if row == column:
+                ax.hist(one[across], bins=10, alpha=0.5, **own)
+            else:
+                ax.scatter(one[across], one[down], s=8, alpha=0.6, linewidths=0, **own)
+        ax.tick_params(labelsize=6, labelleft=column == 0 and row > 0)
+        ax.set_xlabel(_figure_text(across) if row == len(names) - 1 else "", fontsize=8)
+        ax.set_ylabel(_figure_text(down) if column == 0 else "", fontsize=8)
+    axes[0, 0].legend(fontsize=6, frameon=False)
+    return figure
 
 # %% ../nbs/37_bulk_expression.ipynb #c612c69e
 def _score_answers(positive: ArrayLike, predicted: ArrayLike, probability: ArrayLike) -> dict[str, float]:

@@ -112,6 +112,96 @@ def test_small_labels_are_left_out_when_asked(frame, tmp_path):
     assert set(bulk.read_samples(path, "state", min_cells=5).obs["state"]) == {"sick", "well"}
 
 
+# A clinical table
+
+CLINICAL = """patient,age,sex,TP53,MDM2,smoking
+p1,61,f,7.1,9.0,current smoker
+p2,55,m,6.8,8.1,never smoked
+p3,70,f,7.9,8.8,not asked
+p4,48,m,5.2,9.9,stopped
+p5,66,f,6.6,7.4,never smoked
+p6,59,f,8.0,9.1,
+p7,51,m,6.1,7.7,current smoker
+p8,73,m,6.4,7.0,never smoked
+"""
+COUNTS_AS = {"current smoker": "yes", "stopped": "yes", "never smoked": "no"}
+
+
+@pytest.fixture
+def clinical(tmp_path):
+    """A table with text beside its genes."""
+    path = tmp_path / "clinical.csv"
+    path.write_text(CLINICAL)
+    return path
+
+
+def test_a_clinical_table_is_read_by_its_genes_and_answers(clinical):
+    adata, said = read_quietly(clinical, "smoking", genes=["MDM2", "TP53"], label_names=COUNTS_AS, values="ready")
+    assert list(adata.var_names) == ["MDM2", "TP53"] and list(adata.obs["sex"]) == list("fmmfmm")
+    assert dict(adata.obs["smoking"]) == {"p1": "yes", "p2": "no", "p4": "yes", "p5": "no", "p7": "yes", "p8": "no"}
+    np.testing.assert_allclose(adata.to_df().loc["p7"], [7.7, 6.1], rtol=1e-6)
+    assert said == ["2 of 8 cells have no label in 'smoking' and are left out"]
+
+
+def test_numbers_and_label_files_can_be_renamed_too(frame, tmp_path):
+    coded = frame.assign(state=(frame["state"] == "sick").astype(int), age=50)
+    settings = {"genes": ["A", "B"], "label_names": {1: "sick", 0: "well"}}
+    across = bulk.read_samples(written(coded, tmp_path / "a.csv"), "state", **settings)
+    labels = written(coded[["state"]], tmp_path / "labels.csv")
+    turned = written(frame.drop(columns="state").T, tmp_path / "b.csv")
+    down = bulk.read_samples(turned, "state", labels=labels, genes_in="rows", **settings)
+    for adata in (across, down):
+        assert list(adata.var_names) == ["A", "B"] and list(adata.obs["state"]) == list(frame["state"])
+    np.testing.assert_array_equal(across.X.toarray(), down.X.toarray())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"genes": ["TP53", "MDM4"]}, r"1 of the 2 genes are not in '.*', the first is 'MDM4'; did you mean 'MDM2'\?"),
+        ({"genes": ["TP53", "sex"]}, "the column 'sex' of '.*' holds text"),
+        ({"genes": ["TP53", "smoking"]}, "'smoking' is among the genes and the phenotype; take it out of genes"),
+        ({"genes": []}, "genes names no column"),
+        ({"genes": ["TP53"], "label_names": {"never smokd": "no"}}, "has 'never smokd', which .* mean 'never smoked'"),
+        ({"genes": ["TP53"], "label_names": "yes"}, "label_names is 'yes'; pass a label for each answer"),
+        ({"genes": ["TP53"], "label_names": {"stopped": "yes"}}, "'smoking'"),
+        ({}, "holds text"),
+    ],
+)
+def test_a_clinical_table_that_cannot_be_read_is_one_sentence(clinical, settings, words):
+    with pytest.raises(data.InputError, match=words) as told:
+        read_quietly(clinical, "smoking", values="ready", **settings)
+    assert "\n" not in str(told.value)
+    with pytest.raises(data.InputError, match="'nowhere.csv'"):
+        bulk.read_samples("nowhere.csv", "smoking", genes=["TP53"])
+
+
+def test_a_gene_column_that_is_there_twice_is_refused(clinical):
+    clinical.write_text(CLINICAL.replace("MDM2", "TP53"))
+    with pytest.raises(data.InputError, match="more than one column 'TP53'"):
+        bulk.read_samples(clinical, "smoking", genes="TP53")
+
+
+def test_a_pair_plot_shows_each_two_genes(frame):
+    import matplotlib.pyplot as plt
+
+    figure = bulk.plot_pairs(frame[["A", "B", "C"]], frame["state"])
+    axes = np.array(figure.axes).reshape(3, 3)
+    for row, down in enumerate("ABC"):
+        for column, across in enumerate("ABC"):
+            if row == column:
+                assert sum(bar.get_height() for bar in axes[row, column].patches) == 40
+            else:
+                shown = np.vstack([dots.get_offsets() for dots in axes[row, column].collections])
+                both = pd.concat([frame[frame["state"] == state] for state in ("sick", "well")])
+                np.testing.assert_allclose(shown, both[[across, down]])
+    plt.close("all")
+    with pytest.raises(data.InputError, match="a pair plot of 1 genes cannot be read"):
+        bulk.plot_pairs(frame[["A"]], frame["state"])
+    with pytest.raises(data.InputError, match="there are 40 samples and 39 labels"):
+        bulk.plot_pairs(frame[["A", "B"]], frame["state"][1:])
+
+
 # Values
 
 
