@@ -795,6 +795,9 @@ class LinearSVMClassifier(_LinearInput):
     It is scikit-learn's LinearSVC with the squared hinge loss, with the same interface as the networks of this
     library.
 
+    Under either protocol the L2 problem is solved in its primal or its dual form, whichever is quicker, and the L1
+    problem in its primal form; the solution is the same.
+
     Parameters
     ----------
     protocol : {'robust', 'report'}, default 'robust'

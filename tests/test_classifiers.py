@@ -1,6 +1,7 @@
 """Training and the classifiers: presets and settings that all do something, resuming, saving, and what is refused."""
 
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -176,6 +177,16 @@ def test_svm_takes_the_dual_only_where_few_cells_lie_within_the_margin(cells) ->
     for matrix, quicker in ((apart, True), (x[:, 6:], False), (x[:20], True)):
         some = _CodedCells(matrix.astype(float), codes[: matrix.shape[0]], np.ones(matrix.shape[0]))
         assert _dual_is_quicker(machine, some) is quicker
+
+
+@pytest.mark.parametrize("form", ["coo", "csc", "lil"])
+def test_any_sparse_format_is_as_good_as_csr(form, cells) -> None:
+    x, y = cells
+    other = x.asformat(form)
+    for make in (LinearSVMClassifier, partial(SelectorMLPClassifier, max_epochs=1, steps_per_epoch=3)):
+        model, usual = make().fit(other, y), make().fit(x, y)
+        np.testing.assert_allclose(model.class_scores(other), usual.class_scores(x), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(model.feature_importances_, usual.feature_importances_, rtol=1e-5)
 
 
 def test_svm_warns_once_when_it_did_not_converge(cells) -> None:
