@@ -61,6 +61,7 @@ site: $(VENV)/.installed-dev
 export: $(VENV)/.installed-dev
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+	$(BIN)/python tools/make_install.py
 	$(BIN)/python tools/make_readme.py
 	$(BIN)/python tools/make_exercises.py
 

@@ -8,7 +8,7 @@ Genes (the 2,000 most variable of the training cells) and everything else that i
 networks stop early by validation cells, and all are scored on test cells. Each fit has a process of its own with one
 thread, and is stopped when it has used its processor time. A run that was stopped goes on where it was
 (`--run-folder`); classifiers from packages that are not installed are listed with the reason (scANVI:
-`pip install 'selectormlp[scanvi]'`). `--write` puts new rows into data/studies/classifiers/, which chapter 36 shows,
+the extra `scanvi`). `--write` puts new rows into data/studies/classifiers/, which chapter 36 shows,
 and keeps the others.
 """
 
@@ -42,6 +42,7 @@ from selectormlp.comparison import _COMPARED, _MEASURED, _against, _compared_cla
 from selectormlp.data import InputError, prepare_cells  # noqa: E402
 from selectormlp.files import _read_json, _write_json  # noqa: E402
 from selectormlp.intervals import _EVERY_SET  # noqa: E402
+from selectormlp.signatures import _pip_install  # noqa: E402
 from selectormlp.split import split_cells  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,7 +126,7 @@ def made(name: str, seed: int) -> Any:
     if name != "scanvi":
         return _compared_classifier(name, seed=seed)
     if find_spec("scvi") is None:
-        raise InputError("scvi-tools is not installed; pip install 'selectormlp[scanvi]'")
+        raise InputError(f"scvi-tools is not installed; {_pip_install('scanvi')}")
     return ScanviClassifier(seed)
 
 

@@ -6,7 +6,7 @@
 
 Genes are chosen on training cells only, in a process of its own for each method; classifiers that no method trained on
 judge them on test cells. A run that was stopped goes on where it was (`--run-folder`). Methods from packages that are
-not installed are in the table with the reason: `pip install 'selectormlp[peers]'`; PERSIST needs a clone, named by
+not installed are in the table with the reason: the extra `peers` brings them; PERSIST needs a clone, named by
 SELECTORMLP_PERSIST. A whole run writes its tables to data/studies/panels/, which chapter 32 shows.
 """
 

@@ -3,7 +3,7 @@
     python benchmarks/tabnet.py                      # pancreas and pbmc68k, 5 splits: about 20 minutes on 2 cores
     python benchmarks/tabnet.py --splits 1 --epochs 5 --genes 200
 
-Needs pytorch-tabnet: pip install 'selectormlp[sims]'. The two are trained in turn, in one process with
+Needs pytorch-tabnet, which the extra `sims` brings. The two are trained in turn, in one process with
 one thread, and what is measured is processor time. A whole run writes data/studies/tabnet/matched.csv, which chapter 35
 shows.
 """

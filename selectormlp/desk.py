@@ -63,7 +63,7 @@ from selectormlp.selection import (
     _source_of_files,
     _split_of,
 )
-from .signatures import _settings_of, _takes_settings, _ValuesAsked
+from .signatures import _ValuesAsked, _pip_install, _settings_of, _takes_settings
 from .sources import OpenCells, _log_values, _take_cells
 
 if TYPE_CHECKING:
@@ -1245,7 +1245,7 @@ def _web_library() -> Any:
     try:
         import shiny
     except ImportError:
-        raise InputError("the desk needs the package shiny; pip install 'selectormlp[desk]'") from None
+        raise InputError(f"the desk needs the package shiny; {_pip_install('desk')}") from None
     return shiny
 
 

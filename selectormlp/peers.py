@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from .signatures import _pip_install
 from .classifiers import Matrix, make_classifier
 from .data import InputError, choose_variable_genes, _nearest_name
 from .evaluation import _dense
@@ -101,7 +102,7 @@ def _at_most(cells: LabelledCells, n_cells: int, seed: int) -> LabelledCells:
     return replace(cells, X=cells.X[kept], y=np.asarray(cells.y)[kept], counts=counts)
 
 # %% ../nbs/26_other_methods.ipynb #9a93ca9e
-_EXTRA = "pip install 'selectormlp[peers]'"
+_EXTRA = _pip_install("peers")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Peer:
         What its authors made it for.
     module : str, default ''
         What the package is imported as.
-    install : str, default "pip install 'selectormlp[peers]'"
+    install : str, default the extra "peers" of this library
         How to install it.
     checkout : str, default ''
         The environment variable that names a clone, where there is no package.
@@ -636,7 +637,7 @@ PEERS["TabNet"] = Peer(
     source="doi:10.1609/aaai.v35i8.16826",
     designed_for="predictions that can be explained, cell by cell",
     module="pytorch_tabnet",
-    install="pip install 'selectormlp[sims]'",
+    install=_pip_install("sims"),
 )
 
 # %% ../nbs/26_other_methods.ipynb #81170ec2

@@ -22,6 +22,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 # %% auto #0
 __all__ = []
 
+# %% ../nbs/01_signatures.ipynb #1n5ta111
+_PACKAGE = "selectormlp{extra} @ git+https://github.com/selectormlp/selectormlp"  # from PyPI: "selectormlp{extra}"
+
+
+def _pip_install(extra: str = "") -> str:
+    """The command that installs the library, with an extra if one is named."""
+    return f"pip install '{_PACKAGE.format(extra=f'[{extra}]' if extra else '')}'"
+
 # %% ../nbs/01_signatures.ipynb #9c502f0c
 def _setting(
     help: str,  # noqa: A002

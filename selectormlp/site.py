@@ -23,6 +23,7 @@ import pandas as pd
 from . import __version__
 from .data import InputError
 from .files import _read_json
+from .signatures import _pip_install
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def _book_package(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        way_out = 'install it with: pip install "selectormlp[book]"'
+        way_out = f"install it with: {_pip_install('book')}"
         raise InputError(f"the book needs the package {name}; {way_out}") from error
 
 # %% ../nbs/21_site.ipynb #367260f5

@@ -69,7 +69,7 @@ from selectormlp.readers import (
     _without_types,
 )
 from .files import _digest_of_texts, _digest_of_values, _fingerprint_of
-from .signatures import _AS_DECIDED, _CellsAsked, _check_choice, _takes_settings
+from .signatures import _AS_DECIDED, _CellsAsked, _check_choice, _pip_install, _takes_settings
 from .split import _usable_cells
 
 if TYPE_CHECKING:
@@ -435,7 +435,7 @@ def _dask() -> Any:
     try:
         import dask
     except ImportError:
-        raise InputError("values lie in a dask array, and dask is not here; pip install 'selectormlp[dask]'") from None
+        raise InputError(f"values lie in a dask array, and dask is not here; {_pip_install('dask')}") from None
     return dask
 
 

@@ -27,7 +27,7 @@ from torchmetrics.classification import (
 
 from .classifiers import Matrix, NetworkClassifier, _checked_names, _hold_out, _whole_seed
 from .data import InputError, _figure_text
-from .signatures import _check_choice, _refuse_unknown
+from .signatures import _check_choice, _pip_install, _refuse_unknown
 from selectormlp.training import (
     _MEASURED,
     _Batch,
@@ -44,7 +44,7 @@ try:
     from pytorch_tabnet.sparsemax import SparsemaxFunction
     from pytorch_tabnet.tab_network import TabNetDecoder, TabNetEncoder, initialize_non_glu
 except ImportError as error:
-    raise InputError("TabNet needs the package pytorch-tabnet: pip install 'selectormlp[sims]'") from error
+    raise InputError(f"TabNet needs the package pytorch-tabnet: {_pip_install('sims')}") from error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -477,7 +477,7 @@ def test_a_folder_is_free_again_where_the_port_was_not(counts: AnnData, tmp_path
 
 def test_without_shiny_there_is_a_sentence(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "shiny", None)
-    with pytest.raises(InputError, match=r"needs the package shiny; pip install 'selectormlp\[desk\]'"):
+    with pytest.raises(InputError, match=r"needs the package shiny; pip install 'selectormlp\[desk\]"):
         design_panel("cells.h5ad", "cell_type")
     assert main(["design", "cells.h5ad", "--label-key", "cell_type"]) == 2
     assert "selectormlp[desk]" in capsys.readouterr().err and not Path("desk").exists()

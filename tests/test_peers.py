@@ -175,7 +175,7 @@ def test_errors_name_the_way_out(cells: LabelledCells, monkeypatch: pytest.Monke
     absent = Peer("absent", lambda cells, n_genes, seed: [], package="no-such-package", module="no_such_package")
     monkeypatch.setitem(PEERS, "absent", absent)
     assert "absent" not in available_peers() and set(ALWAYS) <= set(available_peers())
-    with pytest.raises(InputError, match=r"no-such-package is not installed; pip install 'selectormlp\[peers\]'"):
+    with pytest.raises(InputError, match=r"no-such-package is not installed; pip install 'selectormlp\[peers\]"):
         choose_with("absent", cells, 5)
     monkeypatch.setenv("SELECTORMLP_PERSIST", "nowhere")
     with pytest.raises(InputError, match="names no clone of it; clone https"):

@@ -296,7 +296,7 @@ def test_bad_sources_are_one_sentence(folder: Path, cells: AnnData, tmp_path: Pa
         return usual(name, *more)
 
     monkeypatch.setattr(builtins, "__import__", without_dask)
-    with pytest.raises(InputError, match=r"pip install 'selectormlp\[dask\]'"):
+    with pytest.raises(InputError, match=r"pip install 'selectormlp\[dask\]"):
         open_cells(later)
 
 

@@ -265,7 +265,7 @@ def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.Mo
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pytorch_tabnet", None)
     monkeypatch.delitem(sys.modules, "selectormlp.tabnet")
-    with pytest.raises(InputError, match=r"TabNet needs the package pytorch-tabnet: pip install 'selectormlp\[sims\]'"):
+    with pytest.raises(InputError, match=r"TabNet needs the package pytorch-tabnet: pip install 'selectormlp\[sims\]"):
         make_classifier("tabnet")
     monkeypatch.undo()
     assert importlib.import_module("selectormlp.tabnet").TabNetClassifier is TabNetClassifier

@@ -1,9 +1,14 @@
 """Teaching: the plan agrees with the slides, the slides with the chapters, and the addresses with the files."""
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+import sysconfig
 import tomllib
+import venv
 from configparser import ConfigParser
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +18,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from scripts import chromium, tool
+
+from selectormlp.signatures import _pip_install
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "nbs"
@@ -171,12 +178,86 @@ def test_the_addresses_of_colab_and_binder_lead_to_a_notebook(page: str) -> None
     assert "![" not in text and "shields.io" not in text
 
 
-def test_the_exercises_install_the_library_in_colab_only() -> None:
+def first_cell() -> str:
+    """The first cell of code of the students' notebook."""
     cells = nbformat.read(CHAPTERS / "teaching" / "exercises.ipynb", 4).cells
-    first = next(cell.source for cell in cells if cell.cell_type == "code")
-    condition, line = first.split("\n")[-2:]
+    return next(cell.source for cell in cells if cell.cell_type == "code")
+
+
+def test_the_exercises_install_the_library_in_colab_only() -> None:
+    condition, line = first_cell().split("\n")[-2:]
     assert condition.startswith('if "google.colab" in sys.modules:')
-    assert line == f"    %pip install -q {settings()['lib_name']}"
+    assert line == f"    %pip install -q {_pip_install().removeprefix('pip install ')}"
+
+
+def run_as_in_colab(cell: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run a cell as Colab runs it, and return what it asks of pip instead of asking it."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    asked: list[str] = []
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    shell = InteractiveShell()
+    shell.register_magic_function(asked.append, magic_name="pip")
+    shell.run_cell(cell).raise_error()
+    return asked
+
+
+@pytest.mark.slow
+def test_the_first_cell_installs_the_library_into_a_new_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The address is replaced by this checkout, and what the library needs is that of this environment: no network."""
+    (asked,) = run_as_in_colab(first_cell(), monkeypatch)
+    verb, *options, what = shlex.split(asked)
+    name, _, address = what.partition(" @ ")
+    known = settings()
+    assert (verb, options, name) == ("install", ["-q"], known["lib_name"])
+    assert address in ("", f"git+{known['git_url']}"), "neither PyPI nor this repository"
+    ours = [str(ROOT / place) for place in ("settings.ini", "setup.py", "README.md", "LICENSE", "MANIFEST.in")]
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT / "selectormlp", checkout / "selectormlp", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("nbs", "data"):
+        shutil.copytree(ROOT / folder, checkout / folder)
+    for path in ours:
+        shutil.copy(path, checkout)
+    venv.create(tmp_path / "new", with_pip=False)
+    new = tmp_path / "new" / "bin" / "python"
+    place = subprocess.run(
+        [new, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    needs = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target", place]
+    source = f"{name} @ {checkout.as_uri()}"
+    subprocess.run([sys.executable, "-m", "pip", verb, *options, *needs, source], check=True)
+    code = "import selectormlp, selectormlp.exercises as e; print(selectormlp.__file__, e.Exercises().raw.n_obs)"
+    around = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    around["PYTHONPATH"] = os.pathsep.join([place, sysconfig.get_path("purelib")])  # its own copy comes first
+    done = subprocess.run([new, "-c", code], cwd=tmp_path, env=around, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(place) and int(done.stdout.split()[-1]) > 1000
+
+
+@pytest.mark.parametrize("path", [*sorted(CHAPTERS.rglob("*.ipynb")), *sorted(ROOT.glob("*.md"))], ids=lambda p: p.stem)
+def test_every_page_installs_from_the_one_source(path: Path) -> None:
+    if ".ipynb_checkpoints" not in path.parts:
+        text = path.read_text(encoding="utf-8")
+        assert tool("make_install").with_source(text) == text, "run make export"
+
+
+@pytest.mark.parametrize("package", ["selectormlp{extra}", "selectormlp{extra} @ git+https://example.org/r"])
+def test_one_constant_switches_all_lines(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selectormlp import signatures
+
+    with_source = tool("make_install").with_source
+    before = "a `pip install selectormlp jupyterlab`, %pip install -q 'selectormlp @ git+https://old.org/x', "
+    before += r'pip install \"selectormlp[desk]\"", pip install selectormlp==0.1.0, pip install . selectormlp'
+    monkeypatch.setattr(signatures, "_PACKAGE", package)
+    plain, desk = (f"'{package.format(extra=extra)}'" for extra in ("", "[desk]"))
+    after = f'a `pip install {plain} jupyterlab`, %pip install -q {plain}, pip install {desk}", '
+    after += "pip install selectormlp==0.1.0, pip install . selectormlp"
+    assert with_source(before) == after == with_source(after)
+    assert signatures._pip_install("desk") == f"pip install {desk}"
 
 
 def test_binder_installs_the_library_with_its_constraints_and_extras_that_exist() -> None:
