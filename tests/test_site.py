@@ -537,6 +537,40 @@ def test_the_first_use_of_a_term_leads_to_the_glossary() -> None:
     assert link_terms(text.format("Masking"), terms, seen) == text.format(to("Masking", "masking"))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "in double precision",
+        "the average precision",
+        "with batch norm",
+        "batch normalization",
+        "between two marker lines",
+        "a gene that splits the types",
+        "a forest splits importance",
+        "the splits on a gene",
+        "the splits of a tree",
+    ],
+)
+def test_a_word_in_another_sense_leads_nowhere(words: str) -> None:
+    link_terms, terms = (
+        tool("build_site").link_terms,
+        {name: name for name in ("precision", "batch", "marker", "split")},
+    )
+    assert link_terms(words, terms, set()) == words
+    (term,) = [term for term in terms if term in words]
+    later = link_terms(f"{words}; {term}", terms, set())
+    assert later == f"{words}; [{term}](glossary.ipynb#{term}){{.term}}", "the first use in our sense is the link"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nbs").rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_formula_in_a_table_holds_the_bar_that_ends_a_cell(path: Path) -> None:
+    cells = nbformat.read(path, 4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    rows = re.sub(r"`[^`]*`", "", "\n".join(re.findall(r"^\|.*$", text, re.MULTILINE))).split("\n")
+    cut = [row for row in rows for piece in row.split("|") if len(re.findall(r"(?<!\\)\$", piece)) % 2]
+    assert cut == [], "write \\lvert and \\rvert"
+
+
 def test_the_glossary_names_each_word_once_and_leads_on() -> None:
     glossary = ROOT / "nbs" / "glossary.ipynb"
     terms = tool("build_site").glossary_terms(glossary)

@@ -27,6 +27,10 @@ from reference import link_examples, reference_text  # noqa: E402
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 GLOSSARY = "glossary"
+OTHER_SENSES = (  # words of the glossary in another sense lead nowhere
+    r"batch(?:es)? norm\w*|(?:double|single|average) precision|marker lines?|special .dropout."
+    r"|splits (?:the types|importance|on a gene|of (?:a|the) tree)"
+)
 PAGE_LIMIT, SITE_LIMIT = 1_000_000, 25_000_000  # bytes
 NOT_FOUND = """---
 title: There is no such page
@@ -76,12 +80,14 @@ def glossary_terms(glossary: Path) -> dict[str, str]:
 def link_terms(text: str, terms: dict[str, str], seen: set[str]) -> str:
     """Lead the first use of each term on a page, singular or plural, to the glossary; `seen` holds those that are done.
 
-    Code, headings, links, pictures, tables and HTML are left as they are.
+    Code, headings, links, pictures, tables and HTML are left as they are, and so are words in another sense.
     """
     if not terms:
         return text
 
     def link(found: re.Match[str]) -> str:
+        if found[1] is None:  # another sense
+            return found[0]
         term = next(term for term in (found[1].lower(), found[1].lower().removesuffix("s")) if term in terms)
         if term in seen:
             return found[0]
@@ -89,7 +95,7 @@ def link_terms(text: str, terms: dict[str, str], seen: set[str]) -> str:
         return f"[{found[0]}]({GLOSSARY}.ipynb#{terms[term]}){{.term}}"
 
     words = "|".join(re.escape(term) for term in sorted(terms, key=len, reverse=True))
-    pattern = rf"(?<![\w-])((?:{words})s?)(?![\w-])"
+    pattern = rf"(?<![\w-])(?:(?:{OTHER_SENSES})|((?:{words})s?))(?![\w-])"
     kept = r"(^(?:```|~~~).*?^(?:```|~~~)|^\#.*?$|^\|.*?$|^<.*?$|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|\$[^$]*\$)"
     parts = re.split(kept, text, flags=re.MULTILINE | re.DOTALL)
     linked = (part if index % 2 else re.sub(pattern, link, part, flags=re.I) for index, part in enumerate(parts))
