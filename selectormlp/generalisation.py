@@ -176,13 +176,14 @@ def plot_ablation(curve: pd.DataFrame, *, measure: str = "balanced_accuracy", ax
     for place, (name, rows) in enumerate(curve.groupby("classifier", sort=False)):
         found = rows.groupby("n_cells")[measure].agg(["mean", "sem", "count"])
         half = found["sem"] * t.ppf(0.975, found["count"] - 1)
+        reach = np.minimum(half, [found["mean"], 1 - found["mean"]])  # a share is nowhere below 0 or above 1
         nudged = found.index * 1.02 ** (place - (curve["classifier"].nunique() - 1) / 2)  # or else bars hide bars
         line = {"marker": "osD^v"[place % 5], "markersize": 4, "capsize": 2, "label": name}
-        ax.errorbar(nudged, found["mean"], yerr=half, **line)
+        ax.errorbar(nudged, found["mean"], yerr=reach, **line)
     ax.set(xscale="log", xlabel="training cells", ylabel=f"{measure.replace('_', ' ')} (test)")
     ax.set_xticks(sizes := np.unique(curve["n_cells"]), [f"{size:,}" for size in sizes])
     ax.minorticks_off()
-    ax.set_ylim(max(0, ax.get_ylim()[0]), 1.01)
+    ax.set_ylim(max(-0.02, ax.get_ylim()[0]), 1.02)
     ax.legend(fontsize=8, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return ax
 

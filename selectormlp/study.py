@@ -519,8 +519,9 @@ def _figure_curves(study: Study, conditions: tuple[str, ...]) -> Axes:
     figure, axes = plt.subplots(1, 2, figsize=(7.8, 3.4), layout="constrained")
     histories = {name: study.history(name) for name in conditions}
     for measure, ax in zip(("loss", "accuracy"), axes, strict=True):
-        plot_histories(histories, measure=measure, ax=ax)
-    axes[0].legend().remove()
+        plot_histories(histories, measure=measure, ax=ax).legend().remove()
+    names = axes[0].get_legend_handles_labels()
+    figure.legend(*names, fontsize=8, frameon=False, ncols=len(histories), loc="outside upper center")
     return axes[0]
 
 
@@ -528,6 +529,7 @@ def _figure_masking(study: Study) -> Axes:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 1, figsize=(7.5, 7), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.06)  # or else the lower title touches the upper label
     plot_masking_curves(study.masking(), ax=axes[0]).set_title("trained on all genes, then masked", fontsize=10)
     plot_masking_curves(study.panel_masking(), ax=axes[1]).set_title(
         f"retrained on each model's best {max(study.panel_sizes())} genes, then masked", fontsize=10
