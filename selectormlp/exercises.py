@@ -5,6 +5,7 @@
 # %% ../nbs/40_exercise_checks.ipynb #f68f937a
 from __future__ import annotations
 
+import difflib
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from .evaluation import Scores, _make_judge, score_predictions
 from .masking import masking_curve, rank_genes
 from .selection import DesignedPanel, select_genes, unwanted_genes
 from .split import CellSplit, split_cells
+from .training import training_protocol
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -146,6 +148,13 @@ class Exercises:
 _Faults: TypeAlias = Iterator[str]
 
 
+def _meant(name: Any, known: list[str]) -> str:
+    """End the sentence on a name that is none: which one is like it, or where names are found."""
+    plain = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(str(name).strip().lower().replace(" ", "_"), plain, n=1)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ": the counts are the values, the names are the index."
+
+
 def _rare_faults(course: Exercises, most: str, rare: list[str]) -> _Faults:
     """Exercise 1: the largest type, and the types with fewer than 20 cells."""
     counts = course.counts.obs[course.label_key].value_counts()
@@ -153,7 +162,7 @@ def _rare_faults(course: Exercises, most: str, rare: list[str]) -> _Faults:
         yield f"`rare` is the one value {rare!r}, and a list of type names is asked for."
     unknown = [name for name in [most, *rare] if name not in counts.index]
     if unknown:
-        yield f"{unknown[0]!r} is not the name of a cell type: the counts are the values, the names are the index."
+        yield f"{unknown[0]!r} is not the name of a cell type{_meant(unknown[0], list(counts.index))}"
     if counts[most] < counts.max():
         yield f"{most!r} has {counts[most]} cells, and another type has more: look at the first row of the counts."
     common = [name for name in rare if counts[name] >= _MIN_CELLS]
@@ -176,10 +185,24 @@ def _normalised_faults(course: Exercises, normalised: AnnData) -> _Faults:
         yield f"the values go up to {highest:.0f}: the totals are made alike, but the logarithm is missing."
     totals = np.ravel(np.expm1(normalised.X).sum(axis=1))
     if not np.allclose(totals, 1e4, rtol=1e-3):
-        found = f"{totals.min():.0f} to {totals.max():.0f}"
-        yield f"without the logarithm the cells hold {found}: divide by the total of the cell first."
+        yield _wrong_totals(course, normalised, totals)
     if abs(normalised.X - normalise(course.counts).X).max() > 1e-3:
-        yield "the totals are right and the values are not: was something normalised twice?"
+        yield "the totals are right and the values are not: do they still belong to their cells and genes?"
+
+
+def _wrong_totals(course: Exercises, normalised: AnnData, totals: np.ndarray) -> str:
+    """What happened to cells whose values, the logarithm undone, do not add up to 10,000."""
+    if np.allclose(totals, totals.mean(), rtol=1e-3):
+        return f"every cell was brought to {totals.mean():,.0f} molecules, and 10,000 are asked for: name that total."
+    if np.allclose(np.ravel(np.expm1(np.expm1(normalised.X)).sum(axis=1)), 1e4, rtol=1e-3):
+        return "the logarithm was taken twice: once is enough."
+    for base, times in ((2, np.log(2)), (10, np.log(10))):
+        if np.allclose(np.ravel(np.expm1(normalised.X * times).sum(axis=1)), 1e4, rtol=1e-3):
+            return f"the logarithm has the base {base}: take the natural one, log1p."
+    found = f"{totals.min():.0f} to {totals.max():.0f}"
+    if np.allclose(totals, np.ravel(course.counts.X.sum(axis=1)), rtol=1e-3):
+        return f"without the logarithm the cells hold {found}: divide by the total of the cell first."
+    return f"without the logarithm the cells hold {found}, not 10,000: divide the raw counts once, then one logarithm."
 
 # %% ../nbs/40_exercise_checks.ipynb #cf4fdc54
 def _split_faults(course: Exercises, split: CellSplit) -> _Faults:
@@ -224,7 +247,22 @@ def _model_faults(course: Exercises, model: SelectorMLPClassifier) -> _Faults:
     accuracy = model.score(*course.part("validation", genes))
     if accuracy < 0.9:
         yield f"only {accuracy:.0%} of the validation cells are right: leave the settings of the model as they are."
+    yield from _other_settings(model)
     course.model = model
+
+
+def _other_settings(model: SelectorMLPClassifier) -> _Faults:
+    """Whether a model has a selector with a price on its weights, and was trained until it had learned."""
+    if model.selector == "none":
+        yield "the model has no selector, so no gene has a weight: leave `selector` as it is."
+    if model.penalty != SelectorMLPClassifier().penalty or model.penalty_weight == 0:
+        price = (
+            "no weight has a price" if model.penalty == "none" or model.penalty_weight == 0 else "the price is another"
+        )
+        yield f"{price}, and the penalty l1 is what closes the taps: leave `penalty` and its weight as they are."
+    wanted = training_protocol(model.protocol).max_epochs
+    if model.max_epochs is not None and model.max_epochs < wanted:
+        yield f"the training was cut at {model.max_epochs} epochs of {wanted}: leave `max_epochs` as it is."
 
 
 def _unfit_cells(course: Exercises, model: SelectorMLPClassifier, genes: list[str]) -> _Faults:

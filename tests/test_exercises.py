@@ -64,7 +64,10 @@ def test_wrong_rare_types_are_named(course: Exercises) -> None:
     rare = list(counts.index[counts < 20])
     says(course, 1, "a list of type names", most="beta", rare=5)
     says(course, 1, "'872'|not the name", most=872, rare=rare)
-    says(course, 1, "14 is not the name of a cell type", most="beta", rare=list(counts[counts < 20]))
+    says(course, 1, "14 is not the name of a cell type: the counts", most="beta", rare=list(counts[counts < 20]))
+    says(course, 1, "'Beta' is not the name .* did you mean 'beta'", most="Beta", rare=rare)
+    says(course, 1, "did you mean 't_cell'", most="beta", rare=["T cell", *rare[1:]])
+    says(course, 1, "the one value 'mast'", most="beta", rare="mast")
     says(course, 1, "another type has more", most="alpha", rare=rare)
     says(course, 1, "'gamma' has 70 cells", most="beta", rare=[*rare, "gamma"])
     says(course, 1, "has 4 types, and more", most="beta", rare=rare[1:])
@@ -72,20 +75,43 @@ def test_wrong_rare_types_are_named(course: Exercises) -> None:
 
 
 def test_forgotten_normalisation_is_named(course: Exercises) -> None:
-    half, only_log, no_log, twice = (course.raw.copy() for _ in range(4))
+    half, only_log, no_log, doubled = (course.raw.copy() for _ in range(4))
     only_log.X = only_log.X.log1p()
     no_log.X = no_log.X.multiply(1e4 / no_log.X.sum(axis=1)).tocsr()
-    twice.X = normalise(twice).X.expm1().multiply(2).log1p().tocsr()
+    doubled.X = normalise(doubled).X.expm1().multiply(2).log1p().tocsr()
     says(course, 2, "raw counts", normalised=course.raw)
     says(course, 2, "logarithm is missing", normalised=no_log)
     says(course, 2, "divide by the total", normalised=only_log)
-    says(course, 2, "divide by the total", normalised=twice)
+    says(course, 2, "brought to 20,000 molecules, and 10,000", normalised=doubled)
     says(course, 2, "lose no cell", normalised=normalise(half[:100]))
     says(course, 2, "keep the cells with their names", normalised=np.ones((2, 2)))
     again = normalise(course.raw)
     again.X = again.X[:, ::-1].tocsr()
     says(course, 2, "the values are not", normalised=again)
     assert course.check(2, normalised=normalise(course.raw)).state == "right"
+
+
+def test_other_ways_to_normalise_are_told_apart(course: Exercises) -> None:
+    import scanpy
+
+    def logged(target: float | None, base: float | None = None, times: int = 1) -> Any:
+        cells = course.raw.copy()
+        scanpy.pp.normalize_total(cells, target_sum=target)
+        for _ in range(times):
+            cells.uns.pop("log1p", None)
+            scanpy.pp.log1p(cells, base=base)
+        return cells
+
+    says(course, 2, r"brought to \d,\d{3} molecules, and 10,000 are asked", normalised=logged(None))
+    says(course, 2, "brought to 1,000,000 molecules, and 10,000 are asked", normalised=logged(1e6))
+    says(course, 2, "logarithm was taken twice", normalised=logged(1e4, times=2))
+    says(course, 2, "has the base 2", normalised=logged(1e4, base=2))
+    says(course, 2, "has the base 10", normalised=logged(1e4, base=10))
+    backwards = course.raw.copy()
+    scanpy.pp.log1p(backwards)
+    scanpy.pp.normalize_total(backwards, target_sum=1e4)
+    says(course, 2, "logarithm is missing|raw counts once, then one logarithm", normalised=backwards)
+    assert course.check(2, normalised=logged(1e4)).state == "right"
 
 
 def test_unfair_splits_are_named(course: Exercises) -> None:
@@ -119,7 +145,23 @@ def test_models_that_saw_the_wrong_cells_are_named(course: Exercises) -> None:
     everywhere = choose_variable_genes(course.cells, 500)
     says(course, 4, "chosen on all cells", model=fitted(course, genes=everywhere))
     says(course, 4, "of the validation cells are right", model=fitted(course, steps=1))
-    assert course.check(4, model=fitted(course)).state == "right"
+
+
+def test_models_with_other_settings_are_named_and_the_default_is_right(course: Exercises) -> None:
+    def trained(**settings: Any) -> SelectorMLPClassifier:
+        model = SelectorMLPClassifier(**settings)
+        return model.fit(*course.part("train"), validation=course.part("validation"), gene_names=course.genes)
+
+    short = {"max_epochs": 2}
+    says(course, 4, "cut at 2 epochs of 30", model=trained(**short))
+    says(course, 4, "no weight has a price", model=trained(penalty="none", **short))
+    says(course, 4, "no weight has a price", model=trained(penalty_weight=0.0, **short))
+    says(course, 4, "the price is another", model=trained(penalty="l2", **short))
+    says(course, 4, "has no selector", model=trained(selector="none", penalty="none", **short))
+    before = course.model
+    ours = trained()
+    assert course.check(4, model=ours).state == "right" and course.model is ours
+    course.model = before
 
 
 def test_wrong_orders_cells_and_sizes_are_named(course: Exercises) -> None:
@@ -166,6 +208,7 @@ def test_a_leak_that_is_none_is_named(course: Exercises) -> None:
     says(course, 7, "swapped", leaky=honest, honest=leaky)
     says(course, 7, "choose its genes on course.cells", leaky=0.9, honest=honest)
     says(course, 7, "training cells alone", leaky=leaky, honest=0.9)
+    says(course, 7, "choose its genes on course.cells", leaky=100 * leaky, honest=honest)
     assert course.check(7, leaky=leaky, honest=honest).state == "right"
 
 
@@ -181,6 +224,8 @@ def test_broken_rules_and_wrong_prices_are_named(course: Exercises) -> None:
     says(course, 8, "without a rule", order=by_hand, price=free - ruled)
     says(course, 8, "wrong sign", order=order, price=ruled - free)
     says(course, 8, "of both panels", order=order, price=0.5)
+    says(course, 8, "type list", order=order.genes, price=free - ruled)
+    says(course, 8, "has 10 genes", order=select_genes(course.cells, "cell_type", 10, split=course.split), price=0.0)
     assert course.check(8, order=order, price=free - ruled).state == "right"
 
 
