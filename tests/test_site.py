@@ -8,6 +8,7 @@ import re
 import shutil
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -594,3 +595,17 @@ def test_the_glossary_names_each_word_once_and_leads_on() -> None:
 )
 def test_a_search_shows_what_a_function_does_before_its_signature(text: str, shown: str) -> None:
     assert site._signature_last(text).startswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("_LIMIT = 3", "Exported source"),
+        ('def f():\n    """Rank the "best" genes.\n\n    More."""', 'Exported source: Rank the "best" genes.'),
+        ('class _A:\n    pass\n\n\nclass B:\n    """A list."""', "Exported source: A list."),
+    ],
+)
+def test_exported_source_is_folded_behind_a_line_that_says_what_it_does(source: str, line: str) -> None:
+    cell = SimpleNamespace(cell_type="code", directives_={"exports": []}, source=source, get=lambda name: None)
+    head = tool("build_site").arrange([cell])[0].source.splitlines()[:2]
+    assert head == ["#| code-fold: true", f"#| code-summary: {json.dumps(line)}"]

@@ -6,6 +6,8 @@ the slides. Then every link and every size is checked.
 """
 
 import argparse
+import ast
+import json
 import logging
 import math
 import os
@@ -138,8 +140,15 @@ def documented_by_us(text: str, module: str) -> str:
     return text if head is None or thing is None else f"{head[0]}\n\n{documentation(head[1], thing)}\n"
 
 
+def fold_line(source: str) -> str:
+    """Say what folded code does, by the first line of what its first function or class documents."""
+    named = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    lines = [(ast.get_docstring(node) or "").partition("\n")[0] for node in named]
+    return ": ".join(["Exported source", *[line for line in lines if line][:1]])
+
+
 def arrange(cells: list[Any]) -> list[Any]:
-    """Put the documentation of exported code before the code, and fold code that defines nothing."""
+    """Put the documentation of exported code before the code, and fold the code, with a line that says what it does."""
     arranged: list[Any] = []
     for cell in cells:
         code = next((index for index in range(len(arranged) - 1, -1, -1) if not arranged[index].get("has_sd")), 0)
@@ -149,8 +158,7 @@ def arrange(cells: list[Any]) -> list[Any]:
             arranged.insert(code, cell)
             continue
         if cell.cell_type == "code" and "exports" in cell.directives_:
-            opened = "show" if re.search(r"^(?:def|class|@)", cell.source, re.MULTILINE) else "true"
-            cell.source = f'#| code-fold: {opened}\n#| code-summary: "Exported source"\n{cell.source}'
+            cell.source = f"#| code-fold: true\n#| code-summary: {json.dumps(fold_line(cell.source))}\n{cell.source}"
         arranged.append(cell)
     return arranged
 
