@@ -601,7 +601,7 @@ def test_a_search_shows_what_a_function_does_before_its_signature(text: str, sho
     ("source", "line"),
     [
         ("_LIMIT = 3", "Exported source"),
-        ('def f():\n    """Rank the "best" genes.\n\n    More."""', 'Exported source: Rank the "best" genes.'),
+        ('def f():\n    """Rank the "best" `genes`.\n\n    More."""', "Exported source: Rank the 'best' genes."),
         ('class _A:\n    pass\n\n\nclass B:\n    """A list."""', "Exported source: A list."),
     ],
 )

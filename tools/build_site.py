@@ -144,7 +144,8 @@ def fold_line(source: str) -> str:
     """Say what folded code does, by the first line of what its first function or class documents."""
     named = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     lines = [(ast.get_docstring(node) or "").partition("\n")[0] for node in named]
-    return ": ".join(["Exported source", *[line for line in lines if line][:1]])
+    line = ": ".join(["Exported source", *[line for line in lines if line][:1]])
+    return line.replace("`", "").replace('"', "'")  # neither may stand in the head of a block of code
 
 
 def arrange(cells: list[Any]) -> list[Any]:
