@@ -112,7 +112,7 @@ def _ready_values(X: csr_matrix, kind: str) -> csr_matrix:
         return _log_per_total(X, 1e6)
     return X.log1p() if kind == "linear" else X
 
-# %% ../nbs/37_bulk_expression.ipynb #60091148
+
 def _prepare_samples(
     adata: AnnData, label_key: str, *, values: str = "auto", missing: str = "samples", min_cells: int | None = None
 ) -> AnnData:

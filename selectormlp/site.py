@@ -82,14 +82,19 @@ def _title_and_line(source: str) -> dict[str, str] | None:
     return {"title": title[1]} | ({"description": line[1]} if line else {})
 
 
-def _move_title(cells: list[Any]) -> list[Any]:
-    """Put the title of a chapter into a head that the site understands."""
-    head = _title_and_line(cells[0].source) if cells and cells[0].cell_type == "markdown" else None
-    if head is None:
-        return cells
+def _move_title(cells: list[Any], number: str = "") -> list[Any]:
+    """Put the title of a chapter, with its number, into a head that the site understands; nbdev may have made one."""
     from nbformat.v4 import new_raw_cell
 
-    return [new_raw_cell("---\n" + _book_package("yaml").safe_dump(head, allow_unicode=True) + "---"), *cells[1:]]
+    yaml, first = _book_package("yaml"), cells[0] if cells else None
+    if first is None or first.cell_type not in ("markdown", "raw"):
+        return cells
+    made = first.cell_type == "raw"
+    head = yaml.safe_load(first.source.strip().strip("-")) if made else _title_and_line(first.source)
+    if head is None:
+        return cells
+    head["title"] = f"{number}. {head['title']}" if number else head["title"]
+    return [new_raw_cell("---\n" + yaml.safe_dump(head, allow_unicode=True) + "---"), *cells[1:]]
 
 # %% ../nbs/21_site.ipynb #2746b790
 _KINDS = {"fig": "Figure", "tbl": "Table", "eq": "Equation"}
@@ -195,9 +200,9 @@ def _prepare_text(text: str, numbers: dict[str, str], names: dict[str, str], add
     return _link_pages(_link_references(text, numbers), names, address)
 
 
-def _prepare_page(notebook: Any, names: dict[str, str], address: str = "") -> Any:
-    """Make an executed notebook ready to become a page."""
-    notebook.cells = _move_title(_visible_cells(notebook))
+def _prepare_page(notebook: Any, names: dict[str, str], address: str = "", *, number: str = "") -> Any:
+    """Make an executed notebook ready to become a page; a chapter has a number."""
+    notebook.cells = _move_title(_visible_cells(notebook), number)
     numbers = _number_labels(notebook.cells)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -240,7 +245,8 @@ def _write_pages(notebook_folder: Path, stage: Path, quarto_yml: Path, title: st
         if path.suffix == ".md":
             page.write_text(_link_pages(source.read_text(encoding="utf-8"), names, address), encoding="utf-8")
         else:
-            nbformat.write(_prepare_page(nbformat.read(source, 4), names, address), page)
+            number = path.stem.partition("_")[0] if path.stem[:1].isdigit() else ""
+            nbformat.write(_prepare_page(nbformat.read(source, 4), names, address, number=number), page)
     _write_frame(frame, names, title, stage)
     folders = (quarto_yml.resolve().parent / "nbs", quarto_yml.parent, notebook_folder)
     _copy_files([path for folder in folders for kind in _SIDE_FILES for path in folder.glob(kind)], stage)

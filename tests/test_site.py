@@ -14,7 +14,8 @@ from unittest.mock import Mock
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 from scripts import chromium, tool
 
 from selectormlp import book, site
@@ -54,6 +55,16 @@ def build(folder: Path, *cells: object) -> str:
     write(notebooks, "15_masking", new_markdown_cell("# Masks\n\n> Fewer genes"), new_markdown_cell("## Why\n\nSo."))
     (folder / "_quarto.yml").write_text(FRAME, encoding="utf-8")
     return site._render_site(notebooks, folder / "site", folder / "_quarto.yml").read_text(encoding="utf-8")
+
+
+def test_a_chapter_shows_its_number_and_a_page_has_none(tmp_path: Path) -> None:
+    page = build(tmp_path)
+    assert "15. Masks" in page and ">Start: a" in page  # in the list of chapters, too
+    masks = (tmp_path / "site" / "masking.html").read_text(encoding="utf-8")
+    assert re.search(r'<h1 class="title">15\. Masks</h1>', masks)
+    head = new_raw_cell("---\ndescription: a line\ntitle: The original's steps\n\n---\n\n")
+    (moved,) = site._move_title([head], "38")
+    assert yaml.safe_load(moved.source.strip("-")) == {"description": "a line", "title": "38. The original's steps"}
 
 
 def test_formulas_become_mathml(tmp_path: Path) -> None:

@@ -31,7 +31,15 @@ PAPER = {"width": 718, "height": 1017}  # A4 at 96 dots per inch, less the margi
 AT_ONCE = 2  # browsers
 HIGHEST_PICTURE = 6_000  # pixels: some screens; the printed page is whole
 WRONG_ADDRESS = "no/such/page.html"  # shows 404.html
-WORDS = {"select_genes": r"\bselect_genes\b", "INS": r"\bINS\b"}  # what is looked up, and what each first hit must show
+WORDS = {  # what is looked up, and what each first hit must show
+    "select_genes": r"\bselect_genes\b",
+    "INS": r"\bINS\b",
+    "install": r"(?i)\binstall",
+    "set up": r"(?i)set up",
+    "Xenium": r"Xenium",
+    "batch effect": r"(?i)\bbatch|effect",
+    "Excel": r"Excel|xlsx|[Ss]preadsheet",
+}
 
 
 class PublishedSite(SimpleHTTPRequestHandler):
