@@ -60,7 +60,7 @@ _COMPARED = {
 
 # %% ../nbs/36_side_by_side.ipynb #c1bac3a4
 class _NamedTypes:
-    """A classifier of scikit-learn behind the face of ours: types by name, sparse cells; validation cells unused."""
+    """A classifier of scikit-learn with our interface: types by name, sparse cells; validation cells unused."""
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -108,7 +108,7 @@ class Exercises:
 
     @cached_property
     def shuffled(self) -> pd.Series:
-        """The labels of `cells`, by name, dealt out anew: nothing in them can be predicted."""
+        """The labels of `cells`, by name, permuted: nothing in them can be predicted."""
         labels = self.cells.obs[self.label_key].astype(str)
         return pd.Series(np.random.default_rng(self.seed).permutation(labels), index=labels.index)
 

@@ -175,7 +175,7 @@ def plot_differences(
         ax.set_title(f"{size} genes", fontsize=9)
         ax.tick_params(labelsize=7)
     axes[0, 0].set_yticks(range(len(order)), order, fontsize=8)
-    figure.supxlabel("balanced accuracy, ours less theirs (95 % interval over splits)", fontsize=8)
+    figure.supxlabel("balanced accuracy, difference (ours - theirs; 95 % interval over splits)", fontsize=8)
     return figure
 
 # %% ../nbs/18_intervals.ipynb #ia13jac

@@ -268,7 +268,7 @@ class _HeldOutDiscriminant:
         scores += term
         best = scores.argmax(axis=0)
         np.subtract(scores, scores[best, np.arange(len(best))], out=term)
-        chance = np.exp(term, out=term)  # in memory that is at hand
+        chance = np.exp(term, out=term)  # in memory that is there already
         chance *= 1 / chance.sum(axis=0)
         first = np.flatnonzero(np.diff(codes, prepend=-1))  # of each type: its cells stand together
         confusion[codes[first]] += np.add.reduceat(chance, first, axis=1).T
@@ -374,7 +374,7 @@ class DiscriminantSearch:
         return np.concatenate([self._worth_of(genes) for genes in self._in_parts(np.arange(len(self.variance)))])
 
     def _in_parts(self, genes: np.ndarray) -> list[np.ndarray]:
-        """The genes, as many at a time as a processor keeps the gains of at hand."""
+        """The genes, as many at a time as a processor keeps the gains of in its cache."""
         n = max(16, _VALUES_AT_HAND // (len(self.costs) * len(self.means)))
         return np.split(genes, np.arange(n, len(genes), n))
 

@@ -905,7 +905,7 @@ class _SharedCells:
         return AnnData(X, obs=self.train.obs, var=pd.DataFrame(index=pd.Index(names, dtype=object)), uns=self.train.uns)
 
     def _add(self, names: list[str]) -> None:
-        """Bring genes that are not at hand."""
+        """Bring genes that are not in memory."""
         from anndata import AnnData
 
         more, old = self.bring(names), self.profiles
@@ -949,7 +949,7 @@ class _SharedCells:
         self.steps[key] = step
 
 # %% ../nbs/25_better_panels.ipynb #5ha2ed01
-_MORE_GENES = 200  # beyond the most variable, that are at hand when others are left out
+_MORE_GENES = 200  # beyond the most variable, that are in memory when others are left out
 
 
 @dataclass(frozen=True)

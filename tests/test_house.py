@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -382,3 +383,45 @@ def test_workflows_ask_for_what_there_is() -> None:
     assert f"python: [{matrix}]" in workflows["tests"]
     version = re.search(r"^version = (\S+)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.MULTILINE)
     assert version, "the workflow of a release compares its tag with this line"
+
+
+WORDS = {  # homemade words, and the field's own
+    r"by lot\b|\bdealt out": "at random, permuted",
+    r"\bat hand\b": "available, in memory",
+    r"overtrain": "overfit",
+    r"\bby heart\b": "memorise",
+    r"\bstand-ins?\b": "substitute",
+    r"\b(?:one|same|our) face\b|behind the face": "interface",
+    r"boastful": "overconfident",
+    r"too large for the memory": "too large for memory",
+    r"less theirs": "difference (ours - theirs)",
+    r"nobody taught": "unseen cell types",
+    r"among friends": "within-experiment test",
+    r"what is no cell|spoiled droplets|swims in every": "empty or damaged droplets; contaminates",
+    r"in any company": "independent of the batch",
+    r"made up its mind": "converged",
+}
+
+
+def texts_for_readers() -> Iterator[tuple[str, str]]:
+    """Prose of notebooks, of the texts at the top, and of the docstrings of modules: place and text."""
+    for notebook in ALL_NOTEBOOKS:
+        for number, cell in enumerate(cells_of(notebook)):
+            if cell["cell_type"] == "markdown":
+                yield f"{notebook.name}, cell {number}", "".join(cell["source"])
+    for path in sorted(ROOT.glob("*.md")):
+        yield path.name, path.read_text(encoding="utf-8")
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                yield f"{path.name}, {getattr(node, 'name', 'its head')}", ast.get_docstring(node) or ""
+
+
+def test_words_are_those_of_the_field() -> None:
+    found = [
+        f"{place}: {match[0]!r}; better: {better}"
+        for place, text in texts_for_readers()
+        for pattern, better in WORDS.items()
+        for match in re.finditer(pattern, text, re.IGNORECASE)
+    ]
+    assert found == []
