@@ -378,7 +378,7 @@ def plot_panel_map(panel: DesignedPanel, adata: AnnData, *, seed: int = 0) -> Ax
 
 # %% ../nbs/27_reading_a_panel.ipynb #868999fe
 def plot_substitutes(panel: DesignedPanel, *, most: int = _BARS, ax: Axes | None = None) -> Axes:
-    """The closest substitute of each of the first genes, as a bar: the correlation of the two over cells of all types."""
+    """The closest substitute of each of the first genes, as a bar: their correlation over cells of all types."""
     import matplotlib.pyplot as plt
 
     panel = _judgeable(panel)
