@@ -125,7 +125,7 @@ class Peer:
         What its authors made it for.
     module : str, default ''
         What the package is imported as.
-    install : str, default the extra "peers" of this library
+    install : str, default "pip install 'selectormlp[peers] @ git+https://github.com/selectormlp/selectormlp'"
         How to install it.
     checkout : str, default ''
         The environment variable that names a clone, where there is no package.
