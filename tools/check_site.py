@@ -35,7 +35,6 @@ WORDS = {  # what is looked up, and what each first hit must show
     "select_genes": r"\bselect_genes\b",
     "INS": r"\bINS\b",
     "install": r"(?i)\binstall",
-    "set up": r"(?i)set up",
     "Xenium": r"Xenium",
     "batch effect": r"(?i)\bbatch|effect",
     "Excel": r"Excel|xlsx|[Ss]preadsheet",
